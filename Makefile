@@ -1,0 +1,38 @@
+# `make demo` and `make test` do all the set-up on a fresh Debian machine with Python 3.11 and pip.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint types check bench clean
+
+demo: $(READY)            ## run the main job on drawn images, in ./demo-run
+	$(BIN)/xray-watcher demo $(ARGS)
+
+test: $(READY)            ## the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test
+
+bench: $(READY)           ## images per second beside TorchXRayVision's own way; let nothing else run
+	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
+
+# pip makes the environment complete before the marker is touched, so a broken set-up is repeated.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "xray-watcher needs Python 3.11 or newer; this is $$($(PYTHON) --version). Say which: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh .ci/apt-install python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo-run bench-run .pytest_cache .mypy_cache .ruff_cache .hypothesis

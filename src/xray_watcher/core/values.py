@@ -1,0 +1,158 @@
+"""The values that pass between the steps of an image's way: frozen, and plain data.
+
+Times: `*_s` are seconds on the monotonic clock; `*_at` are aware datetimes in UTC.
+Paths below the inbox are `str` as `os.fsdecode` makes them, so that names which are
+not valid UTF-8 survive unchanged (surrogate escapes).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["High", "Medium", "Low"]
+LEVELS: tuple[Level, ...] = ("High", "Medium", "Low")
+"""From the most to the least urgent; also the names of the folders."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFile:
+    """One regular file that a look at the inbox found.
+
+    Attributes:
+        path: path below the inbox.
+        size: bytes.
+        mtime_ns: time of last modification, nanoseconds since 1970.
+        inode: with the size and the time the identity that must stay the same to settle.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A file that has settled and may be claimed.
+
+    Attributes:
+        file: as it was last seen.
+        first_seen_s: when a look first found it.
+        settled_s: when it became complete.
+    """
+
+    file: SeenFile
+    first_seen_s: float
+    settled_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which network made a score; it goes into every record, page and summary.
+
+    Attributes:
+        name: name of the weight set.
+        sha256: hash of the weights in hexadecimal.
+        precision: "float32" or "bfloat16".
+        simulated: true where the results mean nothing on patients.
+    """
+
+    name: str
+    sha256: str
+    precision: str
+    simulated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores of one image for the trained labels of the network, in its order.
+
+    Attributes:
+        labels: names of the pathologies.
+        raw: sigmoid of each logit, in 0..1.
+        calibrated: raw scaled so that the operating point is 0.5, in 0..1.
+
+    Raises:
+        ValueError: when the lengths differ or a score is not a finite number in 0..1.
+    """
+
+    labels: tuple[str, ...]
+    raw: tuple[float, ...]
+    calibrated: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.labels or not len(self.labels) == len(self.raw) == len(self.calibrated):
+            raise ValueError("labels and scores differ in number")
+        for score in (*self.raw, *self.calibrated):
+            if not (math.isfinite(score) and 0.0 <= score <= 1.0):
+                raise ValueError(f"a score of {score} is not a number in 0..1")
+
+
+@dataclass(frozen=True, slots=True)
+class RiskRules:
+    """How scores become a level: the `[risk]` table of the configuration.
+
+    Attributes:
+        policy: "top-condition" (the highest score decides) or "highest-risk" (the highest
+            level among the conditions at or above their threshold).
+        level_of: level of each label.
+        thresholds: score in 0..1 from which a condition counts as present; others use 0.5.
+        no_finding_level: level under "highest-risk" when no condition is present.
+        low_margin: first and second score closer than this get the flag `low_margin`.
+    """
+
+    policy: Literal["top-condition", "highest-risk"]
+    level_of: Mapping[str, Level]
+    thresholds: Mapping[str, float]
+    no_finding_level: Level
+    low_margin: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What the rules make of one image's scores.
+
+    Attributes:
+        level: the risk level, the folder that it is filed in.
+        top_label: the condition with the highest score.
+        top_score: that score, in 0..1.
+        ranking: every label with its score, highest first.
+        flags: `no_finding`, `low_margin`, `higher_risk_present`, as far as they hold.
+    """
+
+    level: Level
+    top_label: str
+    top_score: float
+    ranking: tuple[tuple[str, float], ...]
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why an image is set aside: a code of `REJECTIONS` and what was found, in words."""
+
+    code: str
+    detail: str
+
+
+REJECTIONS: Mapping[str, str] = {
+    "empty": "The file has no content.",
+    "incomplete": "The picture is not whole: its end is missing.",
+    "wrong_format": "The content is neither a JPEG nor a PNG.",
+    "corrupt": "The picture is damaged and cannot be read to its end.",
+    "trailing_data": "There is foreign data after the end of the picture.",
+    "multiple_frames": "The file holds more than one picture.",
+    "too_large": "The file or the picture is larger than the configured limits.",
+    "too_small": "The picture is smaller than the configured limit.",
+    "blank": "The picture has no content: every pixel is the same.",
+    "unsupported_mode": "The picture's colour mode is not handled.",
+    "decoder_limit": "Reading the picture went over its limit of memory or time.",
+    "decoder_crash": "The picture made the decoder crash, twice.",
+    "interrupted": "The service ended again and again while it worked on this image.",
+    "not_finite": "The network's scores for this picture are not numbers.",
+    "duplicate": "The same bytes were received before (duplicates = \"set-aside\").",
+}
+"""Every reason for setting an image aside, by its code."""

@@ -1,0 +1,1 @@
+"""Meets the file system: finds, claims, decodes and files images."""

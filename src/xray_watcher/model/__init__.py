@@ -1,0 +1,1 @@
+"""Meets torch. Import its modules late: torch and torchxrayvision together cost seconds."""

@@ -1,0 +1,1 @@
+"""Reports folded from the ledger."""
