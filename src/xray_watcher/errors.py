@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 class XrayWatcherError(Exception):
-    """The base of all errors raised on purpose; `exit_code` is what the command line ends with."""
+    """The base of all errors raised on purpose; the command line ends with `exit_code`."""
 
     exit_code = 1
 

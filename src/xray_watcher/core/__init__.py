@@ -1,1 +1,1 @@
-"""Decides: imports the standard library only, is told the time, never touches disk, clock or network."""
+"""Decides: standard library only, told the time; never touches disk, clock or network."""

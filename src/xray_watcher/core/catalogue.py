@@ -111,48 +111,42 @@ PUBLISHED: tuple[WeightSet, ...] = (
     WeightSet(
         "densenet121-res224-all",
         _ALL,
-        _RELEASE
-        + "nih-pc-chex-mimic_ch-google-openi-kaggle-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
+        _RELEASE + "nih-pc-chex-mimic_ch-google-openi-kaggle-densenet121"
+        "-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
         bytes=28_382_008,
         sha256="56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899",
     ),
     WeightSet(
         "densenet121-res224-nih",
         _NIH,
-        _RELEASE
-        + "nih-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
+        _RELEASE + "nih-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
     ),
     WeightSet(
         "densenet121-res224-pc",
         _PC,
-        _RELEASE
-        + "pc-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
+        _RELEASE + "pc-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
     ),
     WeightSet(
         "densenet121-res224-chex",
         _CHEX,
-        _RELEASE
-        + "chex-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
+        _RELEASE + "chex-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
         bytes=28_381_998,
         sha256="1a914ae802170187a4852e594708206c12468eeeefd66aa4e8e26141649d61a4",
     ),
     WeightSet(
         "densenet121-res224-rsna",
         _RSNA,
-        _RELEASE
-        + "kaggle-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
+        _RELEASE + "kaggle-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
     ),
     WeightSet(
         "densenet121-res224-mimic_nb",
         _MIMIC_NB,
-        _RELEASE
-        + "mimic_nb-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
+        _RELEASE + "mimic_nb-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
     ),
     WeightSet(
         "densenet121-res224-mimic_ch",
         _MIMIC_CH,
-        _RELEASE
-        + "mimic_ch-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
+        _RELEASE + "mimic_ch-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
     ),
 )
 """The sets that TorchXRayVision publishes for its DenseNet121 at 224 pixels."""
@@ -160,9 +154,7 @@ PUBLISHED: tuple[WeightSet, ...] = (
 UNTRAINED = WeightSet("untrained", _CHEX, simulated=True)
 """The true architecture with seeded random weights: for benchmarks and tests only."""
 
-WEIGHT_SETS: dict[str, WeightSet] = {
-    weights.name: weights for weights in (*PUBLISHED, UNTRAINED)
-}
+WEIGHT_SETS: dict[str, WeightSet] = {weights.name: weights for weights in (*PUBLISHED, UNTRAINED)}
 """Every set by its name in the configuration."""
 
 DEFAULT_WEIGHTS = "densenet121-res224-chex"

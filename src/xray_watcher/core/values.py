@@ -41,12 +41,15 @@ class Arrival:
     Attributes:
         file: as it was last seen.
         first_seen_s: when a look first found it.
-        settled_s: when it became complete.
+        settled_s: when its settle time was over.
+        overdue: true when it has stayed as it is for so long that it is taken even if
+            it does not look whole; the decoder then says what it lacks.
     """
 
     file: SeenFile
     first_seen_s: float
     settled_s: float
+    overdue: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,7 @@ REJECTIONS: Mapping[str, str] = {
     "decoder_crash": "The picture made the decoder crash, twice.",
     "interrupted": "The service ended again and again while it worked on this image.",
     "not_finite": "The network's scores for this picture are not numbers.",
-    "duplicate": "The same bytes were received before (duplicates = \"set-aside\").",
+    "missing": "The file vanished from the work folder before it could be filed.",
+    "duplicate": 'The same bytes were received before (duplicates = "set-aside").',
 }
 """Every reason for setting an image aside, by its code."""

@@ -1,0 +1,421 @@
+"""The settings: one frozen tree in which every key has its type, bounds, unit and sentence.
+
+Where the values come from is told by `config_sources`, what only the whole can show by
+`config_checks`. Nothing here reads a file or the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS, WeightSet
+from xray_watcher.core.values import LEVELS, Level, RiskRules
+
+NETWORK_SETTLE_SECONDS = 30.0
+"""Attributes of network file systems may be this old (RELIABILITY.md, row 9)."""
+
+SYSTEM_STATE_DIR = "/var/lib/xray-watcher"
+
+
+_WEIGHT_NAMES = ", ".join(f'"{name}"' for name in WEIGHT_SETS)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean "X"?` for the known word that is most like this one, or nothing."""
+    close = get_close_matches(word, [*known], n=1, cutoff=0.7)
+    return f'did you mean "{close[0]}"?' if close else ""
+
+
+def _usable_path(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("a path has no NUL character")
+    return path
+
+
+def _known_zone(name: str) -> str:
+    try:
+        if name:
+            ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(did_you_mean(name, available_timezones())) from error
+    return name
+
+
+def _known_weights(name: str) -> str:
+    if name not in WEIGHT_SETS:
+        raise ValueError(did_you_mean(name, WEIGHT_SETS))
+    return name
+
+
+def _suffix(text: str) -> str:
+    if not text.startswith(".") or text == "." or "/" in text:
+        raise ValueError("a suffix begins with its dot")
+    return text.lower()
+
+
+def _unit(name: str) -> FieldInfo:
+    return Field(json_schema_extra={"unit": name})  # type: ignore[no-any-return]
+
+
+def _allowed(text: str) -> FieldInfo:
+    return Field(json_schema_extra={"allowed": text})  # type: ignore[no-any-return]
+
+
+Seconds = Annotated[float, _unit("seconds")]
+Minutes = Annotated[float, _unit("minutes")]
+Bytes = Annotated[int, _unit("bytes")]
+PathText = Annotated[str, AfterValidator(_usable_path), _allowed("a path")]
+FolderText = Annotated[
+    str,
+    AfterValidator(_usable_path),
+    _allowed('a path, below root if relative, or "" for the default'),
+]
+Suffix = Annotated[str, AfterValidator(_suffix)]
+Score = Annotated[float, Field(gt=0, lt=1)]
+Labels = tuple[str, ...]
+
+
+class _Section(BaseModel):
+    """One table of the file. Strict: 16 is not "16", 1 is not true."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class IntakeSettings(_Section):
+    """`[intake]`: where images come from and go to, and when a file counts as complete."""
+
+    inbox: FolderText = Field("", description='The shared folder that is watched; "" is inbox.')
+    classified: FolderText = Field(
+        "", description='Receives scored images in High, Medium and Low; "" is classified_images.'
+    )
+    rejected: FolderText = Field(
+        "", description='Receives what cannot be scored, with the reason beside it; "" is rejected.'
+    )
+    duplicates_folder: FolderText = Field(
+        "", description='Receives repeated images when duplicates = "set-aside"; "" is duplicates.'
+    )
+    logs: FolderText = Field(
+        "", description='Holds the JSONL and CSV logs and the daily figures; "" is logs.'
+    )
+    settle_seconds: Seconds = Field(
+        2.0,
+        gt=0,
+        le=3600,
+        description="A file is complete when it has not changed for this long; "
+        "on network file systems 30 unless set here.",
+    )
+    scan_seconds: Seconds = Field(
+        5.0, gt=0, le=3600, description="Time between two looks at the inbox when nothing happens."
+    )
+    watch: Literal["auto", "events", "poll"] = Field(
+        "auto",
+        description="Whether file-system events make a look come sooner; "
+        '"auto" uses them on local file systems only.',
+    )
+    ignore: tuple[str, ...] = Field(
+        (
+            ".*",
+            "*~",
+            "~$*",
+            "*.part",
+            "*.partial",
+            "*.tmp",
+            "*.temp",
+            "*.filepart",
+            "*.crdownload",
+            "*.download",
+            "*.lock",
+            "Thumbs.db",
+            "desktop.ini",
+            "@eaDir",
+        ),
+        description="Names that are left alone in the inbox, as shell patterns without regard "
+        "to case.",
+    )
+    suffixes: tuple[Suffix, ...] = Field(
+        (".jpg", ".jpeg", ".png"),
+        min_length=1,
+        description="Endings of the files that are taken, without regard to case; "
+        "others are left alone.",
+    )
+    duplicates: Literal["flag", "set-aside"] = Field(
+        "flag",
+        description='Bytes that were received before are scored again with a flag, or with "'
+        'set-aside" moved to duplicates_folder unscored.',
+    )
+    incomplete_after_minutes: Minutes = Field(
+        15.0,
+        gt=0,
+        le=10080,
+        description="A picture that is not whole is rejected when it has not changed for this "
+        "long.",
+    )
+    max_bytes: Bytes = Field(
+        67_108_864, ge=1024, le=268_435_456, description="Larger files are rejected."
+    )
+    max_megapixels: Annotated[float, _unit("million pixels")] = Field(
+        50.0, gt=0, le=89, description="Larger pictures are rejected."
+    )
+    min_side: Annotated[int, _unit("pixels")] = Field(
+        64, ge=1, le=12_000, description="Pictures with a shorter side are rejected."
+    )
+    min_free_bytes: Bytes = Field(
+        1_073_741_824,
+        ge=0,
+        description="With less free space on any disk in use nothing more is taken from the "
+        "inbox until there is room again.",
+    )
+
+    def settle_seconds_on(self, *, network: bool) -> float:
+        """The settle time in seconds: as set, else longer on a network file system."""
+        is_set = "settle_seconds" in self.model_fields_set
+        return NETWORK_SETTLE_SECONDS if network and not is_set else self.settle_seconds
+
+
+class BatchSettings(_Section):
+    """`[batch]`: when the arrivals that have gathered are scored."""
+
+    max_size: Annotated[int, _unit("images")] = Field(
+        16, ge=1, le=1024, description="A batch is scored when it has this many."
+    )
+    quiet_seconds: Seconds = Field(
+        1.0, ge=0, le=3600, description="A batch is scored when nothing was added for this long."
+    )
+    max_wait_seconds: Seconds = Field(
+        10.0, ge=0, le=3600, description="A batch is scored this long after its first image."
+    )
+
+
+class ModelSettings(_Section):
+    """`[model]`: the network and what it runs on."""
+
+    weights: Annotated[str, AfterValidator(_known_weights), _allowed(_WEIGHT_NAMES)] = Field(
+        DEFAULT_WEIGHTS,
+        description='The set of trained weights; "untrained" is for tests and means nothing.',
+    )
+    weights_file: Annotated[
+        str, AfterValidator(_usable_path), _allowed('a path, or "" for the imported weights')
+    ] = Field("", description="A checkpoint of the named set to use in place of the published one.")
+    engine: Literal["torch"] = Field("torch", description="What computes the scores.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description='Where the scores are computed; "auto" is cuda where there is one.'
+    )
+    precision: Literal["float32"] = Field("float32", description="Number format of the network.")
+    threads: Annotated[int, _unit("threads")] = Field(
+        0, ge=0, le=1024, description="Threads of the network; 0 is one per core."
+    )
+    decoders: Annotated[int, _unit("processes")] = Field(
+        0, ge=0, le=256, description="Child processes that decode images; 0 is one per core."
+    )
+
+
+class RiskLevels(_Section):
+    """`[risk.levels]`: the conditions of each level; every trained label stands in one."""
+
+    High: Labels = Field(
+        (
+            "Consolidation",
+            "Pneumothorax",
+            "Edema",
+            "Pneumonia",
+            "Lung Lesion",
+            "Mass",
+            "Nodule",
+        ),
+        description="Conditions that are filed under High.",
+    )
+    Medium: Labels = Field(
+        (
+            "Atelectasis",
+            "Effusion",
+            "Cardiomegaly",
+            "Enlarged Cardiomediastinum",
+            "Lung Opacity",
+            "Infiltration",
+            "Emphysema",
+            "Fibrosis",
+            "Pleural_Thickening",
+        ),
+        description="Conditions that are filed under Medium.",
+    )
+    Low: Labels = Field(("Fracture", "Hernia"), description="Conditions that are filed under Low.")
+
+    def of(self, level: Level) -> Labels:
+        """The labels of one level."""
+        return {"High": self.High, "Medium": self.Medium, "Low": self.Low}[level]
+
+
+class RiskSettings(_Section):
+    """`[risk]`: how scores become a level."""
+
+    policy: Literal["top-condition", "highest-risk"] = Field(
+        "top-condition",
+        description="The highest score decides, or the highest level among the conditions at or "
+        "above their threshold.",
+    )
+    no_finding_level: Level = Field(
+        "Low",
+        description='The level under "highest-risk" when no condition reaches its threshold.',
+    )
+    low_margin: Annotated[float, _unit("score")] = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="First and second score this close together give the flag low_margin.",
+    )
+    levels: RiskLevels = Field(
+        RiskLevels(), description="The conditions of each level; each trained label once."
+    )
+    thresholds: Annotated[
+        Mapping[str, Score], _allowed("for any label a number above 0 and below 1")
+    ] = Field(
+        {},
+        description='Scores from which a condition counts as present, by label, as "Edema" = 0.6; '
+        "the others have 0.5.",
+    )
+
+
+class SummarySettings(_Section):
+    """`[summary]`: the daily figures."""
+
+    summary_seconds: Seconds = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="The running day's figures are written at most this often.",
+    )
+
+
+class LogSettings(_Section):
+    """`[log]`: the service's own log."""
+
+    level: Literal["debug", "info", "warning"] = Field(
+        "info", description="The least severe messages that the service writes to stderr."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where everything lies: absolute paths, symbolic links not resolved.
+
+    Attributes:
+        root: the folder that the others lie below unless they are set.
+        inbox: watched for images.
+        classified: holds High, Medium and Low.
+        rejected: holds what could not be scored.
+        duplicates: holds repeated images that were set aside.
+        logs: holds the JSONL and CSV logs and the daily figures.
+        state: local disk of the service.
+    """
+
+    root: str
+    inbox: str
+    classified: str
+    rejected: str
+    duplicates: str
+    logs: str
+    state: str
+
+    @property
+    def ledger(self) -> str:
+        """The file of the ledger."""
+        return os.path.join(self.state, "ledger.sqlite3")
+
+    @property
+    def lock(self) -> str:
+        """The file whose lock says that the ledger is in use."""
+        return os.path.join(self.state, "lock")
+
+    @property
+    def weights(self) -> str:
+        """The folder of imported weights."""
+        return os.path.join(self.state, "weights")
+
+
+class Settings(BaseSettings):
+    """All settings. `config_sources.load_settings` makes them from file, environment and flags.
+
+    Made directly, as tests do, they hold what they are given and else the defaults.
+    """
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, case_sensitive=True
+    )
+
+    root: PathText = Field("", description="The folder of the inbox and of all results; required.")
+    state_dir: PathText = Field(
+        SYSTEM_STATE_DIR,
+        min_length=1,
+        description="Ledger, lock and weights, on a local disk; without write permission for the "
+        "default it is $XDG_STATE_HOME/xray-watcher (~/.local/state/xray-watcher).",
+    )
+    timezone: Annotated[
+        str,
+        AfterValidator(_known_zone),
+        _allowed('"" for the system\'s, or an IANA name as "Europe/Athens"'),
+    ] = Field("", description="The zone whose midnight ends the day of logs and summaries.")
+    intake: IntakeSettings = Field(
+        IntakeSettings(), description="Where images come from and go to, and which are taken."
+    )
+    batch: BatchSettings = Field(BatchSettings(), description="When gathered images are scored.")
+    model: ModelSettings = Field(ModelSettings(), description="The network and what it runs on.")
+    risk: RiskSettings = Field(RiskSettings(), description="How scores become a level.")
+    summary: SummarySettings = Field(SummarySettings(), description="The daily figures.")
+    log: LogSettings = Field(LogSettings(), description="The service's own log.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is handed in: the library's own sources stop at their first mistake."""
+        return (init_settings,)
+
+    @property
+    def folders(self) -> Folders:
+        """Where everything lies; relative folders of `[intake]` lie below root."""
+        return Folders(
+            root=os.path.abspath(self.root),
+            inbox=self._below_root(self.intake.inbox, "inbox"),
+            classified=self._below_root(self.intake.classified, "classified_images"),
+            rejected=self._below_root(self.intake.rejected, "rejected"),
+            duplicates=self._below_root(self.intake.duplicates_folder, "duplicates"),
+            logs=self._below_root(self.intake.logs, "logs"),
+            state=os.path.abspath(self.state_dir),
+        )
+
+    def _below_root(self, folder: str, default: str) -> str:
+        return os.path.abspath(os.path.join(self.root, folder or default))
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """The zone of local days; None is the system's."""
+        return ZoneInfo(self.timezone) if self.timezone else None
+
+    @property
+    def weight_set(self) -> WeightSet:
+        """The labels and operating points of the chosen weights."""
+        return WEIGHT_SETS[self.model.weights]
+
+    def risk_rules(self) -> RiskRules:
+        """The `[risk]` table as the core takes it."""
+        return RiskRules(
+            policy=self.risk.policy,
+            level_of={label: level for level in LEVELS for label in self.risk.levels.of(level)},
+            thresholds=self.risk.thresholds,
+            no_finding_level=self.risk.no_finding_level,
+            low_margin=self.risk.low_margin,
+        )

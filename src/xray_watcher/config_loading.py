@@ -1,0 +1,205 @@
+"""Makes the settings: file, then environment, then flags; every problem at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from xray_watcher.config import SYSTEM_STATE_DIR, Settings
+from xray_watcher.config_checks import check
+from xray_watcher.config_keys import FOLDERS, KEYS, THRESHOLDS, allowed
+from xray_watcher.config_sources import (
+    Given,
+    Layer,
+    environment_layer,
+    expanded,
+    file_layer,
+    find_config_file,
+    flag_layer,
+    one_line,
+    shown,
+    xdg_folder,
+)
+from xray_watcher.errors import ConfigError
+
+_PATHS = ("root", "state_dir", "model.weights_file")
+_NESTING = 2  # `risk.levels.High`; further dots belong to a label under `risk.thresholds`
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """The settings in force and who gave them.
+
+    Attributes:
+        settings: all of them.
+        origins: for every key "default", "file PATH", "environment NAME" or "flag --name".
+        file: the file that was read, None where there is none.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str]
+    file: Path | None
+
+
+class Row(NamedTuple):
+    """One line of what is in force: a key, its value, and who gave it."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+def load_settings(
+    config_file: str | None, flags: Mapping[str, object], environ: Mapping[str, str]
+) -> LoadedSettings:
+    """Make the settings from flags, else environment, else file, else defaults.
+
+    Args:
+        config_file: value of `--config`, None where it was not given.
+        flags: values of other flags by dotted key; None stands for one that was not used.
+        environ: the environment.
+
+    Returns:
+        The settings, with the origin of each. Paths have `~` expanded and are absolute.
+
+    Raises:
+        ConfigError: something is wrong; it carries every problem, one line each.
+    """
+    file, from_file = _file(config_file, environ)
+    layers = (from_file, environment_layer(environ), flag_layer(flags))
+    given = _default_layer(environ)
+    for layer in layers:
+        given |= layer.given
+    given = {key: _with_full_path(key, one, environ) for key, one in given.items()}
+    settings, broken = _validated(given)
+    problems = [problem for layer in layers for problem in layer.problems]
+    problems += [problem for of_key in broken.values() for problem in of_key]
+    if from_file.is_whole:
+        problems += _findings(settings, given, set(broken), file)
+    if problems:
+        raise ConfigError(problems)
+    return LoadedSettings(settings, dict(_origins(settings, given)), file)
+
+
+def _file(flag: str | None, environ: Mapping[str, str]) -> tuple[Path | None, Layer]:
+    try:
+        path = find_config_file(flag, environ)
+    except ConfigError as error:
+        return None, Layer(problems=error.problems, is_whole=False)
+    return path, file_layer(path)
+
+
+def _default_layer(environ: Mapping[str, str]) -> dict[str, Given]:
+    """The one default that depends on who runs the service."""
+    if os.geteuid() == 0 or os.access(SYSTEM_STATE_DIR, os.W_OK):
+        return {}
+    folder = xdg_folder("XDG_STATE_HOME", ".local/state", environ)
+    return {"state_dir": Given(folder, "default", "default")}
+
+
+def _with_full_path(key: str, one: Given, environ: Mapping[str, str]) -> Given:
+    if not isinstance(one.value, str) or not one.value:
+        return one
+    if key in _PATHS:
+        return Given(os.path.abspath(expanded(one.value, environ)), one.origin, one.where)
+    if key in FOLDERS:
+        return Given(expanded(one.value, environ), one.origin, one.where)
+    return one
+
+
+def _validated(given: Mapping[str, Given]) -> tuple[Settings, dict[str, list[str]]]:
+    """The settings and the problems by key; keys with a problem are left at their default."""
+    try:
+        return Settings(**_tree(given)), {}
+    except ValidationError as error:
+        broken: dict[str, list[str]] = {}
+        for detail in error.errors(include_url=False):
+            key = _key_of(detail, given)
+            broken.setdefault(key, []).append(_problem(key, detail, given[key].where))
+    sound = {key: one for key, one in given.items() if key not in broken}
+    return Settings(**_tree(sound)), broken
+
+
+def _tree(given: Mapping[str, Given]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, one in given.items():
+        *tables, name = key.split(".", _NESTING)
+        table = tree
+        for step in tables:
+            table = table.setdefault(step, {})
+        table[name] = one.value
+    return tree
+
+
+def _key_of(detail: ErrorDetails, given: Mapping[str, Given]) -> str:
+    """The given key that an error lies under: without positions in a list."""
+    steps = [str(step) for step in detail["loc"]]
+    prefixes = (".".join(steps[:length]) for length in range(len(steps), 0, -1))
+    return next(key for key in prefixes if key in given)
+
+
+def _problem(key: str, detail: ErrorDetails, where: str) -> str:
+    hint = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else ""
+    parts = (f"{shown(detail['input'])} is not allowed", hint, f"allowed: {allowed(key)}")
+    return one_line(f"{where}: {key}: {'; '.join(filter(None, parts))}")
+
+
+def _findings(
+    settings: Settings, given: Mapping[str, Given], broken: set[str], file: Path | None
+) -> Iterator[str]:
+    """The problems of the whole, but for those that may only follow from a broken key."""
+    for finding in check(settings):
+        if broken.isdisjoint(finding.keys):
+            sources = (given[key].where for key in finding.keys if key in given)
+            where = next(sources, str(file or "default"))
+            yield one_line(f"{where}: {finding.keys[0]}: {finding.text}")
+
+
+def _origins(settings: Settings, given: Mapping[str, Given]) -> Iterator[tuple[str, str]]:
+    labels = [f"{THRESHOLDS}.{label}" for label in settings.risk.thresholds]
+    for key in KEYS:
+        for name in labels if key == THRESHOLDS and labels else [key]:
+            yield name, given[name].origin if name in given else "default"
+
+
+# -- what `check-config` shows ------------------------------------------------------------
+
+
+def describe(loaded: LoadedSettings) -> list[Row]:
+    """Every key with the value in force, folders with their full path, and who gave it."""
+    return [
+        Row(key, _value(loaded.settings, key), origin) for key, origin in loaded.origins.items()
+    ]
+
+
+def _value(settings: Settings, key: str) -> Any:
+    if key in FOLDERS:
+        return getattr(settings.folders, FOLDERS[key])
+    value: Any = settings
+    for step in key.split(".", _NESTING):
+        value = value[step] if isinstance(value, Mapping) else getattr(value, step)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def describe_text(loaded: LoadedSettings) -> str:
+    """What is in force as a table of key, value and origin, one key a line."""
+    rows = [(row.key, shown(row.value), row.origin) for row in describe(loaded)]
+    key_width, value_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(
+        one_line(f"{key:<{key_width}}  {value:<{value_width}}  {origin}")
+        for key, value, origin in rows
+    )
+
+
+def describe_json(loaded: LoadedSettings) -> dict[str, Any]:
+    """What is in force as data for JSON: the file, and key, value and origin of every setting."""
+    return {
+        "file": str(loaded.file) if loaded.file else None,
+        "settings": [row._asdict() for row in describe(loaded)],
+    }

@@ -1,0 +1,265 @@
+"""Where settings come from: a TOML file, environment variables, flags of the command line.
+
+Each source becomes a `Layer`: what it gives by dotted key, and what is wrong with it. The
+library's own sources are not used because they stop at the first mistake, pass over a
+missing file and a mistyped variable, and cannot say which line a value is from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from xray_watcher.config import did_you_mean
+from xray_watcher.config_keys import KEYS, TABLES, is_known, kind_of, neighbours, similar
+from xray_watcher.errors import ConfigError
+
+ENV_PREFIX = "XRAY_WATCHER_"
+CONFIG_VARIABLE = "XRAY_WATCHER_CONFIG"
+SYSTEM_CONFIG = "/etc/xray-watcher/config.toml"
+
+_ENV_NAMES: Mapping[str, str] = {
+    ENV_PREFIX + key.upper().replace(".", "__"): key for key in (*KEYS, "risk.levels")
+}
+_TEXT_READERS: Mapping[object, Callable[[str], object]] = {
+    int: int,
+    float: float,
+    str: str,
+    Literal: str,
+}
+_PART = r"""[\w-]+|"[^"\n]*"|'[^'\n]*'"""
+_NAME = rf"(?:{_PART})(?:[ \t]*\.[ \t]*(?:{_PART}))*"
+_HEADER_OR_KEY = re.compile(rf"^[ \t]*(?:\[\[?[ \t]*({_NAME})[ \t]*\]|({_NAME})[ \t]*=)")
+_ERROR_LINE = re.compile(r"\(at line (\d+), column \d+\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value and who gave it.
+
+    Attributes:
+        value: as the source has it; lists are tuples.
+        origin: "default", "file PATH", "environment NAME" or "flag --name".
+        where: the same for a person who looks for it: a file with its line.
+    """
+
+    value: Any
+    origin: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one source gives.
+
+    Attributes:
+        given: values by dotted key; known keys only.
+        problems: what is wrong with the source itself, one line each.
+        is_whole: false when it could not be read, so that what is missing says nothing.
+    """
+
+    given: Mapping[str, Given] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    is_whole: bool = True
+
+
+# -- the file -----------------------------------------------------------------------------
+
+
+def find_config_file(flag: str | None, environ: Mapping[str, str]) -> Path | None:
+    """Find the file to read.
+
+    Args:
+        flag: value of `--config`, None where it was not given.
+        environ: the environment: XRAY_WATCHER_CONFIG, XDG_CONFIG_HOME, HOME.
+
+    Returns:
+        The first of: the flag's file, the variable's, the user's, the machine's; None when
+        no file is named and neither of the last two exists.
+
+    Raises:
+        ConfigError: a named file does not exist.
+    """
+    if flag is not None:
+        return _named_file(flag, "flag --config", environ)
+    if named := environ.get(CONFIG_VARIABLE):
+        return _named_file(named, f"environment {CONFIG_VARIABLE}", environ)
+    user = os.path.join(xdg_folder("XDG_CONFIG_HOME", ".config", environ), "config.toml")
+    return next((Path(path) for path in (user, SYSTEM_CONFIG) if os.path.exists(path)), None)
+
+
+def _named_file(path: str, where: str, environ: Mapping[str, str]) -> Path:
+    full = expanded(path, environ)
+    if "\0" in full or not os.path.exists(full):
+        raise ConfigError(
+            [one_line(f"{where}: there is no file {shown(path)}; allowed: a TOML file")]
+        )
+    return Path(full)
+
+
+def xdg_folder(variable: str, below_home: str, environ: Mapping[str, str]) -> str:
+    """Our folder below an XDG base folder; as that standard has it, a relative one is ignored."""
+    base = environ.get(variable, "")
+    if not os.path.isabs(base):
+        base = os.path.join(expanded("~", environ), below_home)
+    return os.path.join(base, "xray-watcher")
+
+
+def expanded(path: str, environ: Mapping[str, str]) -> str:
+    """The path with a leading `~` or `~user` replaced by that home folder."""
+    home = environ.get("HOME")
+    if home and (path == "~" or path.startswith("~/")):
+        return home + path[1:]
+    return os.path.expanduser(path)
+
+
+def file_layer(path: Path | None) -> Layer:
+    """What a TOML file gives; nothing for None."""
+    if path is None:
+        return Layer()
+    try:
+        text = _text(path)
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = _ERROR_LINE.search(str(error))
+        where = f"{path}:{line[1]}" if line else str(path)
+        return Layer(problems=(f"{where}: is not valid TOML: {error}",), is_whole=False)
+    except ConfigError as error:
+        return Layer(problems=error.problems, is_whole=False)
+    lines = _lines(text)
+    return _layer(tree, lambda key: (f"file {path}", f"{path}{_line(key, lines)}"))
+
+
+def _text(path: Path) -> str:
+    """The file's text; a byte-order mark, as Windows editors write it, is passed over."""
+    if not path.is_file():
+        raise ConfigError([f"{path}: is not a file; allowed: a TOML file"])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{path}:{line}: is not UTF-8 text; save it as UTF-8"]) from error
+
+
+def _lines(text: str) -> dict[str, int]:
+    """The first line of each key and table, by dotted name; good enough to point at."""
+    lines: dict[str, int] = {}
+    table = ""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not (match := _HEADER_OR_KEY.match(line)):
+            continue
+        header, key = (".".join(_parts(name)) for name in match.groups(default=""))
+        table = header or table
+        name = header or f"{table}.{key}".lstrip(".")
+        lines.setdefault(name, number)
+    return lines
+
+
+def _parts(name: str) -> list[str]:
+    return [part.strip("\"'") for part in re.findall(_PART, name)]
+
+
+def _line(key: str, lines: Mapping[str, int]) -> str:
+    """`:12` for a key or, in an inline table, for the table that it stands in."""
+    while key and key not in lines:
+        key = key.rpartition(".")[0]
+    return f":{lines[key]}" if key else ""
+
+
+# -- the environment and the flags --------------------------------------------------------
+
+
+def environment_layer(environ: Mapping[str, str]) -> Layer:
+    """What the variables of our prefix give; texts as they are, lists and tables as JSON."""
+    given: dict[str, Given] = {}
+    problems: list[str] = []
+    for name in sorted(environ):
+        if not name.upper().startswith(ENV_PREFIX) or name == CONFIG_VARIABLE:
+            continue
+        key = _ENV_NAMES.get(name)
+        if key is None:
+            problems.append(_unknown_variable(name))
+            continue
+        where = f"environment {name}"
+        one = _layer({key: _read(key, environ[name])}, lambda _, where=where: (where, where))
+        given |= one.given
+        problems += one.problems
+    return Layer(given, tuple(problems))
+
+
+def _unknown_variable(name: str) -> str:
+    hint = did_you_mean(name.upper(), (*_ENV_NAMES, CONFIG_VARIABLE))
+    allowed = f"allowed: {ENV_PREFIX}KEY, {ENV_PREFIX}SECTION__KEY"
+    return one_line("; ".join(filter(None, (f"environment {name}: is unknown", hint, allowed))))
+
+
+def _read(key: str, text: str) -> object:
+    """The value that a variable's text stands for; what cannot be read is left to be refused."""
+    try:
+        return _TEXT_READERS.get(kind_of(key), json.loads)(text)
+    except ValueError:
+        return text
+
+
+def flag_layer(flags: Mapping[str, object]) -> Layer:
+    """What the command line gives, by dotted key; None stands for a flag that was not used."""
+    used = {key: value for key, value in flags.items() if value is not None}
+    return _layer(used, lambda key: (_flag(key), _flag(key)))
+
+
+def _flag(key: str) -> str:
+    return "flag --" + key.rpartition(".")[2].replace("_", "-")
+
+
+# -- all of them --------------------------------------------------------------------------
+
+
+def _layer(tree: Mapping[str, object], source: Callable[[str], tuple[str, str]]) -> Layer:
+    given: dict[str, Given] = {}
+    problems: list[str] = []
+    for key, value in _flattened(tree):
+        origin, where = source(key)
+        if complaint := _complaint(key):
+            problems.append(one_line(f"{where}: {key}: {complaint}"))
+        else:
+            given[key] = Given(tuple(value) if isinstance(value, list) else value, origin, where)
+    return Layer(given, tuple(problems))
+
+
+def _flattened(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in tree.items():
+        key = prefix + name
+        if isinstance(value, dict) and key in TABLES:
+            yield from _flattened(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _complaint(key: str) -> str:
+    if key in TABLES:
+        return "must be a table; allowed: " + neighbours(f"{key}.x")
+    if is_known(key):
+        return ""
+    hint = f'did you mean "{meant}"?' if (meant := similar(key)) else ""
+    return "; ".join(filter(None, ("is unknown", hint, neighbours(key))))
+
+
+def shown(value: object) -> str:
+    """A value as the file would have it, on one line of bearable length."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def one_line(text: str) -> str:
+    """The text with everything escaped that a terminal or log would not print."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,70 @@
+"""Names of filed images: `0000_name.jpg`, safe on every file system and in every listing."""
+
+from __future__ import annotations
+
+import os.path
+import unicodedata
+
+MAX_NAME_BYTES = 255
+"""Longest name that Linux file systems take."""
+
+MAX_SUFFIX_BYTES = 16
+"""What follows the last dot is kept as a suffix up to this length; more is no suffix."""
+
+_ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Control, format (bidirectional overrides), surrogate, private, unassigned, separators."""
+
+_SEPARATORS = frozenset("/\\")
+
+
+def safe_name(name: str) -> str:
+    """Escape what is not safe in a name, byte by byte, as `%0A`; the rest stays as it came.
+
+    Args:
+        name: a file name as `os.fsdecode` makes it.
+
+    Returns:
+        Valid UTF-8 without control characters, separators or invisible formatting.
+    """
+    return "".join(_escape(char) if _is_unsafe(char) else char for char in name)
+
+
+def indexed_name(index: int, name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
+    """The name under which the image with this index is filed.
+
+    Args:
+        index: at least four digits are written; it simply widens at 10000.
+        name: the name as it came; it is made safe here.
+        max_bytes: the whole is cut to this length at a character's edge, the suffix stays.
+    """
+    stem, suffix = _split(safe_name(name))
+    prefix = f"{index:04d}_"
+    room = max_bytes - len(prefix) - len(suffix.encode())
+    return prefix + _cut(stem, room) + suffix
+
+
+def index_of(filed_name: str) -> int | None:
+    """The index that a filed name begins with, or None when it is not such a name."""
+    digits, underscore, _ = filed_name.partition("_")
+    if underscore and len(digits) >= 4 and digits.isascii() and digits.isdecimal():
+        return int(digits)
+    return None
+
+
+def _is_unsafe(char: str) -> bool:
+    return char in _SEPARATORS or unicodedata.category(char) in _ESCAPED_CATEGORIES
+
+
+def _escape(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))
+
+
+def _split(name: str) -> tuple[str, str]:
+    stem, suffix = os.path.splitext(name)
+    if len(suffix.encode()) > MAX_SUFFIX_BYTES:
+        return name, ""
+    return stem, suffix
+
+
+def _cut(text: str, max_bytes: int) -> str:
+    return text.encode()[:max_bytes].decode(errors="ignore")

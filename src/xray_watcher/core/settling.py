@@ -1,0 +1,125 @@
+"""Which files in the inbox are complete, as far as watching them can tell.
+
+A file has settled when its size, time and inode stayed the same for the settle time on
+the monotonic clock, over at least two looks. The cases this exists for: slow and stalled
+network copies, size set first and content later, modification time set back at the end,
+temp-then-rename, a file that vanishes before it settles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from xray_watcher.core.values import Arrival, SeenFile
+
+MIN_LOOKS = 2
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What is remembered of one file between looks."""
+
+    file: SeenFile
+    first_seen_s: float
+    unchanged_since_s: float
+    last_look_s: float
+    looks: int = 1
+    unfinished: bool = False
+    released: bool = False
+
+
+class Settling:
+    """Follows the files of the inbox from look to look; lives as long as the daemon.
+
+    Args:
+        settle_s: seconds without change after which a file counts as complete.
+        incomplete_after_s: seconds without change after which even a file that does not
+            look whole is handed on, so that it is rejected and not left for ever.
+    """
+
+    def __init__(self, settle_s: float, incomplete_after_s: float) -> None:
+        self._settle_s = settle_s
+        self._incomplete_after_s = max(incomplete_after_s, settle_s)
+        self._watched: dict[str, _Watch] = {}
+        self._waiting: dict[str, _Watch] = {}  # those of _watched that are not handed on
+
+    def __len__(self) -> int:
+        """Number of files that are followed, handed-on ones that still lie there included."""
+        return len(self._watched)
+
+    @property
+    def waiting(self) -> int:
+        """Number of files that have not settled yet."""
+        return len(self._waiting)
+
+    @property
+    def unfinished(self) -> int:
+        """Number of files that do not look whole and are given time to change."""
+        return sum(watch.unfinished for watch in self._waiting.values())
+
+    @property
+    def oldest_seen_s(self) -> float | None:
+        """When the file that is there longest was first seen; None when there is none."""
+        return min((watch.first_seen_s for watch in self._watched.values()), default=None)
+
+    def observe(self, files: Iterable[SeenFile], now_s: float) -> None:
+        """Take in one whole look at the inbox; files that are gone are forgotten."""
+        self._watched = {file.path: self._look_at(file, now_s) for file in files}
+        self._waiting = {path: w for path, w in self._watched.items() if not w.released}
+
+    def _look_at(self, file: SeenFile, now_s: float) -> _Watch:
+        watch = self._watched.get(file.path)
+        if watch is None:
+            return _Watch(file, now_s, now_s, now_s)
+        if watch.file == file or watch.released:
+            watch.looks += 1
+            watch.last_look_s = now_s
+            return watch
+        return _Watch(file, watch.first_seen_s, now_s, now_s)
+
+    def due(self, now_s: float) -> list[Arrival]:
+        """Hand on the files that have settled, longest known first; each is handed on once."""
+        watches = [watch for watch in self._waiting.values() if self._is_due(watch)]
+        watches.sort(key=lambda w: (w.first_seen_s, w.file.mtime_ns, w.file.path))
+        for watch in watches:
+            watch.released = True
+            del self._waiting[watch.file.path]
+        return [self._arrival(watch, now_s) for watch in watches]
+
+    def next_due_s(self) -> float | None:
+        """When a look is worth while because a file may have settled by then."""
+        return min((self._settles_s(watch) for watch in self._waiting.values()), default=None)
+
+    def postpone(self, path: str, now_s: float) -> None:
+        """Start a file's settle time anew: somebody still writes it, or it changed."""
+        watch = self._watched.get(path)
+        if watch is not None:
+            self._watch_again(_Watch(watch.file, watch.first_seen_s, now_s, now_s))
+
+    def hold_unfinished(self, path: str) -> None:
+        """Hold a file that does not look whole until it changes or is overdue."""
+        watch = self._watched.get(path)
+        if watch is not None:
+            watch.unfinished, watch.released = True, False
+            self._watch_again(watch)
+
+    def forget(self, path: str) -> None:
+        """Stop following a file that has been claimed or has gone."""
+        self._watched.pop(path, None)
+        self._waiting.pop(path, None)
+
+    def _watch_again(self, watch: _Watch) -> None:
+        self._watched[watch.file.path] = self._waiting[watch.file.path] = watch
+
+    def _settles_s(self, watch: _Watch) -> float:
+        wait_s = self._incomplete_after_s if watch.unfinished else self._settle_s
+        return watch.unchanged_since_s + wait_s
+
+    def _is_due(self, watch: _Watch) -> bool:
+        """What counts is the last look: nobody knows what has happened since."""
+        return watch.looks >= MIN_LOOKS and watch.last_look_s >= self._settles_s(watch)
+
+    def _arrival(self, watch: _Watch, now_s: float) -> Arrival:
+        overdue = now_s >= watch.unchanged_since_s + self._incomplete_after_s
+        return Arrival(watch.file, watch.first_seen_s, now_s, overdue)

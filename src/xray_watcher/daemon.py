@@ -1,0 +1,294 @@
+"""The life of the daemon: recover, one turn after the other, drain, stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from xray_watcher.clock import Clock
+from xray_watcher.core.batching import Batching
+from xray_watcher.core.health import Health
+from xray_watcher.core.settling import Settling
+from xray_watcher.core.values import Arrival
+from xray_watcher.errors import Unavailable
+from xray_watcher.heartbeat import Heartbeat
+from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.watcher import Inbox, NoWakeup, Wakeup
+from xray_watcher.model.engine import Engine
+from xray_watcher.pipeline import Pipeline
+from xray_watcher.reports.daily import DailySummaries
+from xray_watcher.signals import Bell, StopRequest
+
+MAX_BATCHES_IN_HAND = 2
+"""One is scored while the next is decoded."""
+
+DRAIN_S = 8.0
+"""After a signal, work in hand is given this long; then it is left for the next start."""
+
+_DECODE_WAIT_S = 0.2  # how long one turn waits for the decoders before it looks around again
+_LOOK_GAP_S = 0.2  # events may come in thousands; looks do not
+_LOOK_SHARE = 4  # of the time that a look took, at least this much passes until the next
+
+_log = structlog.get_logger()
+
+
+class Watching(Protocol):
+    """Told after each turn how far things are: a progress bar, or nothing."""
+
+    def __call__(self, done: int, left: int) -> None:
+        """Show `done` images and `left` that are known to wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """When the daemon looks.
+
+    Attributes:
+        scan_s: seconds between looks at the inbox when nothing else calls for one.
+        min_free_bytes: below this on any of `disks` nothing more is claimed.
+        disks: folders on the file systems that are written to.
+    """
+
+    scan_s: float
+    min_free_bytes: int
+    disks: Sequence[str]
+
+
+class Daemon:
+    """Watches the inbox until it is told to stop.
+
+    Args:
+        inbox: looked at.
+        wakeup: makes looks come sooner.
+        spool: asked whether a settled file may be claimed.
+        settling: which files are complete.
+        batching: when a batch is ready.
+        pipeline: the way of an image.
+        engine: the network, being loaded in another thread.
+        summaries: the daily figures.
+        health: what is out of order.
+        timetable: when to look.
+        clock: the time.
+        bell: what the loop sleeps on.
+        stop: whether to end.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
+        self,
+        *,
+        inbox: Inbox,
+        wakeup: Wakeup | NoWakeup,
+        spool: Spool,
+        settling: Settling,
+        batching: Batching,
+        pipeline: Pipeline,
+        engine: Future[Engine],
+        summaries: DailySummaries,
+        health: Health,
+        heartbeat: Heartbeat,
+        timetable: Timetable,
+        clock: Clock,
+        bell: Bell,
+        stop: StopRequest,
+    ) -> None:
+        self._inbox = inbox
+        self._wakeup = wakeup
+        self._spool = spool
+        self._settling = settling
+        self._batching = batching
+        self._pipeline = pipeline
+        self._engine = engine
+        self._summaries = summaries
+        self._health = health
+        self._heartbeat = heartbeat
+        self._timetable = timetable
+        self._clock = clock
+        self._bell = bell
+        self._stop = stop
+        self._last_look_s = float("-inf")
+        self._look_gap_s = 0.0
+        self._is_look_wanted = True
+        self._ignored = 0
+
+    # -- the life -------------------------------------------------------------------------
+
+    def run(self, *, once: bool = False, watching: Watching | None = None) -> None:
+        """Work until a signal comes, or with `once` until all that lies in the inbox is filed.
+
+        Raises:
+            WeightsError: the network could not be loaded.
+            StorageFailure: a disk did not confirm a write.
+        """
+        with self._stop.on_signals():
+            self._start()
+            while not self._stop and not (once and self.is_finished):
+                self.tick(self._clock.monotonic_s())
+                if watching is not None:
+                    watching(self._pipeline.done, self.known_left)
+                self._nap()
+            self._drain()
+
+    def tick(self, now_s: float) -> None:
+        """One turn of the loop; `now_s` is given so that tests hold the clock."""
+        self._attempt("inbox", self._look, now_s)
+        self._attempt("disk", self._check_disks, now_s)
+        self._attempt("work", self._work, now_s)
+        self._attempt("summary", self._summaries.refresh, now_s)
+        self._heartbeat.beat(now_s)
+
+    @property
+    def known_left(self) -> int:
+        """Files that are known to be there and not claimed."""
+        return len(self._settling)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything that can be filed now is filed, and two looks found no more."""
+        return (
+            self._pipeline.is_idle
+            and not len(self._batching)
+            and self._settling.waiting == self._settling.unfinished
+            and self._last_look_s > float("-inf")
+            and not self._health.troubles
+        )
+
+    def _start(self) -> None:
+        self._attempt("work", lambda _now_s: self._pipeline.recover(), self._clock.monotonic_s())
+        _log.info("watching")
+
+    def _drain(self) -> None:
+        """Finish the batches in hand; what takes too long is taken up at the next start."""
+        until_s = self._clock.monotonic_s() + DRAIN_S
+        _log.info("stopping", batches_in_hand=self._pipeline.batches_in_hand)
+        while self._engine.done() and self._pipeline.batches_in_hand:
+            now_s = self._clock.monotonic_s()
+            if now_s > until_s or "work" in self._health.troubles:
+                break
+            self._attempt("work", self._finish_decoded, now_s)
+        self._wakeup.close()
+        self._attempt("summary", lambda _now_s: self._summaries.write(), self._clock.monotonic_s())
+        self._heartbeat.stop()
+        _log.info("stopped", images=self._pipeline.done)
+
+    def _nap(self) -> None:
+        """Sleep until the next thing is due, or the bell rings."""
+        if not self._pipeline.is_idle and self._engine.done():
+            return
+        if not self._engine.done():
+            self._bell.wait(_DECODE_WAIT_S)
+            return
+        dues = (
+            self._look_due_s(),
+            self._batching.next_due_s(),
+            self._health.next_retry_s(),
+            self._summaries.next_due_s,
+            self._heartbeat.next_due_s,
+        )
+        until_s = min(due for due in dues if due is not None)
+        if self._bell.wait(until_s - self._clock.monotonic_s()):
+            self._is_look_wanted = True
+
+    # -- one turn -------------------------------------------------------------------------
+
+    def _attempt(self, unit: str, step: Callable[[float], None], now_s: float) -> None:
+        """Do one unit of work; if something of ours is out of reach, back off and say so."""
+        if not self._health.may_try(unit, now_s):
+            return
+        try:
+            step(now_s)
+        except Unavailable as error:
+            if self._health.failed(unit, error.detail, now_s):
+                _log.error("degraded", unit=unit, cause=error.cause, detail=error.detail)
+        else:
+            if self._health.recovered(unit):
+                _log.info("recovered", unit=unit)
+
+    def _look(self, now_s: float) -> None:
+        if now_s < self._look_due_s():
+            return
+        began_s = self._clock.monotonic_s()
+        self._wakeup.keep_alive()
+        self._is_look_wanted = False
+        self._last_look_s = now_s
+        look = self._inbox.look()
+        self._ignored = look.ignored
+        self._settling.observe(look.files, now_s)
+        took_s = self._clock.monotonic_s() - began_s
+        self._look_gap_s = max(_LOOK_GAP_S, _LOOK_SHARE * took_s)
+
+    def _look_due_s(self) -> float:
+        if self._is_look_wanted:
+            wanted_s = self._last_look_s
+        else:
+            settles_s = self._settling.next_due_s()
+            regular_s = self._last_look_s + self._timetable.scan_s
+            wanted_s = regular_s if settles_s is None else min(settles_s, regular_s)
+        return max(wanted_s, self._last_look_s + self._look_gap_s)
+
+    def _check_disks(self, _now_s: float) -> None:
+        """Stop claiming before a disk is full: what is claimed must still find room."""
+        for folder in self._timetable.disks:
+            free = free_bytes(folder)
+            if free < self._timetable.min_free_bytes:
+                raise Unavailable(
+                    "disk",
+                    f"Only {free / 1e6:.0f} MB are free under {folder}; nothing is claimed below "
+                    f"{self._timetable.min_free_bytes / 1e6:.0f} MB (intake.min_free_bytes).",
+                )
+
+    def _work(self, now_s: float) -> None:
+        self._pipeline.complete()
+        if self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND:
+            self._start_batch(now_s)
+        self._finish_decoded(now_s)
+
+    def _finish_decoded(self, _now_s: float) -> None:
+        if not self._engine.done():
+            return
+        self._engine.result()  # a network that cannot be loaded ends the service here
+        if self._pipeline.is_decoded(_DECODE_WAIT_S):
+            self._pipeline.finish()
+
+    def _start_batch(self, now_s: float) -> None:
+        self._batching.add(self._settling.due(now_s), now_s)
+        if self._pipeline.has_to_repeat:
+            self._pipeline.start_again()
+        elif not self._health.troubles.keys() & {"inbox", "disk", "work"}:
+            self._claim(self._batching.take(now_s), now_s)
+
+    def _claim(self, batch: Sequence[Arrival], now_s: float) -> None:
+        ready = [arrival for arrival in batch if self._is_ready(arrival, now_s)]
+        if not ready:
+            return
+        try:
+            self._pipeline.start(ready)
+        except Unavailable:
+            for arrival in ready:  # those that were claimed are gone at the next look
+                self._settling.postpone(arrival.file.path, now_s)
+            raise
+        for arrival in ready:
+            self._settling.forget(arrival.file.path)
+
+    def _is_ready(self, arrival: Arrival, now_s: float) -> bool:
+        """Whether a settled file may be claimed; one that may not goes on being watched."""
+        path = arrival.file.path
+        readiness = self._spool.readiness(arrival.file, overdue=arrival.overdue)
+        if readiness == "unfinished":
+            self._settling.hold_unfinished(path)
+        elif readiness == "gone":
+            self._settling.forget(path)
+        elif readiness != "ready":
+            self._settling.postpone(path, now_s)
+        return readiness == "ready"
+
+
+def free_bytes(folder: str) -> int:
+    """Bytes that a user without privileges can still write on the file system of a folder."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,165 @@
+"""Files that last: renames that never overwrite, copies and writes that survive a power cut.
+
+The only module that renames, replaces or links files; `intake/spool.py` is the only one
+that does so to images, through this one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from xray_watcher.errors import StorageFailure
+
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""For reading what somebody else put there: no link is followed, no pipe waited for."""
+
+_CHUNK_BYTES = 1 << 20
+_AT_CWD = -100
+_RENAME_NOREPLACE = 1
+_NO_FLAGS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def rename_noreplace(
+    source: str, target: str, *, source_dir: int | None = None, target_dir: int | None = None
+) -> None:
+    """Rename unless the target exists, on file systems without that flag by link and unlink."""
+    result = _libc.renameat2(
+        _AT_CWD if source_dir is None else source_dir,
+        os.fsencode(source),
+        _AT_CWD if target_dir is None else target_dir,
+        os.fsencode(target),
+        _RENAME_NOREPLACE,
+    )
+    if result == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in _NO_FLAGS:
+        raise OSError(code, os.strerror(code))
+    try:
+        os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
+        os.unlink(source, dir_fd=source_dir)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_onto_placeholder(source, target, source_dir, target_dir)
+
+
+def _rename_onto_placeholder(
+    source: str, target: str, source_dir: int | None, target_dir: int | None
+) -> None:
+    """Take the name with an empty file that must be new, then replace just that."""
+    fd = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, dir_fd=target_dir)
+    os.close(fd)
+    try:
+        os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+    except OSError:
+        os.unlink(target, dir_fd=target_dir)
+        raise
+
+
+def copy(source: str, target: str) -> None:
+    """Copy bytes, mode, owner (where allowed) and times to a file that is then on disk."""
+    with open(os.open(source, OPEN_FILE), "rb") as reader, open(target, "wb") as writer:
+        while chunk := reader.read(_CHUNK_BYTES):
+            writer.write(chunk)
+        writer.flush()
+        status = os.fstat(reader.fileno())
+        with suppress(PermissionError):
+            os.fchown(writer.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(writer.fileno(), stat.S_IMODE(status.st_mode))
+        os.utime(writer.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        sync(writer.fileno())
+
+
+def sha256_of(fd: int) -> bytes:
+    digest = hashlib.sha256()
+    offset = 0
+    while chunk := os.pread(fd, _CHUNK_BYTES, offset):
+        digest.update(chunk)
+        offset += len(chunk)
+    return digest.digest()
+
+
+def probe(folder: str) -> None:
+    first, second = (os.path.join(folder, f".tmp.probe-{os.getpid()}{end}") for end in "ab")
+    with open(first, "wb") as probe:
+        sync(probe.fileno())
+    os.rename(first, second)
+    os.unlink(second)
+
+
+@contextmanager
+def directory(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def sync_folder(path: str) -> None:
+    with directory(path) as fd:
+        sync(fd)
+
+
+def sync(fd: int) -> None:
+    """Flush to disk. A failed flush cannot be repeated: Linux marks the pages clean.
+
+    Raises:
+        StorageFailure: the disk did not confirm.
+    """
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOTSUP):
+            return  # a file system that has no such thing for folders
+        raise StorageFailure(
+            f"The disk did not confirm a write ({os.strerror(error.errno or 0)}). The service "
+            "stops; what is open is taken up at the next start. Check the disk."
+        ) from error
+
+
+def replace(source: str, target: str) -> None:
+    """Rename over a file of our own making."""
+    os.replace(source, target)
+
+
+def write_whole(path: str, content: bytes, mode: int = 0o644) -> None:
+    """Write a file of our own making: readers see the old content or the new, never a part.
+
+    Raises:
+        OSError: it cannot be written; the old content stands.
+        StorageFailure: the disk did not confirm.
+    """
+    folder, name = os.path.split(path)
+    part = os.path.join(folder, f".tmp.{name}")
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with open(fd, "wb") as writer:
+        writer.write(content)
+        writer.flush()
+        sync(fd)
+    replace(part, path)
+
+
+def write_all(fd: int, content: bytes, offset: int) -> None:
+    """Write all of it at an offset: a full disk may make a write short without an error.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        if written == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        offset += written
+        view = view[written:]

@@ -1,0 +1,219 @@
+"""Decoding in child processes, so that a hostile picture can end a child but not the service.
+
+Each worker is one thread of ours that owns one child (`decode_worker`), gives it one path at a
+time and ends it at the deadline. What a child answers is checked as if an attacker wrote it.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from xray_watcher.core.values import Rejection
+from xray_watcher.errors import Unavailable
+from xray_watcher.intake.decode_child import Child, LostChildError
+from xray_watcher.intake.images import DecodedImage, DecodeLimits
+
+# -P keeps the current folder, which may be a share, off the import path; -B writes no byte code.
+WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.intake.decode_worker")
+"""The program of a child."""
+_WALL_FACTOR = 3.0  # of the limit of processor time: other processes want their share too
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture that could be read, and how many seconds that took."""
+
+    image: DecodedImage
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A picture to be set aside, why, and how many seconds it took to find out."""
+
+    rejection: Rejection
+    seconds: float
+
+
+DecodeOutcome: TypeAlias = Decoded | Unreadable
+
+
+class DecodePool:
+    """Decodes files in a few child processes with limits of memory, processor time and wall time.
+
+    A context manager. Children are started when they are first needed and again after a crash;
+    between pictures they wait and use no processor time.
+
+    Args:
+        workers: how many pictures are decoded at the same time, 1 or more.
+        limits: what a picture may be.
+        seconds: processor time for one picture; three times that on the clock.
+        memory_bytes: address space of a child, interpreter and libraries (about 250 MB) included.
+        command: the program of a child, which gets the limits as arguments.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        limits: DecodeLimits,
+        *,
+        seconds: float = 10.0,
+        memory_bytes: int = 1 << 30,
+        command: Sequence[str] = WORKER_COMMAND,
+    ) -> None:
+        numbers = (memory_bytes, seconds, limits.max_bytes, limits.max_megapixels)
+        full_command = [*command, *map(str, (*numbers, limits.min_side, limits.max_side))]
+        self._jobs: queue.SimpleQueue[tuple[Future[DecodeOutcome], str] | None] = (
+            queue.SimpleQueue()
+        )
+        self._closing = threading.Lock()
+        self._closed = False
+        self._workers = [_Worker(full_command, limits, seconds) for _ in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(worker,), name="decode", daemon=True)
+            for worker in self._workers
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, path: str) -> Future[DecodeOutcome]:
+        """Ask for one file to be decoded.
+
+        Args:
+            path: of the file, as `os.fsdecode` makes it; a symbolic link is not followed.
+
+        Returns:
+            A future with `Decoded` or `Unreadable`. It raises `Unavailable` with the cause
+            "storage" when the file cannot be read and "decoder" when no child can be started:
+            both are no fault of the picture.
+
+        Raises:
+            RuntimeError: when the pool is closed.
+        """
+        future: Future[DecodeOutcome] = Future()
+        with self._closing:
+            if self._closed:
+                raise RuntimeError("the decoder pool is closed")
+            self._jobs.put((future, path))
+        return future
+
+    def close(self) -> None:
+        """End all children at once and wait for that.
+
+        Pictures that were waiting are cancelled; those being decoded end with `Unavailable`.
+        """
+        with self._closing:
+            self._closed = True
+        self._cancel_waiting()
+        for worker in self._workers:
+            self._jobs.put(None)
+            worker.stop()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _cancel_waiting(self) -> None:
+        try:
+            while job := self._jobs.get_nowait():
+                job[0].cancel()
+        except queue.Empty:
+            return
+
+    def _serve(self, worker: _Worker) -> None:
+        while job := self._jobs.get():
+            future, path = job
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(worker.decode(path))
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+                future.set_exception(error)
+        worker.stop()
+        worker.drop_child()
+
+
+class _Worker:
+    """Owns one child at a time; all but `stop` is called by one thread."""
+
+    def __init__(self, command: Sequence[str], limits: DecodeLimits, seconds: float) -> None:
+        self._command = command
+        self._limits = limits
+        self._wall_seconds = seconds * _WALL_FACTOR
+        self._child: Child | None = None
+        self._stopped = False
+        self._lock = threading.Lock()  # a child is never started after the stop
+
+    def decode(self, path: str) -> DecodeOutcome:
+        """One picture; after a crash once more, in a new child, before the picture is blamed."""
+        started = time.monotonic()
+        try:
+            found = self._attempt(path)
+        except LostChildError:
+            found = self._last_attempt(path)
+        seconds = time.monotonic() - started
+        if isinstance(found, Rejection):
+            return Unreadable(found, seconds)
+        return Decoded(found, seconds)
+
+    def stop(self) -> None:
+        """Kill the child, if there is one, and let no other be started."""
+        with self._lock:
+            self._stopped = True
+            if self._child is not None:
+                self._child.kill()
+
+    def drop_child(self) -> None:
+        """End the child, if there is one, and take its pipes down."""
+        with self._lock:
+            child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    def _last_attempt(self, path: str) -> DecodedImage | Rejection:
+        try:
+            return self._attempt(path)
+        except LostChildError as lost:
+            return Rejection(lost.code, f"{lost.detail} It was tried twice.")
+
+    def _attempt(self, path: str) -> DecodedImage | Rejection:
+        child = self._running_child()
+        try:
+            return child.decode(os.fsencode(path), self._limits, self._wall_seconds)
+        except BaseException:
+            self.drop_child()
+            raise
+
+    def _running_child(self) -> Child:
+        if self._child is not None and not self._child.is_running():
+            self.drop_child()
+        with self._lock:
+            if self._stopped:
+                raise Unavailable("decoder", "The decoder is being stopped.")
+            if self._child is not None:
+                return self._child
+            self._child = child = Child(self._command)
+        try:
+            child.await_start()
+        except BaseException:
+            self.drop_child()
+            raise
+        return child

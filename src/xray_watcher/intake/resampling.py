@@ -1,0 +1,93 @@
+"""Centre crop and resize to 224 x 224 as TorchXRayVision does it: a weighted sum per axis.
+
+`XRayResizer` calls `skimage.transform.resize` (order 1, mode "constant", anti-aliasing), which is
+a Gaussian and then linear interpolation. Both are linear and work on each axis alone, so that
+they are one matrix per axis; crop, reduction by the decoder and border are in it as well. On
+8- and 16-bit pictures the result is the library's to within 0.002 of the range of 2048.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIDE = 224
+"""Width and height of the picture that the network takes."""
+
+_BLOCK = 16  # output rows made in one multiplication
+
+
+def axis_weights(length: int, side: int, scale: int, *, flipped: bool) -> NDArray[np.float32]:
+    """How much each stored pixel of one axis adds to each of the 224 pixels of the result.
+
+    With a factor f = side / 224 that is a Gaussian of sigma (f - 1) / 2, cut at four sigma, then
+    linear interpolation at (i + 1/2) f - 1/2; outside the crop there is nothing, so that weights
+    at the border sum to less than one (`skimage.transform.resize`, order 1, mode "constant").
+
+    Args:
+        length: pixels of the axis in the file.
+        side: pixels that the centre crop keeps.
+        scale: how many pixels in the file the decoder made one of.
+        flipped: the axis is displayed the other way round, so the crop is counted from its end.
+
+    Returns:
+        float32 `[224, ceil(length / scale)]`, each row in 0..1.
+    """
+    factor = side / SIDE
+    kernel = _gaussian(max(0.0, (factor - 1) / 2))
+    radius = len(kernel) // 2
+    centres = (np.arange(SIDE) + 0.5) * factor - 0.5
+    firsts = np.floor(centres).astype(np.intp)
+    part = (centres - firsts)[:, np.newaxis]
+    taps = (1 - part) * np.append(kernel, 0.0) + part * np.insert(kernel, 0, 0.0)
+    columns = firsts[:, np.newaxis] + np.arange(-radius, radius + 2)
+    start = length // 2 - side // 2  # as XRayCenterCrop rounds it
+    offset = length - side - start if flipped else start
+    inside = (columns >= 0) & (columns < side)
+    weights = np.zeros((SIDE, math.ceil(length / scale) * scale))
+    weights[np.nonzero(inside)[0], columns[inside] + offset] = taps[inside]
+    summed: NDArray[np.float32] = weights.reshape(SIDE, -1, scale).sum(axis=2, dtype=np.float32)
+    return summed
+
+
+def _gaussian(sigma: float) -> NDArray[np.float64]:
+    """The kernel of `scipy.ndimage.gaussian_filter`: it sums to one and is [1] for sigma 0."""
+    radius = int(4 * sigma + 0.5)
+    if radius == 0:
+        return np.ones(1)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return np.asarray(kernel / kernel.sum())
+
+
+def used(weights: NDArray[np.float32]) -> slice:
+    """From the first to the last stored pixel that any of these rows needs."""
+    columns = np.flatnonzero(weights.any(axis=0))
+    return slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def weighted_sums(
+    pixels: NDArray[Any], down: NDArray[np.float32], across: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Apply the weights of both axes: `down @ pixels @ across.T`.
+
+    It goes in blocks of rows, since most weights are zero and floats need memory.
+
+    Args:
+        pixels: `[height, width]`, any number type.
+        down: `[224, height]`.
+        across: `[224, width]`.
+
+    Returns:
+        float32 `[224, 224]`.
+    """
+    columns = used(across)
+    rows = []
+    for top in range(0, SIDE, _BLOCK):
+        block = down[top : top + _BLOCK]
+        span = used(block)
+        rows.append(block[:, span] @ pixels[span, columns].astype(np.float32))
+    result: NDArray[np.float32] = np.concatenate(rows) @ across[:, columns].T
+    return result

@@ -1,0 +1,472 @@
+"""Takes files out of the inbox and files them: the only module that renames images.
+
+Nothing is ever overwritten and nothing of a sender's is ever deleted. A claim is one
+rename into the work folder on the inbox's own file system; filing is one rename into the
+target folder, or, across file systems, copy, fsync, hash, rename, unlink. Every step can
+be done again after a kill: what is already done is found done.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from xray_watcher.core.values import SeenFile
+from xray_watcher.errors import Unavailable, XrayWatcherError
+from xray_watcher.files import (
+    OPEN_FILE,
+    copy,
+    directory,
+    probe,
+    rename_noreplace,
+    replace,
+    sha256_of,
+    sync,
+    sync_folder,
+    write_whole,
+)
+from xray_watcher.intake.images import TAIL_BYTES, completeness
+
+WORK_FOLDER = ".xray-watcher"
+"""Name of the work folder; hidden, so that no look at the inbox enters it."""
+
+_HEAD_BYTES = 16
+
+Readiness = Literal["ready", "gone", "changed", "busy", "unfinished"]
+"""Whether a settled file may be claimed now, and why not."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class TargetTaken(XrayWatcherError):
+    """Another file has the name that an image was to be filed under."""
+
+
+class ChangedAfterClaim(XrayWatcherError):
+    """A claimed file is not the one that was decided upon: its writer went on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What tells that a claimed file is still the same: size, times, inode."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A file in the work folder, hashed, its bytes known to be on disk."""
+
+    path: str
+    sha256: bytes
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One image to be filed: from the work folder to a name in a target folder.
+
+    Attributes:
+        image_id: its row in the ledger; names its file in the work folder.
+        folder: key of the target folder.
+        name: its name there.
+        sha256: hash of the bytes that were decided upon.
+        signature: of the file when it was hashed; None after a restart.
+    """
+
+    image_id: int
+    folder: str
+    name: str
+    sha256: bytes
+    signature: Signature | None = None
+
+
+class Spool:
+    """The folders that images pass through.
+
+    Args:
+        inbox: the shared folder.
+        work: the work folder, on the inbox's file system.
+        targets: path of each folder that images are filed in, by its key.
+        root: paths below it are shown relative to it.
+    """
+
+    def __init__(self, inbox: str, work: str, targets: Mapping[str, str], root: str) -> None:
+        self._inbox = inbox
+        self._work = work
+        self._targets = targets
+        self._root = root
+
+    def prepare(self) -> None:
+        """Make the folders that are missing and try each: create, rename, sync, remove.
+
+        Raises:
+            Unavailable: a folder cannot be made or written; the message names it.
+        """
+        for folder in (self._inbox, self._work, *self._targets.values()):
+            try:
+                os.makedirs(folder, exist_ok=True)
+                probe(folder)
+            except OSError as error:
+                raise Unavailable(
+                    "folders",
+                    f"The folder {folder} cannot be used as user {os.geteuid()} "
+                    f"({os.strerror(error.errno or 0)}). Give this user write permission there.",
+                ) from error
+
+    # -- claiming -------------------------------------------------------------------------
+
+    def readiness(self, file: SeenFile, *, overdue: bool) -> Readiness:
+        """Whether a settled file may be claimed: unchanged, no local writer, looks whole.
+
+        Args:
+            file: as it was last seen.
+            overdue: take it even if it does not look whole.
+
+        Raises:
+            Unavailable: the inbox cannot be read.
+        """
+        try:
+            with self._opened(file.path) as fd:
+                return _readiness(fd, file, overdue=overdue)
+        except FileNotFoundError:
+            return "gone"
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+                return "gone"  # a link or a device has taken its place
+            raise _unavailable("inbox", "A file in the inbox cannot be read", error) from error
+
+    def claim(self, path: str, image_id: int) -> bool:
+        """Rename a file of the inbox into the work folder.
+
+        Returns:
+            False when it is not there any more.
+
+        Raises:
+            Unavailable: the rename failed and the file is still in the inbox.
+        """
+        try:
+            with self._parent(path) as parent, directory(self._work) as work:
+                name = os.path.basename(path)
+                rename_noreplace(name, _work_name(image_id), source_dir=parent, target_dir=work)
+        except OSError as error:
+            # A network file system may report a failure of a rename that was done.
+            if os.path.lexists(self.work_path(image_id)):
+                return True
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise _unavailable("inbox", "A file cannot leave the inbox", error) from error
+        return True
+
+    def sync_claims(self, paths: Sequence[str]) -> None:
+        """Make the renames of these files out of the inbox last through a power cut."""
+        sync_folder(self._work)
+        for folder in {os.path.dirname(path) for path in paths}:
+            with suppress(FileNotFoundError):  # its sender may have removed it meanwhile
+                sync_folder(os.path.join(self._inbox, folder))
+
+    def work_path(self, image_id: int) -> str:
+        """Where a claimed file lies."""
+        return os.path.join(self._work, _work_name(image_id))
+
+    def examine(self, image_id: int) -> Claimed | None:
+        """Hash a claimed file and make sure that its bytes are on disk.
+
+        A file with more than one name gets an inode of its own first, so that nobody who
+        holds the other name can change what is filed.
+
+        Returns:
+            None when it has vanished or is not a regular file.
+
+        Raises:
+            Unavailable: it cannot be read.
+        """
+        path = self.work_path(image_id)
+        try:
+            self._make_sole_name(path)
+            fd = os.open(path, OPEN_FILE)
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        except OSError as error:
+            raise _unavailable("storage", "A claimed file cannot be read", error) from error
+        try:
+            return Claimed(path, sha256_of(fd), _flushed_signature(fd))
+        except OSError as error:
+            raise _unavailable("storage", "A claimed file cannot be read", error) from error
+        finally:
+            os.close(fd)
+
+    def unchanged(self, claimed: Claimed) -> bool:
+        """Whether a claimed file still is as it was hashed."""
+        try:
+            return _signature(os.lstat(claimed.path)) == claimed.signature
+        except FileNotFoundError:
+            return False
+
+    def claimed_ids(self) -> set[int]:
+        """The ids of all files in the work folder."""
+        names = os.listdir(self._work)
+        return {int(name) for name in names if name.isascii() and name.isdecimal()}
+
+    def adopt(self, work_id: int, image_id: int) -> None:
+        """Give a file in the work folder that no row knows the name of its new row."""
+        with directory(self._work) as work:
+            rename_noreplace(
+                _work_name(work_id), _work_name(image_id), source_dir=work, target_dir=work
+            )
+
+    # -- filing ---------------------------------------------------------------------------
+
+    def taken(self, folder: str, name: str) -> bool:
+        """Whether a name in a target folder is taken."""
+        return os.path.lexists(self.target_path(folder, name))
+
+    def target_path(self, folder: str, name: str) -> str:
+        """Where an image with this name is filed."""
+        return os.path.join(self._targets[folder], name)
+
+    def shown_path(self, folder: str, name: str) -> str:
+        """The path of a filed image as records show it: relative where it lies below the root."""
+        path = self.target_path(folder, name)
+        relative = os.path.relpath(path, self._root)
+        return path if relative.startswith("..") else relative
+
+    def file(self, move: Move) -> None:
+        """File one image; done again after a kill it goes on where it was.
+
+        Raises:
+            FileNotFoundError: it is neither in the work folder nor in its target folder.
+            TargetTaken: another file has the name.
+            ChangedAfterClaim: its bytes are not those that were decided upon.
+            Unavailable: the target cannot be written; the file is still in the work folder.
+        """
+        source, target = self.work_path(move.image_id), self.target_path(move.folder, move.name)
+        try:
+            if not os.path.lexists(source):
+                _check_filed(target, move.sha256)
+            elif _has_hash(target, move.sha256) and _has_hash(source, move.sha256):
+                os.unlink(source)  # a copy across file systems was complete
+            else:
+                self._move(source, target, move)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not os.path.lexists(source):
+                raise
+            folder = os.path.dirname(target)
+            raise _unavailable("folders", f"An image cannot be filed in {folder}", error) from error
+
+    def _move(self, source: str, target: str, move: Move) -> None:
+        if _signature(os.lstat(source)) != move.signature and not _has_hash(source, move.sha256):
+            raise ChangedAfterClaim(f"Image {move.image_id} changed after it was decided.")
+        try:
+            rename_noreplace(source, target)
+        except FileExistsError as error:
+            raise _taken(move) from error
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._move_across(source, target, move)
+
+    def _move_across(self, source: str, target: str, move: Move) -> None:
+        """Copy beside the target, sync, check the hash, rename, and only then unlink."""
+        part = os.path.join(os.path.dirname(target), f".tmp.{_work_name(move.image_id)}")
+        copy(source, part)
+        if not _has_hash(part, move.sha256):
+            os.unlink(part)
+            raise ChangedAfterClaim(f"Image {move.image_id} changed while it was filed.")
+        try:
+            rename_noreplace(part, target)
+        except FileExistsError as error:
+            os.unlink(part)
+            raise _taken(move) from error
+        sync_folder(os.path.dirname(target))
+        os.unlink(source)
+
+    def sync_filed(self, folders: Sequence[str]) -> None:
+        """Make filed images last through a power cut."""
+        for folder in sorted(set(folders)):
+            sync_folder(self._targets[folder])
+        sync_folder(self._work)
+
+    def write_beside(self, move: Move, content: bytes) -> None:
+        """Write `NAME.json` beside a filed image, whole or not at all.
+
+        Raises:
+            Unavailable: it cannot be written.
+        """
+        path = self.target_path(move.folder, move.name) + ".json"
+        try:
+            write_whole(path, content)
+        except OSError as error:
+            raise _unavailable("storage", "A reason cannot be written", error) from error
+
+    def put_back(self, folder: str, name: str, inbox_path: str) -> str:
+        """Move a filed image back to the inbox, for another try.
+
+        Args:
+            folder: key of the folder that it lies in.
+            name: its name there.
+            inbox_path: where in the inbox it came from; a free name beside it is found.
+
+        Returns:
+            Its path below the inbox now.
+
+        Raises:
+            FileNotFoundError: it is not there any more.
+        """
+        source = self.target_path(folder, name)
+        for candidate in _free_names(inbox_path):
+            target = os.path.join(self._inbox, candidate)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            try:
+                _put_back(source, target)
+            except FileExistsError:
+                continue
+            with suppress(FileNotFoundError):
+                os.unlink(source + ".json")  # its content stands in the ledger and the log
+            return candidate
+        raise AssertionError("the free names never end")
+
+    # -- the way to a file below the inbox --------------------------------------------------
+
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[int]:
+        """Open the folder of a path below the inbox, following no link on the way."""
+        fd = os.open(self._inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in path.split("/")[:-1]:
+                child = os.open(part, _FOLDER, dir_fd=fd)
+                os.close(fd)
+                fd = child
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[int]:
+        with self._parent(path) as parent:
+            fd = os.open(os.path.basename(path), OPEN_FILE, dir_fd=parent)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _make_sole_name(self, path: str) -> None:
+        if os.lstat(path).st_nlink > 1:
+            part = path + ".tmp"
+            copy(path, part)
+            replace(part, path)
+
+
+def _work_name(image_id: int) -> str:
+    return f"{image_id:012d}"
+
+
+def _readiness(fd: int, file: SeenFile, *, overdue: bool) -> Readiness:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        return "gone"
+    if (status.st_size, status.st_mtime_ns, status.st_ino) != (
+        file.size,
+        file.mtime_ns,
+        file.inode,
+    ):
+        return "changed"
+    if _is_open_for_writing(fd):
+        return "busy"
+    if not overdue and _looks_unfinished(fd, status.st_size):
+        return "unfinished"
+    return "ready"
+
+
+def _is_open_for_writing(fd: int) -> bool:
+    """Whether a process of this machine has the file open for writing.
+
+    A read lease is only given where nobody writes. It is refused otherwise to users who
+    do not own the file, and is blind on network file systems: then the settle time decides.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def _looks_unfinished(fd: int, size: int) -> bool:
+    head = os.pread(fd, _HEAD_BYTES, 0)
+    tail = os.pread(fd, TAIL_BYTES, max(0, size - TAIL_BYTES))
+    return completeness(head, tail) == "unfinished"
+
+
+def _put_back(source: str, target: str) -> None:
+    """Move to the inbox; across file systems under a hidden name until it is whole."""
+    try:
+        rename_noreplace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        part = os.path.join(os.path.dirname(target), f".retry-{os.path.basename(source)[:200]}.tmp")
+        copy(source, part)
+        rename_noreplace(part, target)
+        os.unlink(source)
+
+
+def _free_names(path: str) -> Iterator[str]:
+    """The path itself, then `name-2.jpg`, `name-3.jpg` ..."""
+    yield path
+    stem, suffix = os.path.splitext(path)
+    number = 2
+    while True:
+        yield f"{stem}-{number}{suffix}"
+        number += 1
+
+
+def _taken(move: Move) -> TargetTaken:
+    return TargetTaken(f"Image {move.image_id}: another file has its name in {move.folder}.")
+
+
+def _check_filed(target: str, sha256: bytes) -> None:
+    """Accept an image that was filed before a kill.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ChangedAfterClaim: something else is there.
+    """
+    if not _has_hash(target, sha256):
+        if os.path.lexists(target):
+            raise ChangedAfterClaim("A filed image changed before its record was written.")
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _has_hash(path: str, sha256: bytes) -> bool:
+    try:
+        fd = os.open(path, OPEN_FILE)
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode) and sha256_of(fd) == sha256
+    finally:
+        os.close(fd)
+
+
+def _flushed_signature(fd: int) -> Signature:
+    """Flush a sender's bytes to disk: once filed we answer for them, also after a power cut."""
+    sync(fd)
+    return _signature(os.fstat(fd))
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return Signature(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def _unavailable(cause: str, what: str, error: OSError) -> Unavailable:
+    return Unavailable(cause, f"{what} ({os.strerror(error.errno or 0)}).")

@@ -1,0 +1,248 @@
+"""Reading the ledger: the queries that the daemon, `status`, `summary` and the web share.
+
+What the tables mean stands in `ledger.py`, which alone writes them.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from xray_watcher.errors import LedgerError
+
+Outcome = Literal["classified", "rejected"]
+
+OPEN_STATES = "state IN ('CLAIMING', 'CLAIMED', 'FILING')"
+"""SQL for the images that are claimed and not done, as the partial index has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One row of the table `image`; its columns are explained in the schema."""
+
+    id: int
+    state: str
+    path: bytes
+    size: int
+    received_us: int
+    settled_us: int
+    day: str
+    attempts: int
+    sha256: bytes | None
+    idx: int | None
+    outcome: Outcome | None
+    level: str | None
+    top_label: str | None
+    reject_code: str | None
+    folder: str | None
+    filed_name: str | None
+    filed_us: int | None
+
+    @property
+    def inbox_path(self) -> str:
+        """The path below the inbox as `os.fsdecode` makes it."""
+        return os.fsdecode(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """The cursor of one pair of log files: how many bytes are known to be on disk."""
+
+    name: str
+    csv_header: bytes
+    jsonl_bytes: int
+    csv_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """The exact bytes of one record in both logs."""
+
+    idx: int
+    log: str
+    jsonl: bytes
+    csv: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DayImage:
+    """What the summary of a day needs of one image; times in microseconds since 1970, UTC."""
+
+    path: bytes
+    state: str
+    outcome: Outcome | None
+    level: str | None
+    top_label: str | None
+    reject_code: str | None
+    received_us: int
+    filed_us: int | None
+    jsonl: bytes | None
+
+
+_COLUMNS = ", ".join(ImageRow.__slots__)
+
+
+class LedgerReader:
+    """Queries over one connection to the ledger."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    @classmethod
+    def open(cls, path: str) -> Self:
+        """Open the ledger beside a running daemon, read only.
+
+        Raises:
+            LedgerError: there is no ledger at this path, or it cannot be read.
+        """
+        if not os.path.exists(path):
+            raise LedgerError(f"There is no ledger at {path}: has `xray-watcher run` run here?")
+        try:
+            db = sqlite3.connect(f"{_uri(path)}?mode=ro", uri=True, isolation_level=None)
+            db.execute("SELECT 1 FROM meta").fetchone()
+        except sqlite3.OperationalError as error:
+            raise LedgerError(
+                f"The ledger {path} cannot be read ({error}). Is this user in the service's group?"
+            ) from error
+        return cls(db)
+
+    def __enter__(self) -> Self:
+        """Return the ledger itself."""
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    # -- facts ----------------------------------------------------------------------------
+
+    def meta(self, key: str) -> str | None:
+        """A remembered fact, such as the work folder."""
+        value = self._value("SELECT value FROM meta WHERE key = ?", key)
+        return None if value is None else str(value)
+
+    @property
+    def next_index(self) -> int:
+        """The index that the next filed image gets."""
+        return int(self.meta("next_index") or 0)
+
+    # -- images ---------------------------------------------------------------------------
+
+    def open_rows(self) -> list[ImageRow]:
+        """Images that are claimed and not done, oldest first."""
+        return self._images(f"WHERE {OPEN_STATES} ORDER BY id")
+
+    def image(self, image_id: int) -> ImageRow:
+        """One image by its id.
+
+        Raises:
+            LedgerError: there is none.
+        """
+        for row in self._images("WHERE id = ?", image_id):
+            return row
+        raise LedgerError(f"The ledger has no image with the id {image_id}.")
+
+    def classified_index(self, sha256: bytes) -> int | None:
+        """Index of the first classified image with the same bytes."""
+        value = self._value(
+            "SELECT min(idx) FROM image"
+            " WHERE sha256 = ? AND idx IS NOT NULL AND outcome = 'classified'",
+            sha256,
+        )
+        return None if value is None else int(value)
+
+    def rejected_rows(self, sha256: bytes) -> list[ImageRow]:
+        """Filed rejections of the same bytes: a file put back by `retry` is among them."""
+        return self._images(
+            "WHERE sha256 = ? AND idx IS NOT NULL AND outcome = 'rejected'"
+            " AND state = 'DONE' ORDER BY idx",
+            sha256,
+        )
+
+    # -- records --------------------------------------------------------------------------
+
+    def record_of(self, idx: int) -> LogLine:
+        """The committed log bytes of one index."""
+        (line,) = self._lines("WHERE idx = ?", idx)
+        return line
+
+    def log_state(self, name: str) -> LogState | None:
+        """The cursor of a log, or None when it was never begun."""
+        row = self._db.execute(
+            "SELECT name, csv_header, jsonl_bytes, csv_bytes FROM log_file WHERE name = ?", (name,)
+        ).fetchone()
+        return None if row is None else LogState(*row)
+
+    def log_lines(self, name: str) -> Iterator[LogLine]:
+        """Every finished record of one log, in order: what its files must hold."""
+        return self._lines(
+            "JOIN image USING (idx) WHERE log = ? AND state IN ('DONE', 'RETRIED') ORDER BY idx",
+            name,
+        )
+
+    def log_for(self, day: str, csv_header: bytes) -> str:
+        """Name of the day's log with these CSV columns: a new part when they have changed."""
+        name, part = f"results-{day}", 1
+        while (state := self.log_state(name)) is not None and state.csv_header != csv_header:
+            part += 1
+            name = f"results-{day}.{part}"
+        return name
+
+    # -- days -----------------------------------------------------------------------------
+
+    def days_to_summarise(self, today: str) -> list[str]:
+        """Days whose summary is not closed yet, and today; oldest first."""
+        # The recursion hops from day to day in the index: years of images cost nothing.
+        rows = self._db.execute(
+            "WITH RECURSIVE known (day) AS (SELECT min(day) FROM image UNION ALL"
+            " SELECT (SELECT min(day) FROM image WHERE image.day > known.day) FROM known"
+            " WHERE known.day IS NOT NULL)"
+            " SELECT day FROM known WHERE day IS NOT NULL"
+            " AND day NOT IN (SELECT day FROM summary_day WHERE closed = 1)"
+            " UNION SELECT day FROM summary_day WHERE closed = 0 UNION SELECT ? ORDER BY 1",
+            (today,),
+        )
+        return [str(row[0]) for row in rows]
+
+    def day_images(self, day: str) -> Iterator[DayImage]:
+        """Every image that was received on a day, in the order of its claim."""
+        rows = self._db.execute(
+            "SELECT image.path, state, outcome, level, top_label, reject_code, received_us,"
+            " filed_us, jsonl FROM image LEFT JOIN record USING (idx) WHERE day = ? ORDER BY id",
+            (day,),
+        )
+        return (DayImage(*row) for row in rows)
+
+    def day_counts(self, day: str) -> dict[str, int]:
+        """Images received on a day: by level, "Rejected", and "pending"."""
+        rows = self._db.execute(
+            "SELECT CASE WHEN state IN ('DONE', 'RETRIED') THEN ifnull(level, 'Rejected')"
+            " ELSE 'pending' END, count(*) FROM image WHERE day = ? GROUP BY 1",
+            (day,),
+        )
+        return {str(kind): int(count) for kind, count in rows}
+
+    # -- helpers --------------------------------------------------------------------------
+
+    def _images(self, where: str, *values: object) -> list[ImageRow]:
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM image {where}", values)
+        return [ImageRow(*row) for row in rows]
+
+    def _lines(self, where: str, *values: object) -> Iterator[LogLine]:
+        sql = f"SELECT record.idx, log, jsonl, csv FROM record {where}"
+        return (LogLine(*row) for row in self._db.execute(sql, values))
+
+    def _value(self, sql: str, *values: object) -> Any:
+        row = self._db.execute(sql, values).fetchone()
+        return None if row is None else row[0]
+
+
+def _uri(path: str) -> str:
+    return "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -1,0 +1,40 @@
+"""The service's own log: structlog to stderr, JSON unless a person looks at it.
+
+Results are records, not log lines: they go to the JSONL and CSV files. Nothing here names
+a file or a patient at INFO.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def set_up(level: str) -> None:
+    """Set up structlog for this process.
+
+    Args:
+        level: "debug", "info" or "warning".
+    """
+    for_person = sys.stderr.isatty()
+    renderers: list[Any] = (
+        [structlog.dev.ConsoleRenderer()]
+        if for_person
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=not for_person),
+            *renderers,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,177 @@
+"""The JSONL and CSV logs: projections of the ledger, appended from its byte watermarks.
+
+What a file must hold is known byte by byte, so whatever is found there can be judged:
+as far as the watermark and no further (go on), further but as the next lines would be (a
+kill between the write and the commit: keep the whole lines, cut the torn one), or anything
+else (somebody edited or deleted it: keep theirs as `.conflict-TIME`, write ours anew).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Literal
+
+from xray_watcher.errors import Unavailable
+from xray_watcher.files import rename_noreplace, sync, sync_folder, write_all, write_whole
+from xray_watcher.ledger_reader import LedgerReader, LogLine, LogState
+
+Form = Literal["jsonl", "csv"]
+
+_FORMS: tuple[Form, ...] = ("jsonl", "csv")
+_MODE = 0o640
+"""Results are for the service's group, not for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A log that was not as we left it: what somebody made of it was kept under this path."""
+
+    path: str
+
+
+class LogFiles:
+    """Both logs of the days that are written to.
+
+    Args:
+        folder: where the logs lie.
+        ledger: what they must hold.
+    """
+
+    def __init__(self, folder: str, ledger: LedgerReader) -> None:
+        self._folder = folder
+        self._ledger = ledger
+        self._known: dict[str, tuple[int, int, int]] = {}  # path: size, mtime_ns, inode
+
+    def append(
+        self, lines: Sequence[LogLine], now: datetime
+    ) -> tuple[list[LogState], list[Conflict]]:
+        """Append the lines of decided images and make them last.
+
+        Args:
+            lines: in the order of their indexes.
+            now: names the copy of a file that somebody changed.
+
+        Returns:
+            The new watermarks, to be committed, and what was found changed.
+
+        Raises:
+            Unavailable: the logs cannot be written.
+            StorageFailure: the disk did not confirm.
+        """
+        states: list[LogState] = []
+        conflicts: list[Conflict] = []
+        try:
+            for name, group in groupby(lines, key=lambda line: line.log):
+                state = self._ledger.log_state(name)
+                assert state is not None, "a decision begins its log"
+                new = list(group)
+                sizes = {form: self._append(form, state, new, now, conflicts) for form in _FORMS}
+                states.append(LogState(name, state.csv_header, sizes["jsonl"], sizes["csv"]))
+        except OSError as error:
+            raise Unavailable(
+                "logs",
+                f"The logs in {self._folder} cannot be written ({os.strerror(error.errno or 0)}).",
+            ) from error
+        return states, conflicts
+
+    def _append(
+        self,
+        form: Form,
+        state: LogState,
+        lines: Sequence[LogLine],
+        now: datetime,
+        conflicts: list[Conflict],
+    ) -> int:
+        """Append to one file; returns its size in bytes."""
+        path = os.path.join(self._folder, f"{state.name}.{form}")
+        watermark = _watermark(form, state)
+        if not self._is_as_left(path, form, state, watermark, lines):
+            if os.path.lexists(path):
+                conflicts.append(_set_aside(path, now))
+            watermark = self._rebuild(path, form, state)
+        head = state.csv_header if form == "csv" and watermark == 0 else b""
+        content = head + b"".join(getattr(line, form) for line in lines)
+        return self._write(path, watermark, content)
+
+    def _is_as_left(
+        self, path: str, form: Form, state: LogState, watermark: int, lines: Sequence[LogLine]
+    ) -> bool:
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            return watermark == 0
+        if self._known.get(path) == _identity(status):
+            return True
+        with open(path, "rb") as log:
+            if not _holds(log.read(watermark), self._expected(form, state)):
+                return False
+            tail = log.read()
+        head = state.csv_header if form == "csv" and watermark == 0 else b""
+        return _is_torn_from(tail, head + b"".join(getattr(line, form) for line in lines))
+
+    def _expected(self, form: Form, state: LogState) -> Iterator[bytes]:
+        """What the file holds up to its watermark, piece by piece."""
+        if _watermark(form, state) == 0:
+            return
+        if form == "csv":
+            yield state.csv_header
+        for line in self._ledger.log_lines(state.name):
+            yield getattr(line, form)
+
+    def _rebuild(self, path: str, form: Form, state: LogState) -> int:
+        """Write the file anew from the ledger up to its watermark; returns its size."""
+        content = b"".join(self._expected(form, state))
+        write_whole(path, content, _MODE)
+        return len(content)
+
+    def _write(self, path: str, offset: int, content: bytes) -> int:
+        is_new = not os.path.lexists(path)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+        try:
+            os.ftruncate(fd, offset)  # what a kill left behind the watermark is written again
+            write_all(fd, content, offset)
+            sync(fd)
+            self._known[path] = _identity(os.fstat(fd))
+        finally:
+            os.close(fd)
+        if is_new:
+            sync_folder(self._folder)
+        return offset + len(content)
+
+
+def _watermark(form: Form, state: LogState) -> int:
+    return state.jsonl_bytes if form == "jsonl" else state.csv_bytes
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _holds(content: bytes, expected: Iterable[bytes]) -> bool:
+    """Whether a file's content is exactly the expected pieces."""
+    offset = 0
+    for piece in expected:
+        if not content.startswith(piece, offset):
+            return False
+        offset += len(piece)
+    return offset == len(content)
+
+
+def _is_torn_from(tail: bytes, ours: bytes) -> bool:
+    """Whether what lies behind the watermark is the beginning of what a killed run wrote.
+
+    A run may have written more images than the ones that are appended now, so only the
+    common length counts; zero bytes are what a power cut leaves of an unflushed write.
+    """
+    length = min(len(tail), len(ours))
+    return tail[:length].rstrip(b"\0") == ours[:length][: len(tail[:length].rstrip(b"\0"))]
+
+
+def _set_aside(path: str, now: datetime) -> Conflict:
+    kept = f"{path}.conflict-{now:%Y%m%dT%H%M%S.%fZ}"
+    rename_noreplace(path, kept)
+    return Conflict(kept)

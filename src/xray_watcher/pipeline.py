@@ -1,0 +1,445 @@
+"""One batch from claim to log, top to bottom.
+
+`start` claims files and begins to decode them; `finish` scores, decides, files and logs
+the oldest batch, while the next one is decoded. What a kill interrupts, `recover` takes up
+at the next start. An error of an image rejects that image; an error of ours raises
+`Unavailable`, leaves the images claimed and is tried again by the daemon.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from datetime import timedelta, tzinfo
+from typing import Literal, Protocol
+
+import numpy as np
+import structlog
+
+from xray_watcher.clock import Clock
+from xray_watcher.core.calibration import scores
+from xray_watcher.core.times import local_day, to_us
+from xray_watcher.core.values import REJECTIONS, Arrival, Rejection, Scores
+from xray_watcher.errors import Unavailable
+from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
+from xray_watcher.intake.spool import ChangedAfterClaim, Claimed, Move, Spool, TargetTaken
+from xray_watcher.ledger import Decision, Ledger, NewClaim
+from xray_watcher.ledger_reader import ImageRow, LogLine
+from xray_watcher.logs import LogFiles
+from xray_watcher.model.engine import Engine
+from xray_watcher.records import Timings
+from xray_watcher.sealing import Sealer, Verdict
+
+MAX_ATTEMPTS = 8
+"""An image that was in hand when the service ended this often is set aside."""
+
+_log = structlog.get_logger()
+
+
+class Decoder(Protocol):
+    """What turns a claimed file into pixels, elsewhere and later."""
+
+    def submit(self, path: str) -> Future[DecodeOutcome]:
+        """Begin to decode a file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One claimed image on its way.
+
+    `claimed` is None when the file has vanished; `future` is None when it is not decoded.
+    """
+
+    row: ImageRow
+    claimed: Claimed | None
+    future: Future[DecodeOutcome] | None
+    queue_ms: float
+    file_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    id: str
+    items: tuple[_Item, ...]
+
+    @property
+    def futures(self) -> list[Future[DecodeOutcome]]:
+        return [item.future for item in self.items if item.future is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """A committed decision that has to be carried out; `move` is None for a vanished file."""
+
+    image_id: int
+    move: Move | None
+    line: LogLine
+    outcome: str
+
+
+class Pipeline:
+    """The way of an image, for one daemon.
+
+    Args:
+        ledger: the truth.
+        spool: the folders.
+        logs: the JSONL and CSV logs.
+        decoder: decodes in child processes.
+        engine: returns the network; called only when a batch is finished.
+        sealer: turns verdicts into decisions.
+        duplicates: "flag" files known bytes by their scores, "set-aside" puts them by unscored.
+        clock: the time.
+        zone: local time zone; None is the system's.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
+        self,
+        *,
+        ledger: Ledger,
+        spool: Spool,
+        logs: LogFiles,
+        decoder: Decoder,
+        engine: Callable[[], Engine],
+        sealer: Sealer,
+        duplicates: Literal["flag", "set-aside"],
+        clock: Clock,
+        zone: tzinfo | None,
+    ) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._logs = logs
+        self._decoder = decoder
+        self._engine = engine
+        self._sealer = sealer
+        self._sets_duplicates_aside = duplicates == "set-aside"
+        self._clock = clock
+        self._zone = zone
+        self._batches: deque[_Batch] = deque()
+        self._decided: deque[_Decided] = deque()
+        self._again: deque[int] = deque()
+        self.done = 0
+        self.rejected = 0
+
+    @property
+    def batches_in_hand(self) -> int:
+        """Batches that are claimed and not finished."""
+        return len(self._batches)
+
+    @property
+    def has_to_repeat(self) -> bool:
+        """Whether claimed images wait to be begun again."""
+        return bool(self._again)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no image is in hand."""
+        return not (self._batches or self._decided or self._again)
+
+    # -- claim and decode -----------------------------------------------------------------
+
+    def start(self, arrivals: Sequence[Arrival]) -> None:
+        """Claim files and begin to decode them.
+
+        Raises:
+            Unavailable: some could not be claimed; the others are under way.
+        """
+        began_s = self._clock.monotonic_s()
+        ids = self._ledger.begin_claims([self._new_claim(arrival) for arrival in arrivals])
+        claims = [(i, arrival.file.path) for i, arrival in zip(ids, arrivals, strict=True)]
+        claimed, trouble = self._claim(claims)
+        missed = sorted(set(ids).difference(claimed))
+        if missed:
+            self._ledger.drop_claims(missed)
+        if claimed:
+            self._spool.sync_claims([path for i, path in claims if i in claimed])
+            claim_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(claimed)
+            self._begin(claimed, claim_ms)
+        if trouble is not None:
+            raise trouble
+
+    def _new_claim(self, arrival: Arrival) -> NewClaim:
+        now, now_s = self._clock.now(), self._clock.monotonic_s()
+        received = now - timedelta(seconds=now_s - arrival.first_seen_s)
+        settled = now - timedelta(seconds=now_s - arrival.settled_s)
+        return NewClaim(
+            path=os.fsencode(arrival.file.path),
+            size=arrival.file.size,
+            received_us=to_us(received),
+            settled_us=to_us(settled),
+            day=local_day(received, self._zone),
+        )
+
+    def _claim(self, claims: Iterable[tuple[int, str]]) -> tuple[list[int], Unavailable | None]:
+        claimed: list[int] = []
+        for image_id, path in claims:
+            try:
+                if self._spool.claim(path, image_id):
+                    claimed.append(image_id)
+            except Unavailable as error:
+                return claimed, error
+        return claimed, None
+
+    def start_again(self) -> None:
+        """Begin one claimed image again, alone, so that a poisonous one harms no other."""
+        image_id = self._again.popleft()
+        self._begin([image_id], claim_ms=0.0)
+
+    def _begin(self, image_ids: Sequence[int], claim_ms: float) -> None:
+        try:
+            items = tuple(self._item(image_id, claim_ms) for image_id in image_ids)
+        except Unavailable:
+            self._again.extend(image_ids)
+            raise
+        self._batches.append(_Batch(f"b{image_ids[0]:06d}", items))
+
+    def _item(self, image_id: int, claim_ms: float) -> _Item:
+        row = self._ledger.image(image_id)
+        began_s, queue_us = self._clock.monotonic_s(), to_us(self._clock.now()) - row.settled_us
+        claimed = self._spool.examine(image_id)
+        examine_ms = (self._clock.monotonic_s() - began_s) * 1000
+        is_tried = claimed is not None and row.attempts <= MAX_ATTEMPTS
+        future = self._decoder.submit(claimed.path) if claimed is not None and is_tried else None
+        return _Item(row, claimed, future, queue_us / 1000, claim_ms + examine_ms)
+
+    def is_decoded(self, wait_s: float) -> bool:
+        """Whether the oldest batch is decoded; waits for that many seconds at most."""
+        return bool(self._batches) and not wait(self._batches[0].futures, wait_s).not_done
+
+    # -- score and decide -----------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Score, decide, file and log the oldest batch, which must be decoded.
+
+        Raises:
+            Unavailable: something of ours failed; what is not done stays claimed.
+        """
+        engine = self._engine()
+        batch = self._batches.popleft()
+        try:
+            verdicts = self._judge(batch, engine)
+            if verdicts:
+                self._decide(verdicts, batch, engine)
+        except BaseException:
+            ids = [item.row.id for item in batch.items]
+            self._again.extend(i for i in ids if i not in self._again)
+            raise
+        self.complete()
+
+    def _judge(self, batch: _Batch, engine: Engine) -> list[Verdict]:
+        """Find out about each image; one whose writer went on is begun again instead."""
+        steady = [item for item in batch.items if self._is_steady(item)]
+        self._again.extend(item.row.id for item in batch.items if item not in steady)
+        outcomes = [item.future.result() if item.future else None for item in steady]
+        findings = [
+            self._obstacle(item) or _unreadable(outcome)
+            for item, outcome in zip(steady, outcomes, strict=True)
+        ]
+        to_score = [
+            outcome
+            for outcome, finding in zip(outcomes, findings, strict=True)
+            if finding is None and isinstance(outcome, Decoded)
+        ]
+        scored, infer_ms = self._score(to_score, engine)
+        rest = iter(scored)
+        return [
+            _verdict(item, outcome, finding or next(rest), infer_ms)
+            for item, outcome, finding in zip(steady, outcomes, findings, strict=True)
+        ]
+
+    def _is_steady(self, item: _Item) -> bool:
+        return item.claimed is None or self._spool.unchanged(item.claimed)
+
+    def _obstacle(self, item: _Item) -> Rejection | None:
+        """Why an image is not even looked at, if so."""
+        if item.claimed is None:
+            return _rejection("missing")
+        if item.future is None:
+            return _rejection("interrupted")
+        if self._sets_duplicates_aside:
+            known = self._ledger.classified_index(item.claimed.sha256)
+            if known is not None:
+                return Rejection("duplicate", f"The same bytes were filed as index {known}.")
+        return None
+
+    def _score(
+        self, decoded: Sequence[Decoded], engine: Engine
+    ) -> tuple[list[Scores | Rejection], float]:
+        """One forward pass for all; returns also each image's share of it in milliseconds."""
+        if not decoded:
+            return [], 0.0
+        began_s = self._clock.monotonic_s()
+        pixels = np.stack([outcome.image.pixels for outcome in decoded])
+        try:
+            raw = engine.classify(pixels)
+        except (RuntimeError, MemoryError) as error:
+            raise Unavailable("model", f"The network failed on a batch: {error}") from error
+        infer_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(decoded)
+        return [_finding(engine, row.tolist()) for row in raw], infer_ms
+
+    def _decide(self, verdicts: Sequence[Verdict], batch: _Batch, engine: Engine) -> None:
+        sealed = self._sealer.seal(verdicts, batch.id, engine.info, self._clock.now())
+        self._ledger.decide(sealed.decisions, sealed.csv_header, sealed.retried)
+        claimed = {item.row.id: item.claimed for item in batch.items}
+        self._decided.extend(_decided(d, claimed[d.image_id]) for d in sealed.decisions)
+
+    # -- file and log ---------------------------------------------------------------------
+
+    def complete(self) -> None:
+        """File, log and finish every decided image, in the order of the indexes.
+
+        Raises:
+            Unavailable: a folder or log cannot be written; the rest waits for another try.
+        """
+        filed: list[_Decided] = []
+        try:
+            while self._decided:
+                if self._is_filed(self._decided[0]):
+                    filed.append(self._decided[0])
+                self._decided.popleft()
+        finally:
+            if filed:
+                self._log_and_finish(filed)
+
+    def _is_filed(self, decided: _Decided) -> bool:
+        """File one image; an image that cannot be filed as decided is decided anew."""
+        try:
+            if decided.move is not None:
+                self._spool.file(decided.move)
+                self._write_reason(decided, decided.move)
+        except (TargetTaken, ChangedAfterClaim, FileNotFoundError) as reason:
+            _log.warning("an image is decided anew", index=decided.line.idx, reason=repr(reason))
+            self._ledger.withdraw(decided.image_id)
+            self._again.append(decided.image_id)
+            return False
+        return True
+
+    def _write_reason(self, decided: _Decided, move: Move) -> None:
+        if decided.outcome == "rejected":
+            self._spool.write_beside(move, decided.line.jsonl)
+
+    def _log_and_finish(self, filed: Sequence[_Decided]) -> None:
+        try:
+            self._spool.sync_filed([d.move.folder for d in filed if d.move is not None])
+            now = self._clock.now()
+            states, conflicts = self._logs.append([d.line for d in filed], now)
+            self._ledger.finish([d.image_id for d in filed], to_us(now), states)
+        except BaseException:
+            self._decided.extendleft(reversed(filed))  # filing again finds them filed
+            raise
+        for conflict in conflicts:
+            _log.error("a log was changed by somebody; theirs is kept", kept=conflict.path)
+        rejected = sum(d.outcome == "rejected" for d in filed)
+        self.done += len(filed)
+        self.rejected += rejected
+        _log.info("filed", images=len(filed), rejected=rejected, last_index=filed[-1].line.idx)
+
+    # -- recovery -------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Take up what an earlier run left open; costs as much as there are open images.
+
+        Raises:
+            Unavailable: a folder or log cannot be written; call `complete` later.
+        """
+        rows = self._ledger.open_rows()
+        in_work = self._spool.claimed_ids()
+        by_state = {state: [row for row in rows if row.state == state] for state in _OPEN}
+        self._recover_claims(by_state["CLAIMING"], by_state["CLAIMED"], in_work)
+        self._decided.extend(self._decided_before(row) for row in by_state["FILING"])
+        self._adopt(sorted(in_work.difference(row.id for row in rows)))
+        if rows:
+            _log.info("recovering", images=len(rows))
+        self.complete()
+
+    def _recover_claims(
+        self, claiming: Sequence[ImageRow], claimed: Sequence[ImageRow], in_work: set[int]
+    ) -> None:
+        arrived = [row.id for row in claiming if row.id in in_work]
+        self._ledger.drop_claims([row.id for row in claiming if row.id not in in_work])
+        self._ledger.mark_claimed(arrived)
+        again = sorted([*arrived, *(row.id for row in claimed)])
+        self._ledger.count_attempts(again)
+        self._again.extend(again)
+
+    def _decided_before(self, row: ImageRow) -> _Decided:
+        assert row.idx is not None
+        line = self._ledger.record_of(row.idx)
+        outcome = row.outcome or "rejected"
+        if row.folder is None or row.filed_name is None or row.sha256 is None:
+            return _Decided(row.id, None, line, outcome)
+        return _Decided(row.id, Move(row.id, row.folder, row.filed_name, row.sha256), line, outcome)
+
+    def _adopt(self, work_ids: Sequence[int]) -> None:
+        """Take in files of the work folder that no row knows: the ledger is an older copy."""
+        now = self._clock.now()
+        for work_id in work_ids:
+            path = self._spool.work_path(work_id)
+            claim = NewClaim(
+                path=os.fsencode(f"recovered/{work_id:012d}"),
+                size=os.path.getsize(path),
+                received_us=to_us(now),
+                settled_us=to_us(now),
+                day=local_day(now, self._zone),
+            )
+            (image_id,) = self._ledger.begin_claims([claim])
+            self._spool.adopt(work_id, image_id)
+            self._ledger.mark_claimed([image_id])
+            self._again.append(image_id)
+            _log.warning("a claimed file without a row is taken up", work_id=work_id)
+
+
+_OPEN = ("CLAIMING", "CLAIMED", "FILING")
+
+
+def _rejection(code: str) -> Rejection:
+    return Rejection(code, REJECTIONS[code])
+
+
+def _unreadable(outcome: DecodeOutcome | None) -> Rejection | None:
+    return outcome.rejection if isinstance(outcome, Unreadable) else None
+
+
+def _finding(engine: Engine, raw: list[float]) -> Scores | Rejection:
+    """Scores of one image; numbers that are none are a failure, never a level."""
+    try:
+        return scores(engine.labels, raw, engine.operating_points)
+    except ValueError:
+        return _rejection("not_finite")
+
+
+def _verdict(
+    item: _Item, outcome: DecodeOutcome | None, finding: Scores | Rejection, infer_ms: float
+) -> Verdict:
+    image = outcome.image if isinstance(outcome, Decoded) else None
+    return Verdict(
+        row=item.row,
+        sha256=None if item.claimed is None else item.claimed.sha256,
+        width=None if image is None else image.width,
+        height=None if image is None else image.height,
+        timings=Timings(
+            settle=(item.row.settled_us - item.row.received_us) / 1000,
+            queue=item.queue_ms,
+            decode=0.0 if outcome is None else outcome.seconds * 1000,
+            infer=infer_ms if isinstance(finding, Scores) else 0.0,
+            file=item.file_ms,
+        ),
+        finding=finding,
+    )
+
+
+def _decided(decision: Decision, claimed: Claimed | None) -> _Decided:
+    line = LogLine(decision.idx, decision.log, decision.jsonl, decision.csv)
+    move = None
+    if decision.folder and decision.filed_name and claimed is not None:
+        move = Move(
+            decision.image_id,
+            decision.folder,
+            decision.filed_name,
+            claimed.sha256,
+            claimed.signature,
+        )
+    return _Decided(decision.image_id, move, line, decision.outcome)

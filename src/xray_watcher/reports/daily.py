@@ -1,0 +1,218 @@
+"""The daily summary: `logs/daily/DATE.json` and `.md`, folded from the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import tzinfo
+from typing import Any
+
+from xray_watcher.clock import Clock
+from xray_watcher.core.naming import safe_name
+from xray_watcher.core.summary import DayEntry, summarise
+from xray_watcher.core.times import from_us, local_day
+from xray_watcher.errors import Unavailable
+from xray_watcher.files import write_whole
+from xray_watcher.ledger import Ledger
+from xray_watcher.ledger_reader import DayImage, LedgerReader
+from xray_watcher.records import NOTICE, from_jsonl
+
+SIMULATED = "SIMULATION: these results come from a network that was not trained on patients."
+
+Summary = dict[str, Any]
+
+_MODE = 0o640
+
+
+def day_summary(
+    ledger: LedgerReader, day: str, *, today: str, waiting_in_inbox: int = 0
+) -> Summary:
+    """The figures of one local day as they are now.
+
+    Args:
+        ledger: the truth.
+        day: as 2026-11-23.
+        today: the local day now; earlier days close when nothing of them is pending.
+        waiting_in_inbox: files that are there now and not claimed yet.
+    """
+    entries = list(_entries(ledger, day))
+    closed = day < today and all(entry.state != "pending" for entry in entries)
+    waiting = waiting_in_inbox if day == today else 0
+    return summarise(day, entries, closed=closed, waiting_in_inbox=waiting)
+
+
+class DailySummaries:
+    """Keeps the summary files of the days that are not closed up to date.
+
+    Args:
+        ledger: the truth.
+        folder: where the files go; its parent must exist.
+        every_s: at most this often, in seconds.
+        zone: local time zone; None is the system's.
+        clock: the time.
+        waiting_in_inbox: tells how many files are there and not claimed.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
+        self,
+        ledger: Ledger,
+        folder: str,
+        every_s: float,
+        zone: tzinfo | None,
+        clock: Clock,
+        waiting_in_inbox: Callable[[], int],
+    ) -> None:
+        self._ledger = ledger
+        self._folder = folder
+        self._every_s = every_s
+        self._zone = zone
+        self._clock = clock
+        self._waiting_in_inbox = waiting_in_inbox
+        self._next_s = float("-inf")
+        self._written: dict[str, Summary] = {}
+
+    @property
+    def next_due_s(self) -> float:
+        """When the files are looked at again, on the monotonic clock."""
+        return self._next_s
+
+    def refresh(self, now_s: float) -> None:
+        """Rewrite what has changed, unless that was done a moment ago.
+
+        Raises:
+            Unavailable: the files cannot be written.
+        """
+        if now_s >= self._next_s:
+            self._next_s = now_s + self._every_s
+            self.write()
+
+    def write(self) -> None:
+        """Rewrite what has changed.
+
+        Raises:
+            Unavailable: the files cannot be written.
+        """
+        today = local_day(self._clock.now(), self._zone)
+        for day in self._ledger.days_to_summarise(today):
+            self._write_day(day, today)
+
+    def _write_day(self, day: str, today: str) -> None:
+        waiting = self._waiting_in_inbox()
+        summary = day_summary(self._ledger, day, today=today, waiting_in_inbox=waiting)
+        if self._written.get(day) == summary:
+            return
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            write_whole(os.path.join(self._folder, f"{day}.json"), to_json(summary), _MODE)
+            write_whole(os.path.join(self._folder, f"{day}.md"), to_markdown(summary), _MODE)
+        except OSError as error:
+            raise Unavailable(
+                "summary",
+                f"The summary in {self._folder} cannot be written "
+                f"({os.strerror(error.errno or 0)}).",
+            ) from error
+        self._ledger.set_summarised(day, closed=summary["closed"])
+        self._written[day] = summary
+        if summary["closed"]:
+            del self._written[day]
+
+
+def to_json(summary: Summary) -> bytes:
+    """The summary for programs."""
+    return json.dumps(summary | {"notice": NOTICE}, indent=2).encode("ascii") + b"\n"
+
+
+def to_markdown(summary: Summary) -> bytes:
+    """The summary for people; also what `xray-watcher summary` prints."""
+    title = f"# Chest X-rays of {summary['day']}"
+    parts = [
+        title if summary["closed"] else f"{title} (not closed yet)",
+        f"*{NOTICE}*",
+        *([f"**{SIMULATED}**"] if summary["simulated"] else []),
+        _balance(summary),
+        *(_table(*heading, summary[key]) for heading, key in _TABLES if summary[key]),
+        _scores(summary["scores"]),
+        _pace(summary),
+    ]
+    return ("\n\n".join(part for part in parts if part) + "\n").encode()
+
+
+_TABLES = (
+    (("Risk level", "images"), "by_level"),
+    (("Top condition", "images"), "by_top_label"),
+    (("Source folder", "images"), "by_source"),
+    (("Flag", "images"), "by_flag"),
+    (("Set aside because", "images"), "by_reject_code"),
+    (("Model", "images"), "models"),
+)
+
+
+def _balance(summary: Summary) -> str:
+    waiting = summary["waiting_in_inbox"]
+    return (
+        f"Received {summary['received']} = classified {summary['classified']} + rejected "
+        f"{summary['rejected']} + pending {summary['pending']}"
+        + (f"; {waiting} more waiting in the inbox." if waiting else ".")
+    )
+
+
+def _table(first: str, second: str, rows: dict[str, int]) -> str:
+    lines = [f"| {first} | {second} |", "|---|---:|"]
+    return "\n".join([*lines, *(f"| {_cell(name)} | {count} |" for name, count in rows.items())])
+
+
+def _cell(name: str) -> str:
+    """A source folder's name is a stranger's text: no markup, no table of its own."""
+    text = safe_name(name) if name else "(inbox itself)"
+    return "".join(f"\\{char}" if char in "\\`*_[]<>|#!" else char for char in text)
+
+
+def _scores(scores: dict[str, dict[str, float]]) -> str:
+    if not scores:
+        return ""
+    lines = ["| Score | first quartile | median | third quartile |", "|---|---:|---:|---:|"]
+    rows = (
+        f"| {label} | {q['q1']:.3f} | {q['median']:.3f} | {q['q3']:.3f} |"
+        for label, q in scores.items()
+    )
+    return "\n".join([*lines, *rows])
+
+
+def _pace(summary: Summary) -> str:
+    latency, rate = summary["latency_s"], summary["images_per_minute"]
+    if latency is None:
+        return ""
+    speed = "" if rate is None else f"; {rate:g} images a minute"
+    return (
+        f"From arrival to filed: median {latency['p50']:.1f} s, 95 % within {latency['p95']:.1f} s"
+        f"{speed}. First arrival {summary['first_received_at']}, "
+        f"last {summary['last_received_at']}."
+    )
+
+
+def _entries(ledger: LedgerReader, day: str) -> Iterator[DayEntry]:
+    return (_entry(image) for image in ledger.day_images(day))
+
+
+def _entry(image: DayImage) -> DayEntry:
+    source, slash, _ = os.fsdecode(image.path).partition("/")
+    source = safe_name(source) if slash else ""
+    received_at = from_us(image.received_us)
+    if image.filed_us is None or image.jsonl is None:
+        return DayEntry("pending", source, received_at)
+    record = from_jsonl(image.jsonl)
+    model = record["model"]
+    return DayEntry(
+        state="classified" if image.outcome == "classified" else "rejected",
+        source=source,
+        received_at=received_at,
+        filed_at=from_us(image.filed_us),
+        level=image.level,
+        top_label=image.top_label,
+        flags=tuple(record["flags"]),
+        reject_code=image.reject_code,
+        scores=record.get("all_probs", {}),
+        model=f"{model['name']} {model['sha256']} {model['precision']}",
+        simulated=record["simulated"],
+    )

@@ -1,0 +1,224 @@
+"""From a verdict to a decision: index, name, record and the exact bytes of both log lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
+
+import structlog
+
+from xray_watcher.core.naming import MAX_NAME_BYTES, indexed_name
+from xray_watcher.core.risk import assess
+from xray_watcher.core.times import from_us, local_day
+from xray_watcher.core.values import Assessment, ModelInfo, Rejection, RiskRules, Scores
+from xray_watcher.intake.spool import Spool
+from xray_watcher.ledger import Decision
+from xray_watcher.ledger_reader import ImageRow, LedgerReader
+from xray_watcher.records import (
+    CsvLayout,
+    Facts,
+    Filing,
+    Record,
+    Timings,
+    classified_record,
+    rejected_record,
+    to_jsonl,
+)
+
+REJECTED_FOLDER = "rejected"
+DUPLICATES_FOLDER = "duplicates"
+"""Keys of the two folders beside those of the levels."""
+
+_SIDECAR_BYTES = len(".json")  # a rejected image's name must leave room for its reason's
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found about one claimed image.
+
+    Attributes:
+        row: its row in the ledger.
+        sha256: of its bytes; None when they have vanished.
+        width: pixels as displayed, if it was decoded.
+        height: pixels as displayed, if it was decoded.
+        timings: how long the steps took.
+        finding: its scores, or why it is set aside.
+    """
+
+    row: ImageRow
+    sha256: bytes | None
+    width: int | None
+    height: int | None
+    timings: Timings
+    finding: Scores | Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Decisions ready to be committed, and the earlier rejections that they replace."""
+
+    decisions: tuple[Decision, ...]
+    csv_header: bytes
+    retried: tuple[int, ...]
+
+
+class Sealer:
+    """Makes decisions of verdicts; it reads ledger and folders and changes neither.
+
+    Args:
+        ledger: indexes and known images.
+        spool: names that are taken.
+        rules: scores to levels.
+        layout: the columns of the CSV.
+        zone: local time zone; None is the system's.
+    """
+
+    def __init__(
+        self,
+        ledger: LedgerReader,
+        spool: Spool,
+        rules: RiskRules,
+        layout: CsvLayout,
+        zone: tzinfo | None,
+    ) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._rules = rules
+        self._layout = layout
+        self._zone = zone
+
+    def seal(
+        self, verdicts: Sequence[Verdict], batch_id: str, model: ModelInfo, now: datetime
+    ) -> Sealed:
+        """Decide a batch: indexes in the order of the verdicts.
+
+        Args:
+            verdicts: one or more.
+            batch_id: goes into the records.
+            model: the network that scored them.
+            now: the time of the decision; its local day names the log.
+        """
+        log = self._ledger.log_for(local_day(now, self._zone), self._layout.header)
+        run = _Run(batch_id, len(verdicts), model, now, log, self._ledger.next_index)
+        decisions = tuple(self._decide(verdict, run) for verdict in verdicts)
+        return Sealed(decisions, self._layout.header, tuple(run.retried))
+
+    def _decide(self, verdict: Verdict, run: _Run) -> Decision:
+        assessment = (
+            assess(verdict.finding, self._rules) if isinstance(verdict.finding, Scores) else None
+        )
+        folder = _folder(verdict, assessment)
+        index, name = self._free_name(verdict, folder, run)
+        shown = None if folder is None or name is None else self._spool.shown_path(folder, name)
+        facts = self._facts(verdict, run)
+        filing = Filing(index, shown, run.now)
+        record = self._record(verdict, assessment, facts, filing, run.model)
+        if assessment is not None and verdict.sha256 is not None:
+            run.classified.setdefault(verdict.sha256, index)
+        return Decision(
+            image_id=verdict.row.id,
+            idx=index,
+            sha256=verdict.sha256,
+            outcome="rejected" if assessment is None else "classified",
+            level=None if assessment is None else assessment.level,
+            top_label=None if assessment is None else assessment.top_label,
+            reject_code=_code(verdict.finding),
+            folder=folder,
+            filed_name=name,
+            log=run.log,
+            jsonl=to_jsonl(record),
+            csv=self._layout.row(record),
+        )
+
+    def _free_name(self, verdict: Verdict, folder: str | None, run: _Run) -> tuple[int, str | None]:
+        """The next index, and the name that it gives; an index whose name is taken is skipped."""
+        original = os.path.basename(verdict.row.inbox_path)
+        is_rejected = isinstance(verdict.finding, Rejection)
+        max_bytes = MAX_NAME_BYTES - (_SIDECAR_BYTES if is_rejected else 0)
+        while True:
+            index = run.next_index
+            run.next_index += 1
+            if folder is None:
+                return index, None
+            name = indexed_name(index, original, max_bytes)
+            if not self._spool.taken(folder, name):
+                return index, name
+            _log.warning("name taken by a file that is not ours", index=index, folder=folder)
+
+    def _facts(self, verdict: Verdict, run: _Run) -> Facts:
+        row, sha256 = verdict.row, verdict.sha256
+        return Facts(
+            path=row.inbox_path,
+            size=row.size,
+            sha256=None if sha256 is None else sha256.hex(),
+            width=verdict.width,
+            height=verdict.height,
+            received_at=from_us(row.received_us),
+            batch_id=run.batch_id,
+            batch_size=run.batch_size,
+            duplicate_of=None if sha256 is None else self._first_with(sha256, run),
+            retry_of=None if sha256 is None else self._retried(sha256, run),
+        )
+
+    def _first_with(self, sha256: bytes, run: _Run) -> int | None:
+        known = self._ledger.classified_index(sha256)
+        return run.classified.get(sha256) if known is None else known
+
+    def _retried(self, sha256: bytes, run: _Run) -> int | None:
+        """Index of a rejection of the same bytes whose file has left its folder: a retry."""
+        for row in self._ledger.rejected_rows(sha256):
+            gone = row.filed_name is not None and not self._spool.taken(
+                row.folder or REJECTED_FOLDER, row.filed_name
+            )
+            if gone and row.id not in run.retried:
+                run.retried.append(row.id)
+                return row.idx
+        return None
+
+    def _record(
+        self,
+        verdict: Verdict,
+        assessment: Assessment | None,
+        facts: Facts,
+        filing: Filing,
+        model: ModelInfo,
+    ) -> Record:
+        finding, timings = verdict.finding, verdict.timings
+        if isinstance(finding, Rejection):
+            return rejected_record(facts, filing, model, timings, finding)
+        assert assessment is not None
+        return classified_record(
+            facts, filing, model, timings, finding, assessment, self._rules.policy
+        )
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the decisions of one batch share, and what they use up."""
+
+    batch_id: str
+    batch_size: int
+    model: ModelInfo
+    now: datetime
+    log: str
+    next_index: int
+    classified: dict[bytes, int] = field(default_factory=dict)
+    retried: list[int] = field(default_factory=list)
+
+
+def _folder(verdict: Verdict, assessment: Assessment | None) -> str | None:
+    """Key of the folder: the level, or where rejections of this kind go."""
+    if assessment is not None:
+        return assessment.level
+    code = _code(verdict.finding)
+    if code == "missing":
+        return None
+    return DUPLICATES_FOLDER if code == "duplicate" else REJECTED_FOLDER
+
+
+def _code(finding: Scores | Rejection) -> str | None:
+    return finding.code if isinstance(finding, Rejection) else None

@@ -1,0 +1,71 @@
+"""Waiting that ends early: for a signal, or for something that happens in the inbox."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Bell:
+    """A pipe to sleep on. Ringing is safe from threads and from signal handlers."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def ring(self) -> None:
+        """End the wait that is going on, or the next one."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write, b"\0")  # a full pipe has rung already
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep at most that long; returns whether the bell rang."""
+        readable, _, _ = select.select([self._read], [], [], max(0.0, seconds))
+        if readable:
+            with contextlib.suppress(BlockingIOError):
+                while os.read(self._read, 4096):
+                    pass
+        return bool(readable)
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self._read)
+        os.close(self._write)
+
+
+class StopRequest:
+    """Whether the process has been asked to end, and by which signal."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self.signal: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        """Whether to end."""
+        return self.signal is not None
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listen to SIGTERM and SIGINT inside the block, and restore what was before.
+
+        Handlers only set a flag and ring; the loop does the rest. A second signal ends the
+        process at once: everything is made to be killed at any moment.
+        """
+        before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        # A writer that opens a file on which we try a lease makes the kernel send this one,
+        # and its default is to end the process.
+        before[signal.SIGIO] = signal.signal(signal.SIGIO, signal.SIG_IGN)
+        try:
+            yield
+        finally:
+            for signal_number, handler in before.items():
+                signal.signal(signal_number, handler)
+
+    def _handle(self, signal_number: int, _frame: FrameType | None) -> None:
+        if self.signal is not None:
+            os._exit(128 + signal_number)
+        self.signal = signal.Signals(signal_number)
+        self._bell.ring()
