@@ -1,4 +1,306 @@
-"""The command line."""
+"""The command line: parse, load the settings, call; no logic.
+
+Every command imports what it needs when it runs, so that `--help` and `status` are quick.
+Data goes to stdout, logs and complaints to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from xray_watcher import __version__
+from xray_watcher.errors import ConfigError, UsageError, XrayWatcherError
+
+if TYPE_CHECKING:
+    from xray_watcher.config import Settings
+    from xray_watcher.config_loading import LoadedSettings
+    from xray_watcher.daemon import Daemon
+
+EXIT_SOME_REJECTED = 3
+EXIT_NOT_HEALTHY = 4
+EXIT_INTERRUPTED = 130
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_EXIT_CODES = """\b
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some files were rejected;
+4 not healthy (status); 10 weights missing or wrong; 11 already running;
+74 a disk failed; 78 wrong configuration; 130 interrupted.
+"""
 
 
-def main() -> None: ...
+def main() -> None:
+    """Run a command and end the process with its exit code."""
+    try:
+        code = cli.main(standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except XrayWatcherError as error:
+        _complain(error)
+        code = error.exit_code
+    _end(code)
+
+
+def _complain(error: XrayWatcherError) -> None:
+    if isinstance(error, ConfigError):
+        count = len(error.problems)
+        mistakes = "a mistake" if count == 1 else f"{count} mistakes"
+        click.echo(f"The configuration has {mistakes}:", err=True)
+        for problem in error.problems:
+            click.echo(f"  {problem}", err=True)
+    else:
+        click.echo(f"xray-watcher: {error}", err=True)
+
+
+def _end(code: int) -> None:
+    """End; without waiting for a network that is still being loaded (importing it takes long)."""
+    if any(thread.name == "load-network" for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _settings_options(command: _Command) -> _Command:
+    """The options by which every command finds its settings."""
+    options = (
+        click.option("--config", metavar="FILE", help="The configuration file."),
+        click.option("--root", metavar="FOLDER", help="The folder of inbox and results."),
+        click.option("--state-dir", metavar="FOLDER", help="Ledger, lock and weights."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _weights_options(command: _Command) -> _Command:
+    options = (
+        click.option("--weights", metavar="NAME", help="The set of weights; see `weights list`."),
+        click.option("--weights-file", metavar="FILE", help="A checkpoint of the named set."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _loaded(
+    config: str | None,
+    root: str | None,
+    state_dir: str | None,
+    more: Mapping[str, object] | None = None,
+    *,
+    needs_root: bool = True,
+) -> LoadedSettings:
+    from xray_watcher.config_loading import load_settings
+
+    flags = {"root": root, "state_dir": state_dir, **(more or {})}
+    return load_settings(config, flags, os.environ, needs_root=needs_root)
+
+
+def _print_json(data: object) -> None:
+    click.echo(json.dumps(data, indent=2))
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="xray-watcher")
+def cli() -> None:
+    """Watch a shared folder for chest X-rays, score them, file them by risk, keep the record.
+
+    A research and triage aid, never a diagnosis.
+    """
+
+
+# -- the service --------------------------------------------------------------------------
+
+
+@cli.command()
+@_settings_options
+@_weights_options
+@click.option("--inbox", metavar="FOLDER", help="The shared folder that is watched.")
+@click.option("--once", is_flag=True, help="File what lies in the inbox, then end.")
+def run(once: bool, inbox: str | None, **options: str | None) -> int:
+    """Watch the inbox in the foreground, until SIGTERM or SIGINT."""
+    from xray_watcher import log
+    from xray_watcher.bootstrap import assembled_daemon
+
+    settings = _settings(options, {"intake.inbox": inbox})
+    log.set_up(settings.log.level)
+    with assembled_daemon(settings, once=once) as daemon:
+        if not once:
+            daemon.run()
+            return 0
+        _run_once(daemon)
+        return EXIT_SOME_REJECTED if daemon.rejected else 0
+
+
+def _settings(
+    options: Mapping[str, str | None],
+    more: Mapping[str, object] | None = None,
+    *,
+    needs_root: bool = True,
+) -> Settings:
+    flags = {
+        "model.weights": options.get("weights"),
+        "model.weights_file": options.get("weights_file"),
+        **(more or {}),
+    }
+    loaded = _loaded(
+        options["config"], options["root"], options["state_dir"], flags, needs_root=needs_root
+    )
+    return loaded.settings
+
+
+def _run_once(daemon: Daemon) -> None:
+    with _bar(total=None, unit=" images") as bar:
+
+        def watching(done: int, left: int) -> None:
+            bar.total = done + left
+            bar.update(done - bar.n)
+
+        daemon.run(once=True, watching=watching)
+
+
+@contextmanager
+def _bar(*, total: int | None, unit: str, scale: bool = False) -> Iterator[Any]:
+    """A progress bar on stderr; silent when that is no terminal."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=unit, unit_scale=scale, disable=None, leave=False) as bar:
+        yield bar
+
+
+@cli.command()
+@click.option("--images", metavar="FOLDER", help="Drop the images of this folder too.")
+@click.option("--folder", metavar="FOLDER", default="demo-run", show_default=True)
+def demo(images: str | None, folder: str) -> int:
+    """Start the service on a fresh folder, drop made images, show what happens, end."""
+    from xray_watcher.demo import run_demo
+
+    return run_demo(folder, images)
+
+
+# -- one-off work -------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True)
+@_settings_options
+@_weights_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int:
+    """Score FILES where they lie; no folder is touched and nothing is recorded."""
+    from xray_watcher.predict import predictions, to_text
+    from xray_watcher.records import NOTICE
+    from xray_watcher.reports.daily import SIMULATED
+
+    settings = _settings(options, needs_root=False)
+    results = []
+    with _bar(total=len(files), unit=" images") as bar:
+        for prediction in predictions(settings, files):
+            results.append(prediction)
+            bar.update()
+            if not as_json:
+                bar.write(to_text(prediction), file=sys.stdout)
+    if as_json:
+        _print_json({"results": results, "notice": NOTICE})
+    else:
+        simulated = any(result.get("simulated") for result in results)
+        click.echo("\n".join([SIMULATED, NOTICE] if simulated else [NOTICE]))
+    return EXIT_SOME_REJECTED if any("rejected" in result for result in results) else 0
+
+
+@cli.command()
+@click.argument("names", metavar="NAME...", nargs=-1)
+@_settings_options
+@click.option("--all", "every", is_flag=True, help="All files in the rejected folder.")
+def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
+    """Put rejected files back into the inbox, for another try.
+
+    NAME is a file's name in the rejected folder, such as 0007_name.jpg, or its index.
+    """
+    from xray_watcher.core.naming import safe_name
+    from xray_watcher.retry import put_back
+
+    if bool(names) == every:
+        raise UsageError("Give the names of rejected files, or --all.")
+    moved = put_back(_settings(options), names, every=every)
+    for name, target in moved:
+        click.echo(f"{name} -> {safe_name(target)}")
+    click.echo(f"{len(moved)} files are back in the inbox.")
+    return 0
+
+
+# -- how things are -----------------------------------------------------------------------
+
+
+@cli.command()
+@_settings_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(as_json: bool, **options: str | None) -> int:
+    """Say how the service is, whether it runs or not. Exit code 4: not healthy."""
+    from xray_watcher.clock import SystemClock
+    from xray_watcher.status import status_of, to_text
+
+    found = status_of(_settings(options), SystemClock().now())
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo(to_text(found))
+    return 0 if found["healthy"] else EXIT_NOT_HEALTHY
+
+
+@cli.command()
+@click.argument("date", required=False)
+@_settings_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def summary(date: str | None, as_json: bool, **options: str | None) -> int:
+    """Print the figures of a day, such as 2026-11-23; without DATE of today."""
+    from xray_watcher.clock import SystemClock
+    from xray_watcher.reports.daily import to_json, to_markdown
+    from xray_watcher.status import summary_of
+
+    figures = summary_of(_settings(options), date, SystemClock().now())
+    click.echo((to_json(figures) if as_json else to_markdown(figures)).decode(), nl=False)
+    return 0
+
+
+@cli.command("check-config")
+@_settings_options
+@_weights_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check_config(as_json: bool, **options: str | None) -> int:
+    """Say which settings are in force and where each is from; exit code 78 if one is wrong."""
+    from xray_watcher.config_loading import describe_json, describe_text
+
+    flags = {
+        "model.weights": options["weights"],
+        "model.weights_file": options["weights_file"],
+    }
+    loaded = _loaded(options["config"], options["root"], options["state_dir"], flags)
+    if as_json:
+        _print_json(describe_json(loaded))
+    else:
+        click.echo(f"file: {loaded.file or 'none'}")
+        click.echo(describe_text(loaded))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

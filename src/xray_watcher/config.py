@@ -336,6 +336,11 @@ class Folders:
         return os.path.join(self.state, "lock")
 
     @property
+    def heartbeat(self) -> str:
+        """The file in which the running daemon tells `status` how things are."""
+        return os.path.join(self.state, "heartbeat.json")
+
+    @property
     def weights(self) -> str:
         """The folder of imported weights."""
         return os.path.join(self.state, "weights")

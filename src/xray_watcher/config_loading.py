@@ -56,7 +56,11 @@ class Row(NamedTuple):
 
 
 def load_settings(
-    config_file: str | None, flags: Mapping[str, object], environ: Mapping[str, str]
+    config_file: str | None,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    *,
+    needs_root: bool = True,
 ) -> LoadedSettings:
     """Make the settings from flags, else environment, else file, else defaults.
 
@@ -64,6 +68,7 @@ def load_settings(
         config_file: value of `--config`, None where it was not given.
         flags: values of other flags by dotted key; None stands for one that was not used.
         environ: the environment.
+        needs_root: whether it is a mistake when `root` is set nowhere.
 
     Returns:
         The settings, with the origin of each. Paths have `~` expanded and are absolute.
@@ -81,7 +86,8 @@ def load_settings(
     problems = [problem for layer in layers for problem in layer.problems]
     problems += [problem for of_key in broken.values() for problem in of_key]
     if from_file.is_whole:
-        problems += _findings(settings, given, set(broken), file)
+        unasked = set() if needs_root else {"root"}
+        problems += _findings(settings, given, unasked.union(broken), file)
     if problems:
         raise ConfigError(problems)
     return LoadedSettings(settings, dict(_origins(settings, given)), file)
@@ -151,13 +157,13 @@ def _problem(key: str, detail: ErrorDetails, where: str) -> str:
 
 
 def _findings(
-    settings: Settings, given: Mapping[str, Given], broken: set[str], file: Path | None
+    settings: Settings, given: Mapping[str, Given], passed_over: set[str], file: Path | None
 ) -> Iterator[str]:
-    """The problems of the whole, but for those that may only follow from a broken key."""
+    """The problems of the whole, but for those about a key that is broken itself."""
     for finding in check(settings):
-        if broken.isdisjoint(finding.keys):
+        if passed_over.isdisjoint(finding.keys):
             sources = (given[key].where for key in finding.keys if key in given)
-            where = next(sources, str(file or "default"))
+            where = next(sources, str(file or "no configuration file"))
             yield one_line(f"{where}: {finding.keys[0]}: {finding.text}")
 
 
@@ -188,12 +194,12 @@ def _value(settings: Settings, key: str) -> Any:
 
 
 def describe_text(loaded: LoadedSettings) -> str:
-    """What is in force as a table of key, value and origin, one key a line."""
-    rows = [(row.key, shown(row.value), row.origin) for row in describe(loaded)]
-    key_width, value_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    """What is in force as a table of key, origin and value, one key a line."""
+    rows = [(row.key, row.origin, shown(row.value)) for row in describe(loaded)]
+    key_width, origin_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(
-        one_line(f"{key:<{key_width}}  {value:<{value_width}}  {origin}")
-        for key, value, origin in rows
+        one_line(f"{key:<{key_width}}  {origin:<{origin_width}}  {value}")
+        for key, origin, value in rows
     )
 
 

@@ -190,11 +190,15 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         if key is None:
             problems.append(_unknown_variable(name))
             continue
-        where = f"environment {name}"
-        one = _layer({key: _read(key, environ[name])}, lambda _, where=where: (where, where))
+        one = _variable_layer(name, key, environ[name])
         given |= one.given
         problems += one.problems
     return Layer(given, tuple(problems))
+
+
+def _variable_layer(name: str, key: str, text: str) -> Layer:
+    where = f"environment {name}"
+    return _layer({key: _read(key, text)}, lambda _key: (where, where))
 
 
 def _unknown_variable(name: str) -> str:
@@ -206,8 +210,9 @@ def _unknown_variable(name: str) -> str:
 def _read(key: str, text: str) -> object:
     """The value that a variable's text stands for; what cannot be read is left to be refused."""
     try:
-        return _TEXT_READERS.get(kind_of(key), json.loads)(text)
-    except ValueError:
+        reader: Callable[[str], object] = _TEXT_READERS.get(kind_of(key), json.loads)
+        return reader(text)
+    except (ValueError, RecursionError):
         return text
 
 

@@ -19,6 +19,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup, Wakeup
+from xray_watcher.lock import InstanceLock
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline import Pipeline
 from xray_watcher.reports.daily import DailySummaries
@@ -66,6 +67,7 @@ class Daemon:
     Args:
         inbox: looked at.
         wakeup: makes looks come sooner.
+        lock: keeps other daemons off the inbox; taken when the inbox is in reach.
         spool: asked whether a settled file may be claimed.
         settling: which files are complete.
         batching: when a batch is ready.
@@ -73,6 +75,7 @@ class Daemon:
         engine: the network, being loaded in another thread.
         summaries: the daily figures.
         health: what is out of order.
+        heartbeat: tells `status` how things are.
         timetable: when to look.
         clock: the time.
         bell: what the loop sleeps on.
@@ -84,6 +87,7 @@ class Daemon:
         *,
         inbox: Inbox,
         wakeup: Wakeup | NoWakeup,
+        lock: InstanceLock,
         spool: Spool,
         settling: Settling,
         batching: Batching,
@@ -99,6 +103,7 @@ class Daemon:
     ) -> None:
         self._inbox = inbox
         self._wakeup = wakeup
+        self._lock = lock
         self._spool = spool
         self._settling = settling
         self._batching = batching
@@ -114,7 +119,8 @@ class Daemon:
         self._last_look_s = float("-inf")
         self._look_gap_s = 0.0
         self._is_look_wanted = True
-        self._ignored = 0
+        self._is_recovered = False
+        self.ignored = 0
 
     # -- the life -------------------------------------------------------------------------
 
@@ -123,16 +129,25 @@ class Daemon:
 
         Raises:
             WeightsError: the network could not be loaded.
+            AlreadyRunning: another daemon has taken the inbox while it was out of reach.
             StorageFailure: a disk did not confirm a write.
+            Unavailable: with `once`, something is out of reach; otherwise that is waited for.
         """
         with self._stop.on_signals():
-            self._start()
-            while not self._stop and not (once and self.is_finished):
+            _log.info("watching")
+            while not self._stop and not (once and self._is_over):
                 self.tick(self._clock.monotonic_s())
                 if watching is not None:
                     watching(self._pipeline.done, self.known_left)
                 self._nap()
             self._drain()
+        if once:
+            for cause, trouble in self._health.troubles.items():
+                raise Unavailable(cause, trouble.detail)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.is_finished or bool(self._health.troubles)
 
     def tick(self, now_s: float) -> None:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""
@@ -148,19 +163,20 @@ class Daemon:
         return len(self._settling)
 
     @property
+    def rejected(self) -> int:
+        """Images that were set aside since the start."""
+        return self._pipeline.rejected
+
+    @property
     def is_finished(self) -> bool:
         """Whether everything that can be filed now is filed, and two looks found no more."""
         return (
             self._pipeline.is_idle
             and not len(self._batching)
             and self._settling.waiting == self._settling.unfinished
-            and self._last_look_s > float("-inf")
+            and self._is_recovered
             and not self._health.troubles
         )
-
-    def _start(self) -> None:
-        self._attempt("work", lambda _now_s: self._pipeline.recover(), self._clock.monotonic_s())
-        _log.info("watching")
 
     def _drain(self) -> None:
         """Finish the batches in hand; what takes too long is taken up at the next start."""
@@ -178,10 +194,10 @@ class Daemon:
 
     def _nap(self) -> None:
         """Sleep until the next thing is due, or the bell rings."""
-        if not self._pipeline.is_idle and self._engine.done():
-            return
         if not self._engine.done():
             self._bell.wait(_DECODE_WAIT_S)
+            return
+        if not self._pipeline.is_idle and "work" not in self._health.troubles:
             return
         dues = (
             self._look_due_s(),
@@ -213,11 +229,12 @@ class Daemon:
         if now_s < self._look_due_s():
             return
         began_s = self._clock.monotonic_s()
+        self._lock.lock_inbox()
         self._wakeup.keep_alive()
         self._is_look_wanted = False
         self._last_look_s = now_s
         look = self._inbox.look()
-        self._ignored = look.ignored
+        self.ignored = look.ignored
         self._settling.observe(look.files, now_s)
         took_s = self._clock.monotonic_s() - began_s
         self._look_gap_s = max(_LOOK_GAP_S, _LOOK_SHARE * took_s)
@@ -243,10 +260,17 @@ class Daemon:
                 )
 
     def _work(self, now_s: float) -> None:
+        self._recover()
         self._pipeline.complete()
         if self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND:
             self._start_batch(now_s)
         self._finish_decoded(now_s)
+
+    def _recover(self) -> None:
+        """Take up what an earlier run left open, once its folders are in reach."""
+        if not self._is_recovered and "inbox" not in self._health.troubles:
+            self._pipeline.recover()
+            self._is_recovered = True
 
     def _finish_decoded(self, _now_s: float) -> None:
         if not self._engine.done():
@@ -259,17 +283,16 @@ class Daemon:
         self._batching.add(self._settling.due(now_s), now_s)
         if self._pipeline.has_to_repeat:
             self._pipeline.start_again()
-        elif not self._health.troubles.keys() & {"inbox", "disk", "work"}:
+        elif self._is_recovered and not self._health.troubles.keys() & {"inbox", "disk", "work"}:
             self._claim(self._batching.take(now_s), now_s)
 
     def _claim(self, batch: Sequence[Arrival], now_s: float) -> None:
-        ready = [arrival for arrival in batch if self._is_ready(arrival, now_s)]
-        if not ready:
-            return
         try:
-            self._pipeline.start(ready)
+            ready = [arrival for arrival in batch if self._is_ready(arrival, now_s)]
+            if ready:
+                self._pipeline.start(ready)
         except Unavailable:
-            for arrival in ready:  # those that were claimed are gone at the next look
+            for arrival in batch:  # those that were claimed are gone at the next look
                 self._settling.postpone(arrival.file.path, now_s)
             raise
         for arrival in ready:

@@ -48,7 +48,7 @@ class LedgerError(XrayWatcherError):
 
 
 class StorageFailure(XrayWatcherError):
-    """The disk did not confirm a write (fsync failed): stop at once, restart, recover; never retry."""
+    """The disk did not confirm a write (fsync failed): stop, restart, recover; never retry."""
 
     exit_code = 74
 

@@ -218,6 +218,15 @@ class Ledger(LedgerReader):
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
+    def reserve_ids(self, up_to: int) -> None:
+        """Never give an id up to this one to a new image: a file in the work folder has it."""
+        with self.transaction():
+            cursor = self._db.execute(
+                "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'image'", (up_to,)
+            )
+            if cursor.rowcount == 0:
+                self._db.execute("INSERT INTO sqlite_sequence VALUES ('image', ?)", (up_to,))
+
     def drop_claims(self, image_ids: Sequence[int]) -> None:
         """Forget claims whose file never left the inbox."""
         with self.transaction():

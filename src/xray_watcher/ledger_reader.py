@@ -166,6 +166,14 @@ class LedgerReader:
             sha256,
         )
 
+    def image_with_index(self, idx: int) -> ImageRow | None:
+        """The image that was filed under an index, if there is one."""
+        return next(iter(self._images("WHERE idx = ?", idx)), None)
+
+    def rejections(self) -> list[ImageRow]:
+        """Every image that was set aside and not tried again, oldest first."""
+        return self._images("WHERE outcome = 'rejected' AND state = 'DONE' ORDER BY idx")
+
     # -- records --------------------------------------------------------------------------
 
     def record_of(self, idx: int) -> LogLine:

@@ -31,17 +31,16 @@ class InstanceLock:
         self._path = path
         self._inbox = inbox
         self._fds: list[int] = []
+        self._has_inbox = False
 
     def __enter__(self) -> Self:
-        """Take both locks.
+        """Take the ledger's lock.
 
         Raises:
-            AlreadyRunning: another process holds one of them; the message says which.
-            Unavailable: the inbox cannot be opened.
+            AlreadyRunning: another process holds it; the message says which.
         """
         try:
             self._lock_ledger()
-            self._lock_inbox()
         except BaseException:
             self.__exit__()
             raise
@@ -51,6 +50,7 @@ class InstanceLock:
         """Free both locks."""
         while self._fds:
             os.close(self._fds.pop())
+        self._has_inbox = False
 
     def _lock_ledger(self) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -68,23 +68,33 @@ class InstanceLock:
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(holder).encode() + b"\n", 0)
 
-    def _lock_inbox(self) -> None:
+    def lock_inbox(self) -> None:
+        """Take the inbox's lock too, unless that was done: it may be out of reach at the start.
+
+        Raises:
+            AlreadyRunning: another process watches this inbox with another ledger.
+            Unavailable: the inbox cannot be opened.
+        """
+        if self._has_inbox:
+            return
         try:
             fd = os.open(self._inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise Unavailable(
-                "inbox", f"The inbox {self._inbox} cannot be opened ({os.strerror(error.errno)})."
+                "inbox",
+                f"The inbox {self._inbox} cannot be opened ({os.strerror(error.errno or 0)}).",
             ) from error
         self._fds.append(fd)
         try:
-            free = _locked(fd)
+            is_ours = _locked(fd)
         except OSError:
-            return  # some network file systems lock no folders; the ledger's lock still holds
-        if not free:
+            is_ours = True  # some network file systems lock no folders; the ledger's lock holds
+        if not is_ours:
             raise AlreadyRunning(
                 f"Another xray-watcher with another ledger watches the inbox {self._inbox}: "
                 f"{_holder_in_kernel(fd)}. Stop it first; two would take each other's files."
             )
+        self._has_inbox = True
 
 
 def is_held(path: str) -> bool:

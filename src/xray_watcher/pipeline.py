@@ -342,28 +342,30 @@ class Pipeline:
     def recover(self) -> None:
         """Take up what an earlier run left open; costs as much as there are open images.
 
+        What it takes up is carried on by `start_again` and `complete`.
+
         Raises:
-            Unavailable: a folder or log cannot be written; call `complete` later.
+            Unavailable: the work folder or the ledger is out of reach; call it again later.
         """
         rows = self._ledger.open_rows()
         in_work = self._spool.claimed_ids()
         by_state = {state: [row for row in rows if row.state == state] for state in _OPEN}
-        self._recover_claims(by_state["CLAIMING"], by_state["CLAIMED"], in_work)
+        again = self._recovered_claims(by_state["CLAIMING"], by_state["CLAIMED"], in_work)
+        adopted = self._adopted(sorted(in_work.difference(row.id for row in rows)))
+        self._again.extend([*again, *adopted])
         self._decided.extend(self._decided_before(row) for row in by_state["FILING"])
-        self._adopt(sorted(in_work.difference(row.id for row in rows)))
         if rows:
             _log.info("recovering", images=len(rows))
-        self.complete()
 
-    def _recover_claims(
+    def _recovered_claims(
         self, claiming: Sequence[ImageRow], claimed: Sequence[ImageRow], in_work: set[int]
-    ) -> None:
+    ) -> list[int]:
         arrived = [row.id for row in claiming if row.id in in_work]
         self._ledger.drop_claims([row.id for row in claiming if row.id not in in_work])
         self._ledger.mark_claimed(arrived)
         again = sorted([*arrived, *(row.id for row in claimed)])
         self._ledger.count_attempts(again)
-        self._again.extend(again)
+        return again
 
     def _decided_before(self, row: ImageRow) -> _Decided:
         assert row.idx is not None
@@ -373,23 +375,26 @@ class Pipeline:
             return _Decided(row.id, None, line, outcome)
         return _Decided(row.id, Move(row.id, row.folder, row.filed_name, row.sha256), line, outcome)
 
-    def _adopt(self, work_ids: Sequence[int]) -> None:
+    def _adopted(self, work_ids: Sequence[int]) -> list[int]:
         """Take in files of the work folder that no row knows: the ledger is an older copy."""
+        if work_ids:
+            self._ledger.reserve_ids(work_ids[-1])
+        return [self._adopt(work_id) for work_id in work_ids]
+
+    def _adopt(self, work_id: int) -> int:
         now = self._clock.now()
-        for work_id in work_ids:
-            path = self._spool.work_path(work_id)
-            claim = NewClaim(
-                path=os.fsencode(f"recovered/{work_id:012d}"),
-                size=os.path.getsize(path),
-                received_us=to_us(now),
-                settled_us=to_us(now),
-                day=local_day(now, self._zone),
-            )
-            (image_id,) = self._ledger.begin_claims([claim])
-            self._spool.adopt(work_id, image_id)
-            self._ledger.mark_claimed([image_id])
-            self._again.append(image_id)
-            _log.warning("a claimed file without a row is taken up", work_id=work_id)
+        claim = NewClaim(
+            path=os.fsencode(f"recovered/{work_id:012d}"),
+            size=os.path.getsize(self._spool.work_path(work_id)),
+            received_us=to_us(now),
+            settled_us=to_us(now),
+            day=local_day(now, self._zone),
+        )
+        (image_id,) = self._ledger.begin_claims([claim])
+        self._spool.adopt(work_id, image_id)
+        self._ledger.mark_claimed([image_id])
+        _log.warning("a claimed file without a row is taken up", work_id=work_id)
+        return image_id
 
 
 _OPEN = ("CLAIMING", "CLAIMED", "FILING")

@@ -143,6 +143,11 @@ def rejected_record(
     return _record(facts, filing, model, timings, result)
 
 
+def model_fields(model: ModelInfo) -> dict[str, str]:
+    """What records, `status` and `predict` say of the network."""
+    return {"name": model.name, "sha256": model.sha256, "precision": model.precision}
+
+
 def to_jsonl(record: Record) -> bytes:
     """One line of JSON in ASCII, so that no reader can take a character for a line's end."""
     return json.dumps(record, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
@@ -239,7 +244,7 @@ def _record(
         "saved_path": filing.saved_path,
         "batch_id": facts.batch_id,
         "batch_size": facts.batch_size,
-        "model": {"name": model.name, "sha256": model.sha256, "precision": model.precision},
+        "model": model_fields(model),
         "timings_ms": {
             step: round(getattr(timings, step), _MS_DIGITS) for step in Timings.__slots__
         },

@@ -106,22 +106,23 @@ class Spool:
         self._targets = targets
         self._root = root
 
-    def prepare(self) -> None:
-        """Make the folders that are missing and try each: create, rename, sync, remove.
+    def make_inbox(self) -> None:
+        """Make inbox and work folder where they are missing, as at the very first start.
 
         Raises:
             Unavailable: a folder cannot be made or written; the message names it.
         """
-        for folder in (self._inbox, self._work, *self._targets.values()):
-            try:
-                os.makedirs(folder, exist_ok=True)
-                probe(folder)
-            except OSError as error:
-                raise Unavailable(
-                    "folders",
-                    f"The folder {folder} cannot be used as user {os.geteuid()} "
-                    f"({os.strerror(error.errno or 0)}). Give this user write permission there.",
-                ) from error
+        for folder in (self._inbox, self._work):
+            _make_usable(folder)
+
+    def make_targets(self) -> None:
+        """Make the folders that images are filed in where they are missing, and try each.
+
+        Raises:
+            Unavailable: a folder cannot be made or written; the message names it.
+        """
+        for folder in self._targets.values():
+            _make_usable(folder)
 
     # -- claiming -------------------------------------------------------------------------
 
@@ -213,8 +214,16 @@ class Spool:
             return False
 
     def claimed_ids(self) -> set[int]:
-        """The ids of all files in the work folder."""
-        names = os.listdir(self._work)
+        """The ids of all files in the work folder.
+
+        Raises:
+            Unavailable: the work folder cannot be listed.
+        """
+        try:
+            names = os.listdir(self._work)
+        except OSError as error:
+            what = f"The work folder {self._work} cannot be listed"
+            raise _unavailable("inbox", what, error) from error
         return {int(name) for name in names if name.isascii() and name.isdecimal()}
 
     def adopt(self, work_id: int, image_id: int) -> None:
@@ -364,6 +373,19 @@ class Spool:
             part = path + ".tmp"
             copy(path, part)
             replace(part, path)
+
+
+def _make_usable(folder: str) -> None:
+    """Make a folder unless it is there; then create, rename, sync and remove a file in it."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        probe(folder)
+    except OSError as error:
+        raise Unavailable(
+            "folders",
+            f"The folder {folder} cannot be used as user {os.geteuid()} "
+            f"({os.strerror(error.errno or 0)}). Give this user write permission there.",
+        ) from error
 
 
 def _work_name(image_id: int) -> str:

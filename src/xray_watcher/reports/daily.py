@@ -54,7 +54,7 @@ class DailySummaries:
         waiting_in_inbox: tells how many files are there and not claimed.
     """
 
-    def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
+    def __init__(
         self,
         ledger: Ledger,
         folder: str,

@@ -1,0 +1,317 @@
+"""The composition root: the only module that knows every concrete class."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import structlog
+
+from xray_watcher import __version__
+from xray_watcher.clock import Clock, SystemClock
+from xray_watcher.config import Folders, Settings
+from xray_watcher.core.batching import Batching
+from xray_watcher.core.health import Health
+from xray_watcher.core.settling import Settling
+from xray_watcher.core.times import utc_text
+from xray_watcher.core.values import LEVELS, ModelInfo
+from xray_watcher.daemon import Daemon, Timetable
+from xray_watcher.errors import ConfigError, Unavailable
+from xray_watcher.heartbeat import Heartbeat
+from xray_watcher.intake.decoding import DecodePool
+from xray_watcher.intake.images import DecodeLimits
+from xray_watcher.intake.spool import WORK_FOLDER, Spool
+from xray_watcher.intake.watcher import Inbox, is_network, wakeup_for
+from xray_watcher.ledger import Ledger
+from xray_watcher.lock import InstanceLock
+from xray_watcher.logs import LogFiles
+from xray_watcher.model.engine import Engine, load_engine
+from xray_watcher.pipeline import Pipeline
+from xray_watcher.records import CsvLayout, model_fields
+from xray_watcher.reports.daily import DailySummaries
+from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
+from xray_watcher.signals import Bell, StopRequest
+
+_SECONDS_A_MINUTE = 60.0
+_FOLDER_MODE = 0o750
+
+_log = structlog.get_logger()
+
+
+@contextmanager
+def assembled_daemon(settings: Settings, *, once: bool = False) -> Iterator[Daemon]:
+    """Put the daemon together, ready to run; at the end everything is closed.
+
+    Args:
+        settings: what is in force.
+        once: gather no batch longer than needed; nothing more is expected.
+
+    Raises:
+        AlreadyRunning: another daemon holds the ledger or the inbox.
+        ConfigError: the inbox was changed while images of the old one are in hand.
+        LedgerError: the ledger cannot be used.
+        Unavailable: a folder cannot be made or written.
+    """
+    folders, clock = settings.folders, SystemClock()
+    with ExitStack() as stack:
+        _make(folders.state, "state_dir")
+        lock = stack.enter_context(InstanceLock(folders.lock, folders.inbox))
+        ledger = stack.enter_context(Ledger(folders.ledger))
+        spool, inbox = _prepared_folders(settings, ledger)
+        with suppress(Unavailable):  # the daemon waits for an inbox that is out of reach
+            lock.lock_inbox()
+        decoder = stack.enter_context(decode_pool(settings))
+        bell = Bell()
+        engine = _engine_in_background(settings)
+        engine.add_done_callback(lambda _engine: bell.ring())
+        stack.callback(engine.add_done_callback, lambda _engine: bell.close())
+        pipeline = Pipeline(
+            ledger=ledger,
+            spool=spool,
+            logs=LogFiles(folders.logs, ledger),
+            decoder=decoder,
+            engine=engine.result,
+            sealer=_sealer(settings, ledger, spool),
+            duplicates=settings.intake.duplicates,
+            clock=clock,
+            zone=settings.zone,
+        )
+        settling = _settling(settings)
+        health = Health()
+        daemon = Daemon(
+            inbox=inbox,
+            wakeup=wakeup_for(folders.inbox, settings.intake.watch, bell.ring),
+            lock=lock,
+            spool=spool,
+            settling=settling,
+            batching=_batching(settings, once=once),
+            pipeline=pipeline,
+            engine=engine,
+            summaries=DailySummaries(
+                ledger,
+                os.path.join(folders.logs, "daily"),
+                settings.summary.summary_seconds,
+                settings.zone,
+                clock,
+                lambda: len(settling),
+            ),
+            health=health,
+            heartbeat=Heartbeat(
+                folders.heartbeat, lambda: _told(daemon, settling, pipeline, health, engine, clock)
+            ),
+            timetable=_timetable(settings),
+            clock=clock,
+            bell=bell,
+            stop=StopRequest(bell),
+        )
+        yield daemon
+
+
+def inbox_of(settings: Settings, work: str) -> Inbox:
+    """The inbox as the settings have it, for looking only."""
+    intake = settings.intake
+    return Inbox(settings.folders.inbox, work, intake.suffixes, intake.ignore)
+
+
+def spool_of(settings: Settings, work: str) -> Spool:
+    """The folders that images pass through, as the settings have them."""
+    folders = settings.folders
+    targets: dict[str, str] = {
+        **{level: os.path.join(folders.classified, level) for level in LEVELS},
+        REJECTED_FOLDER: folders.rejected,
+        DUPLICATES_FOLDER: folders.duplicates,
+    }
+    return Spool(folders.inbox, work, targets, folders.root)
+
+
+def work_folder(folders: Folders) -> str:
+    """Where claimed files lie: always on the file system of the inbox, which must exist."""
+    below_root = os.path.commonpath((folders.inbox, folders.root)) == folders.root
+    if below_root and os.stat(folders.inbox).st_dev == os.stat(folders.root).st_dev:
+        return os.path.join(folders.root, WORK_FOLDER)
+    return os.path.join(folders.inbox, WORK_FOLDER)
+
+
+def decode_limits(settings: Settings) -> DecodeLimits:
+    """What a picture may be, as the settings have it."""
+    intake = settings.intake
+    return DecodeLimits(
+        max_bytes=intake.max_bytes,
+        max_megapixels=intake.max_megapixels,
+        min_side=intake.min_side,
+    )
+
+
+def engine_of(settings: Settings) -> Engine:
+    """Load the network that the settings name.
+
+    Raises:
+        WeightsError: its weights are missing or wrong.
+    """
+    model = settings.model
+    return load_engine(
+        model.weights,
+        model.weights_file,
+        settings.folders.weights,
+        threads=model.threads,
+        device=model.device,
+        precision=model.precision,
+    )
+
+
+# -- folders ------------------------------------------------------------------------------
+
+
+def _make(folder: str, key: str) -> None:
+    """Make a folder that a key names, unless it is there; not for everybody's eyes."""
+    try:
+        os.makedirs(folder, mode=_FOLDER_MODE, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            "folders",
+            f"The folder {folder} ({key}) cannot be made ({os.strerror(error.errno or 0)}). "
+            "Make it and give this user write permission.",
+        ) from error
+
+
+def _prepared_folders(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]:
+    """Make what is missing; but never an inbox that was there before, for its share is away.
+
+    Raises:
+        ConfigError: the inbox was changed while images of the old one are in hand.
+        Unavailable: a folder cannot be made or written.
+    """
+    folders = settings.folders
+    known_inbox, known_work = ledger.meta("inbox"), ledger.meta("work")
+    if known_work is not None and known_inbox == folders.inbox:
+        spool, inbox = spool_of(settings, known_work), inbox_of(settings, known_work)
+    else:
+        _check_nothing_in_hand(ledger, known_inbox)
+        spool, inbox = _begun_inbox(settings, ledger)
+    spool.make_targets()
+    _make(folders.logs, "intake.logs")
+    return spool, inbox
+
+
+def _begun_inbox(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]:
+    folders = settings.folders
+    if not os.path.isdir(folders.inbox):
+        _make(folders.inbox, "intake.inbox")
+    work = work_folder(folders)
+    spool = spool_of(settings, work)
+    spool.make_inbox()
+    with ledger.transaction():
+        ledger.set_meta("inbox", folders.inbox)
+        ledger.set_meta("work", work)
+    return spool, inbox_of(settings, work)
+
+
+def _check_nothing_in_hand(ledger: Ledger, known_inbox: str | None) -> None:
+    in_hand = len(ledger.open_rows())
+    if in_hand:
+        problem = (
+            f"intake.inbox: the ledger has {in_hand} images in hand from the inbox {known_inbox}; "
+            "run once more with that inbox (`xray-watcher run --once --inbox ...`), then change it"
+        )
+        raise ConfigError([problem])
+
+
+# -- parts --------------------------------------------------------------------------------
+
+
+def decode_pool(settings: Settings) -> DecodePool:
+    """The child processes that decode, as the settings have them."""
+    return DecodePool(settings.model.decoders or cores(), decode_limits(settings))
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _sealer(settings: Settings, ledger: Ledger, spool: Spool) -> Sealer:
+    layout = CsvLayout(settings.weight_set.labels, settings.zone)
+    return Sealer(ledger, spool, settings.risk_rules(), layout, settings.zone)
+
+
+def _settling(settings: Settings) -> Settling:
+    intake = settings.intake
+    network = os.path.isdir(settings.folders.inbox) and is_network(settings.folders.inbox)
+    return Settling(
+        intake.settle_seconds_on(network=network),
+        intake.incomplete_after_minutes * _SECONDS_A_MINUTE,
+    )
+
+
+def _batching(settings: Settings, *, once: bool) -> Batching:
+    batch = settings.batch
+    quiet_s = 0.0 if once else batch.quiet_seconds
+    return Batching(batch.max_size, quiet_s, batch.max_wait_seconds)
+
+
+def _timetable(settings: Settings) -> Timetable:
+    folders, intake = settings.folders, settings.intake
+    disks = (folders.state, folders.inbox, folders.classified, folders.rejected, folders.logs)
+    return Timetable(intake.scan_seconds, intake.min_free_bytes, disks)
+
+
+def _engine_in_background(settings: Settings) -> Future[Engine]:
+    """Load the network while files are claimed and decoded already.
+
+    In a thread that does not keep the process from ending: importing torch takes seconds.
+    """
+    future: Future[Engine] = Future()
+
+    def load() -> None:
+        try:
+            engine = engine_of(settings)
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for it
+            future.set_exception(error)
+        else:
+            _log.info(
+                "network ready",
+                weights=engine.info.name,
+                sha256=engine.info.sha256,
+                precision=engine.info.precision,
+                simulated=engine.info.simulated,
+            )
+            future.set_result(engine)
+
+    threading.Thread(target=load, name="load-network", daemon=True).start()
+    return future
+
+
+def _told(
+    daemon: Daemon,
+    settling: Settling,
+    pipeline: Pipeline,
+    health: Health,
+    engine: Future[Engine],
+    clock: Clock,
+) -> dict[str, Any]:
+    """What `status` shows of the running daemon."""
+    now_s = clock.monotonic_s()
+    oldest_s = settling.oldest_seen_s
+    is_loaded = engine.done() and engine.exception() is None
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "at": utc_text(clock.now()),
+        "waiting_in_inbox": len(settling),
+        "unfinished": settling.unfinished,
+        "oldest_waiting_s": None if oldest_s is None else round(now_s - oldest_s, 1),
+        "ignored": daemon.ignored,
+        "batches_in_hand": pipeline.batches_in_hand,
+        "filed_since_start": pipeline.done,
+        "troubles": {cause: trouble.detail for cause, trouble in health.troubles.items()},
+        "last_error": health.last_error,
+        "model": _model(engine.result().info) if is_loaded else None,
+    }
+
+
+def _model(info: ModelInfo) -> dict[str, Any]:
+    return {**model_fields(info), "simulated": info.simulated}

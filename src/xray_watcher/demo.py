@@ -1,0 +1,309 @@
+"""The demonstration: a fresh folder, the real daemon as a process of its own, images dropped
+into its inbox while it runs, and what becomes of each.
+
+It ends by itself and checks what it shows: every dropped file must be found exactly once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import click
+import numpy as np
+
+from xray_watcher.config import Settings
+from xray_watcher.core.naming import safe_name
+from xray_watcher.core.values import LEVELS
+from xray_watcher.errors import UsageError, XrayWatcherError
+from xray_watcher.phantoms import MadeImage, made_images
+from xray_watcher.records import NOTICE, Record, from_jsonl
+from xray_watcher.reports.daily import SIMULATED
+
+SEED = 20261123
+IMAGES = 24
+
+_WEIGHTS = "untrained"
+_TIMEOUT_S = 180.0
+_POLL_S = 0.2
+_PIECES = 6
+_PIECE_PAUSE_S = 0.7
+_CSV_LINES = 4
+_CSV_WIDTH = 118
+
+_CONFIG = """\
+# Written by `xray-watcher demo`.
+root = {root}
+state_dir = {state}
+
+[intake]
+settle_seconds = 1.0
+incomplete_after_minutes = 0.15
+min_free_bytes = 50_000_000
+
+[model]
+weights = "{weights}"
+"""
+
+
+class DemoFailed(XrayWatcherError):
+    """What the demonstration shows is not what was promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """One file to be dropped: its path below the inbox, its bytes, whether it comes slowly."""
+
+    path: str
+    content: bytes
+    is_slow: bool = False
+
+
+def run_demo(parent: str, images: str | None) -> int:
+    """Run the demonstration and print it.
+
+    Args:
+        parent: a new folder is made in here.
+        images: a folder of further images to drop, or None.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        DemoFailed: an image was lost or doubled, or the service did not do its work in time.
+    """
+    root = _fresh_folder(parent)
+    drops = [*_made_drops(), *(_own_drops(images) if images else ())]
+    click.echo(f"Starting the service on {root}/inbox")
+    config = _write_config(root)
+    with open(os.path.join(root, "service.log"), "wb") as log:
+        service = subprocess.Popen(
+            [sys.executable, "-m", "xray_watcher", "run", "--config", config], stderr=log
+        )
+        try:
+            records = _watched(root, drops, service)
+            _stop(service)
+        finally:
+            service.kill()
+            service.wait()
+    _check(root, drops, records)
+    _show(root, records)
+    return 0
+
+
+# -- what is dropped ----------------------------------------------------------------------
+
+
+def _fresh_folder(parent: str) -> str:
+    folder = os.path.abspath(os.path.join(parent, f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"))
+    os.makedirs(os.path.join(folder, "inbox"))
+    return folder
+
+
+def _write_config(root: str) -> str:
+    path = os.path.join(root, "xray-watcher.toml")
+    state = os.path.join(root, "state")
+    text = _CONFIG.format(root=json.dumps(root), state=json.dumps(state), weights=_WEIGHTS)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def _made_drops() -> list[Drop]:
+    """Drawn images, one copied slowly and some in a subfolder, and four files that are wrong."""
+    made = list(made_images(IMAGES, SEED))
+    drops = [Drop(_place(number, image), image.content) for number, image in enumerate(made)]
+    slow = made[0]
+    drops[0] = Drop(slow.name, slow.content, is_slow=True)
+    truncated, twin = made[2], made[4]
+    return [
+        *drops,
+        Drop("cut-off-" + truncated.name, truncated.content[: len(truncated.content) // 2]),
+        Drop("notes.png", b"These are notes, not a picture.\n"),
+        Drop("again-" + twin.name, twin.content),
+        Drop("empty.jpg", b""),
+    ]
+
+
+def _place(number: int, image: MadeImage) -> str:
+    return f"emergency/night/{image.name}" if number % 6 == 5 else image.name
+
+
+def _own_drops(folder: str) -> Iterator[Drop]:
+    suffixes = Settings().intake.suffixes
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(suffixes))
+    if not names:
+        raise UsageError(f"{folder} holds no images ({', '.join(suffixes)}).")
+    for name in names:
+        with open(os.path.join(folder, name), "rb") as file:
+            yield Drop(f"own/{name}", file.read())
+
+
+def _drop_all(inbox: str, drops: Sequence[Drop]) -> None:
+    """Copy the files as people do: one after the other, straight to their names."""
+    slow = threading.Thread(
+        target=lambda: [_copy(inbox, drop) for drop in drops if drop.is_slow], daemon=True
+    )
+    slow.start()
+    pauses = np.random.default_rng(SEED).uniform(0.05, 0.5, len(drops))
+    for drop, pause_s in zip(drops, pauses, strict=True):
+        if not drop.is_slow:
+            _copy(inbox, drop)
+            time.sleep(pause_s)
+    slow.join()
+
+
+def _copy(inbox: str, drop: Drop) -> None:
+    path = os.path.join(inbox, drop.path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    piece = max(1, -(-len(drop.content) // _PIECES)) if drop.is_slow else len(drop.content) or 1
+    with open(path, "wb") as file:
+        for start in range(0, len(drop.content), piece):
+            file.write(drop.content[start : start + piece])
+            file.flush()
+            if drop.is_slow:
+                time.sleep(_PIECE_PAUSE_S)
+
+
+# -- what becomes of it -------------------------------------------------------------------
+
+
+def _watched(root: str, drops: Sequence[Drop], service: subprocess.Popen[bytes]) -> list[Record]:
+    """Drop everything and print each record as the service writes it."""
+    dropping = threading.Thread(
+        target=_drop_all, args=(os.path.join(root, "inbox"), drops), daemon=True
+    )
+    dropping.start()
+    click.echo(f"Dropping {len(drops)} files into it; each line below is one that is done.\n")
+    click.echo(_TABLE_HEAD)
+    records: list[Record] = []
+    until_s = time.monotonic() + _TIMEOUT_S
+    while len(records) < len(drops):
+        if service.poll() is not None:
+            raise DemoFailed(f"The service ended early; {root}/service.log says why.")
+        if time.monotonic() > until_s:
+            raise DemoFailed(f"Only {len(records)} of {len(drops)} files were done in time.")
+        for record in _records(root)[len(records) :]:
+            click.echo(_table_row(record))
+            records.append(record)
+        time.sleep(_POLL_S)
+    dropping.join()
+    return records
+
+
+def _records(root: str) -> list[Record]:
+    """Every whole line of the JSONL logs."""
+    lines: list[bytes] = []
+    for path in _logs(root, ".jsonl"):
+        with open(path, "rb") as log:
+            lines += [line for line in log if line.endswith(b"\n")]
+    return [from_jsonl(line) for line in lines]
+
+
+def _logs(root: str, suffix: str) -> list[str]:
+    folder = os.path.join(root, "logs")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in sorted(names) if name.endswith(suffix)]
+
+
+_TABLE_HEAD = (
+    f"{'arrived':<12} {'settled':>8} {'batch':<8} {'level':<8} {'top condition / reason':<28} file"
+)
+
+
+def _table_row(record: Record) -> str:
+    arrived = datetime.fromisoformat(record["received_at"]).astimezone()
+    settle_s = record["timings_ms"]["settle"] / 1000
+    if "rejected" in record:
+        found = record["rejected"]["code"]
+    else:
+        found = f"{record['top_label']} {record['top_probability']:.2f}"
+    flags = f"  [{', '.join(record['flags'])}]" if record["flags"] else ""
+    return (
+        f"{arrived:%H:%M:%S}.{arrived.microsecond // 100_000}   {settle_s:>+7.1f}s "
+        f"{record['batch_id']:<8} {record['risk_level']:<8} {found:<28} "
+        f"{safe_name(record['filename'])}{flags}"
+    )
+
+
+def _stop(service: subprocess.Popen[bytes]) -> None:
+    service.send_signal(signal.SIGTERM)
+    code = service.wait(timeout=15)
+    if code != 0:
+        raise DemoFailed(f"The service ended with exit code {code} on SIGTERM, not 0.")
+    click.echo("\nThe service was stopped with SIGTERM and ended with exit code 0.")
+
+
+def _check(root: str, drops: Sequence[Drop], records: Sequence[Record]) -> None:
+    """Every dropped file stands in one record and lies, unchanged, where that record says."""
+    dropped = Counter((drop.path, _sha256(drop.content)) for drop in drops)
+    recorded = Counter((record["inbox_path"], record["sha256"]) for record in records)
+    if dropped != recorded:
+        raise DemoFailed(f"Dropped and recorded files differ: {dropped - recorded}")
+    for record in records:
+        with open(os.path.join(root, record["saved_path"]), "rb") as file:
+            if _sha256(file.read()) != record["sha256"]:
+                raise DemoFailed(f"{record['saved_path']} is not what its record says.")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# -- what there is at the end -------------------------------------------------------------
+
+
+def _show(root: str, records: Sequence[Record]) -> None:
+    _section("The folder", _tree(root))
+    (csv_path, *_) = _logs(root, ".csv")
+    _section(f"The CSV, its first lines: {os.path.relpath(csv_path, root)}", _csv_head(csv_path))
+    _section("The day's summary", _summary(root))
+    simulated = any(record["simulated"] for record in records)
+    counts = Counter(record["risk_level"] for record in records)
+    shares = ", ".join(f"{level} {counts[level]}" for level in (*LEVELS, "Rejected"))
+    click.echo(f"{len(records)} files dropped, {len(records)} accounted for: {shares}.")
+    click.echo(f"All of it lies in {root}")
+    click.echo("\n".join([SIMULATED, NOTICE] if simulated else [NOTICE]))
+
+
+def _section(title: str, lines: Sequence[str]) -> None:
+    click.echo(f"\n-- {title} --")
+    click.echo("\n".join(lines))
+
+
+def _tree(root: str) -> list[str]:
+    """The folders and files below the root, without the state's own."""
+    lines: list[str] = []
+
+    def walk(folder: str, indent: str) -> None:
+        entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_file(), entry.name))
+        for entry in entries:
+            lines.append(f"{indent}{safe_name(entry.name)}{'/' if entry.is_dir() else ''}")
+            if entry.is_dir() and entry.name not in ("state", ".xray-watcher"):
+                walk(entry.path, indent + "    ")
+
+    walk(root, "  ")
+    return lines
+
+
+def _csv_head(path: str) -> list[str]:
+    with open(path, encoding="utf-8-sig") as file:
+        lines = [next(file, "").rstrip("\r\n") for _ in range(_CSV_LINES)]
+    return [line[:_CSV_WIDTH] + ("..." if len(line) > _CSV_WIDTH else "") for line in lines]
+
+
+def _summary(root: str) -> list[str]:
+    folder = os.path.join(root, "logs", "daily")
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".md"))
+    with open(os.path.join(folder, names[0]), encoding="utf-8") as file:
+        return file.read().splitlines()

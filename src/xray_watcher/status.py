@@ -1,0 +1,203 @@
+"""`xray-watcher status` and `summary`: how things are, whether the daemon runs or not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from xray_watcher.bootstrap import inbox_of, work_folder
+from xray_watcher.config import Folders, Settings
+from xray_watcher.core.times import from_us, local_day
+from xray_watcher.core.values import LEVELS
+from xray_watcher.daemon import free_bytes
+from xray_watcher.errors import LedgerError, Unavailable, UsageError
+from xray_watcher.heartbeat import read_heartbeat
+from xray_watcher.ledger_reader import LedgerReader
+from xray_watcher.lock import is_held, read_holder
+from xray_watcher.records import NOTICE, REJECTED
+from xray_watcher.reports.daily import SIMULATED, Summary, day_summary
+
+STALE_S = 60.0
+"""A daemon that has told nothing for this long hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """What lies in the inbox; `problem` says why it cannot be known."""
+
+    files: int | None
+    ignored: int | None
+    problem: str | None = None
+
+
+def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
+    """How the service is: alive, healthy, counts of today, what waits, last error, disks.
+
+    Args:
+        settings: what is in force.
+        now: the time, aware.
+
+    Returns:
+        The figures, ready for JSON. `healthy` is true when the daemon runs and nothing is
+        out of order.
+    """
+    folders = settings.folders
+    alive = is_held(folders.lock)
+    told = read_heartbeat(folders.heartbeat) if alive else {}
+    waiting = _told_waiting(told) if told else _looked_waiting(settings)
+    troubles = _troubles(alive=alive, told=told, waiting=waiting, now=now)
+    return {
+        "alive": alive,
+        "healthy": alive and not troubles,
+        "troubles": troubles,
+        "last_error": told.get("last_error"),
+        "process": read_holder(folders.lock) if alive else None,
+        "version": told.get("version"),
+        "model": told.get("model"),
+        **_ledger_facts(settings, now),
+        "waiting_in_inbox": waiting.files,
+        "unfinished_in_inbox": told.get("unfinished"),
+        "ignored_in_inbox": waiting.ignored,
+        "free_bytes": _free(folders),
+        "notice": NOTICE,
+    }
+
+
+def summary_of(settings: Settings, day: str | None, now: datetime) -> Summary:
+    """The figures of one local day as the ledger has them now.
+
+    Args:
+        settings: what is in force.
+        day: as 2026-11-23; None is today.
+        now: the time, aware.
+
+    Raises:
+        UsageError: `day` is no date.
+        LedgerError: there is no ledger.
+    """
+    today = local_day(now, settings.zone)
+    try:
+        wanted = today if day is None else date.fromisoformat(day).isoformat()
+    except ValueError:
+        raise UsageError(f"{day!a} is not a date; write it as {today}.") from None
+    waiting = read_heartbeat(settings.folders.heartbeat).get("waiting_in_inbox")
+    with LedgerReader.open(settings.folders.ledger) as ledger:
+        return day_summary(ledger, wanted, today=today, waiting_in_inbox=waiting or 0)
+
+
+def to_text(status: dict[str, Any]) -> str:
+    """The status for people."""
+    lines = [
+        _first_line(status),
+        *(f"  {cause}: {detail}" for cause, detail in status["troubles"].items()),
+        *_model_lines(status["model"]),
+        f"today {status['day']}: {_counts(status['today'])}",
+        f"pending: {_pending(status)}",
+        f"inbox: {_inbox(status)}",
+    ]
+    if status["last_error"]:
+        lines.append(f"last error: {status['last_error']}")
+    lines += [f"free: {free / 1e9:.1f} GB at {at}" for at, free in status["free_bytes"].items()]
+    return "\n".join([*lines, NOTICE])
+
+
+def _troubles(
+    *, alive: bool, told: dict[str, Any], waiting: _Waiting, now: datetime
+) -> dict[str, str]:
+    troubles = dict(told.get("troubles", {}))
+    if waiting.problem is not None:
+        troubles["inbox"] = waiting.problem
+    if alive and told:
+        age_s = (now - datetime.fromisoformat(told["at"])).total_seconds()
+        if age_s > STALE_S:
+            troubles["hangs"] = f"The daemon has said nothing for {age_s:.0f} s."
+    return troubles
+
+
+def _told_waiting(told: dict[str, Any]) -> _Waiting:
+    return _Waiting(told.get("waiting_in_inbox"), told.get("ignored"))
+
+
+def _looked_waiting(settings: Settings) -> _Waiting:
+    try:
+        look = inbox_of(settings, _known_work_folder(settings)).look()
+    except (Unavailable, OSError) as error:
+        return _Waiting(None, None, str(error))
+    return _Waiting(len(look.files), look.ignored)
+
+
+def _known_work_folder(settings: Settings) -> str:
+    try:
+        with LedgerReader.open(settings.folders.ledger) as ledger:
+            known = ledger.meta("work")
+    except LedgerError:
+        known = None
+    return known or work_folder(settings.folders)
+
+
+def _ledger_facts(settings: Settings, now: datetime) -> dict[str, Any]:
+    day = local_day(now, settings.zone)
+    facts: dict[str, Any] = {"day": day, "today": {}, "pending": 0, "oldest_pending_s": None}
+    if not os.path.exists(settings.folders.ledger):
+        return facts | {"next_index": 0}
+    with LedgerReader.open(settings.folders.ledger) as ledger:
+        rows = ledger.open_rows()
+        if rows:
+            oldest = from_us(min(row.received_us for row in rows))
+            facts["oldest_pending_s"] = round((now - oldest).total_seconds(), 1)
+        return facts | {
+            "today": ledger.day_counts(day),
+            "pending": len(rows),
+            "next_index": ledger.next_index,
+        }
+
+
+def _free(folders: Folders) -> dict[str, int]:
+    """Free bytes by folder, one folder for each file system."""
+    free: dict[int, tuple[str, int]] = {}
+    for folder in (folders.state, folders.inbox, folders.classified, folders.logs):
+        try:
+            free.setdefault(os.stat(folder).st_dev, (folder, free_bytes(folder)))
+        except OSError:
+            continue
+    return dict(free.values())
+
+
+def _first_line(status: dict[str, Any]) -> str:
+    if not status["alive"]:
+        return "xray-watcher is not running"
+    process = status["process"] or {}
+    state = "healthy" if status["healthy"] else "DEGRADED"
+    return (
+        f"xray-watcher {status['version'] or ''} is running, {state} "
+        f"(process {process.get('pid')} since {process.get('since')})"
+    )
+
+
+def _model_lines(model: dict[str, Any] | None) -> list[str]:
+    if model is None:
+        return []
+    line = f"model: {model['name']} {model['sha256'][:12]} {model['precision']}"
+    return [line, SIMULATED] if model["simulated"] else [line]
+
+
+def _counts(today: dict[str, int]) -> str:
+    kinds = (*LEVELS, REJECTED, "pending")
+    return ", ".join(f"{kind} {today.get(kind, 0)}" for kind in kinds)
+
+
+def _pending(status: dict[str, Any]) -> str:
+    if not status["pending"]:
+        return "none"
+    return f"{status['pending']}, the oldest for {status['oldest_pending_s']:.0f} s"
+
+
+def _inbox(status: dict[str, Any]) -> str:
+    waiting, ignored = status["waiting_in_inbox"], status["ignored_in_inbox"]
+    return f"{_known(waiting)} waiting, {_known(ignored)} left alone"
+
+
+def _known(count: int | None) -> str:
+    return "?" if count is None else str(count)
