@@ -47,15 +47,17 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
-def header(width: int, height: int, depth: int, colour: int) -> bytes:
-    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+def header(width: int, height: int, depth: int, colour: int, *, interlaced: bool = False) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
 
 
-def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+def raw_png(
+    width: int, height: int, depth: int, colour: int, rows: bytes, *, interlaced: bool = False
+) -> bytes:
     """A PNG made by hand; `rows` are the uncompressed scan lines, each with its filter byte."""
     return (
         b"\x89PNG\r\n\x1a\n"
-        + header(width, height, depth, colour)
+        + header(width, height, depth, colour, interlaced=interlaced)
         + chunk(b"IDAT", zlib.compress(rows, 9))
         + chunk(b"IEND", b"")
     )

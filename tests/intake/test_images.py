@@ -23,6 +23,15 @@ from xray_watcher.errors import UnreadableImage
 from xray_watcher.intake.images import TAIL_BYTES, DecodedImage, DecodeLimits, completeness, decode
 
 LIMITS = DecodeLimits()
+ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 GREY = pictures.chest()
 PNG = pictures.png(Image.fromarray(GREY))
 JPEG = pictures.jpeg(Image.fromarray(GREY))
@@ -35,6 +44,13 @@ def pixels(data: bytes) -> np.ndarray:
 
 def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).mean())
+
+
+def decoded_or_refused(data: bytes) -> DecodedImage | UnreadableImage:
+    try:
+        return decode(data, LIMITS)
+    except UnreadableImage as error:
+        return error
 
 
 def refusal(data: bytes, limits: DecodeLimits = LIMITS) -> UnreadableImage:
@@ -223,7 +239,36 @@ def test_a_flipped_bit_in_a_png_is_never_accepted() -> None:
 
 
 def test_a_png_whose_pixels_end_early_is_refused_though_its_checksums_hold() -> None:
+    rows = b"".join(b"\x00" + GREY[:1, :100].tobytes() for _ in range(99))
+    assert refusal(pictures.raw_png(100, 100, 8, 0, rows)).code == "corrupt"
     assert refusal(pictures.raw_png(100, 100, 8, 0, b"\x00" * 101 * 50)).code == "corrupt"
+
+
+@pytest.mark.parametrize("size", [(100, 80), (65, 64), (67, 129)])
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "RGB", "RGBA", "LA", "P"])
+def test_a_png_with_a_black_last_row_is_whole(mode: str, size: tuple[int, int]) -> None:
+    grey = pictures.chest(*size)
+    grey[-1] = 0
+    image = Image.fromarray(grey)
+    if mode == "I;16":
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+    decode(pictures.png(image if mode == "I;16" else image.convert(mode)), LIMITS)
+
+
+def test_an_interlaced_png_is_decoded_and_refused_when_a_pass_is_missing() -> None:
+    rng = np.random.default_rng(3)
+    passes = [
+        rng.integers(1, 255, (-(-(70 - y) // dy), 1 + -(-(90 - x) // dx))).astype(np.uint8)
+        for x, y, dx, dy in ADAM7
+    ]
+    for part in passes:
+        part[:, 0] = 0
+    whole = pictures.raw_png(90, 70, 8, 0, b"".join(p.tobytes() for p in passes), interlaced=True)
+    assert decode(whole, LIMITS).width == 90
+    cut = pictures.raw_png(
+        90, 70, 8, 0, b"".join(p.tobytes() for p in passes[:-1]), interlaced=True
+    )
+    assert refusal(cut).code == "corrupt"
 
 
 @BOTH
@@ -376,12 +421,11 @@ def test_nothing_but_unreadable_image_leaves_and_nothing_of_the_file_is_quoted()
 @given(position=st.integers(3, len(JPEG) - 1), garbage=st.binary(min_size=1, max_size=40))
 def test_a_damaged_jpeg_gives_finite_pixels_or_a_reason(position: int, garbage: bytes) -> None:
     damaged = JPEG[:position] + garbage + JPEG[position + len(garbage) :]
-    try:
-        image: DecodedImage = decode(damaged, LIMITS)
-    except UnreadableImage as error:
-        assert error.code in REJECTIONS
+    found: DecodedImage | UnreadableImage = decoded_or_refused(damaged)
+    if isinstance(found, UnreadableImage):
+        assert found.code in REJECTIONS
     else:
-        assert math.isfinite(float(image.pixels.sum()))
+        assert math.isfinite(float(found.pixels.sum()))
 
 
 def test_the_warnings_filters_are_left_as_they_were() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from typing import Literal
 
@@ -11,6 +12,19 @@ _HEADS: dict[Format, bytes] = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a
 _ENDS: dict[Format, bytes] = {"JPEG": b"\xff\xd9", "PNG": b"\x00\x00\x00\x00IEND\xaeB`\x82"}
 # A marker that ends coded data; 0x00 after 0xFF is an escaped byte, D0..D7 and 01 carry no length.
 _JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
+
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type (PNG 3rd ed., 6.1)
+# First column and row of each pass, and the steps to the next (PNG 3rd ed., 8.1).
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_INFLATE_BYTES = 1 << 16
 
 
 def format_of(head: bytes) -> Format | None:
@@ -49,6 +63,40 @@ def _png_end(data: bytes) -> int | None:
             return checked_to + 4
         at = checked_to + 4
     return None
+
+
+def is_interlaced(data: bytes) -> bool:
+    """Tell whether a PNG's rows come in the seven passes of Adam7."""
+    return data[28] == 1
+
+
+def has_all_rows(data: bytes) -> bool:
+    """Tell whether a PNG with sound chunks holds as many bytes of pixels as its header promises.
+
+    A row is one byte for its filter and then its pixels, padded to whole bytes (PNG 3rd ed., 7.2).
+    """
+    width, height = struct.unpack(">II", data[16:24])
+    bits = data[24] * _PNG_CHANNELS.get(data[25], 1)
+    passes = _ADAM7 if is_interlaced(data) else ((0, 0, 1, 1),)
+    promised = 0
+    for x, y, x_step, y_step in passes:
+        columns, rows = -(-(width - x) // x_step), -(-(height - y) // y_step)
+        promised += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
+    return _has_inflated(data, promised)
+
+
+def _has_inflated(data: bytes, promised: int) -> bool:
+    """Tell whether the pixel chunks inflate to that many bytes, in little memory."""
+    inflating = zlib.decompressobj()
+    found, at = 0, len(_HEADS["PNG"])
+    while found < promised and at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        deflated = data[at + 8 : at + 8 + length] if data[at + 4 : at + 8] == b"IDAT" else b""
+        while deflated and found < promised and not inflating.eof:
+            found += len(inflating.decompress(deflated, _INFLATE_BYTES))
+            deflated = inflating.unconsumed_tail
+        at += 12 + length
+    return found >= promised
 
 
 def _jpeg_end(data: bytes) -> int | None:

@@ -24,6 +24,8 @@ from xray_watcher.intake.containers import (
     end_of,
     ends_whole,
     format_of,
+    has_all_rows,
+    is_interlaced,
     may_become_picture,
 )
 from xray_watcher.intake.resampling import SIDE, axis_weights, used, weighted_sums
@@ -167,6 +169,7 @@ def _read(data: bytes, limits: DecodeLimits) -> _Grey:
         width, height = image.size
         reduced = image.draft(None, (_REDUCED_SIDE, _REDUCED_SIDE))
         image.load()
+        _check_rows(image, data, kind)
         pixels, maximum = _grey(image)
         scale = round(width / reduced[1][2]) if reduced else 1
         return _Grey(pixels, maximum, width, height, scale, _turn(image))
@@ -259,6 +262,14 @@ def _check_nothing_follows(data: bytes, end: int) -> None:
         )
 
 
+def _check_rows(image: Image.Image, data: bytes, kind: Format) -> None:
+    """Refuse a PNG with fewer rows than it says: Pillow leaves those that are missing at zero."""
+    if kind != "PNG" or (np.asarray(image)[-1].any() and not is_interlaced(data)):
+        return
+    if not has_all_rows(data):
+        raise UnreadableImage("corrupt", "The PNG is damaged: rows of the picture are missing.")
+
+
 def _grey(image: Image.Image) -> tuple[NDArray[Any], float]:
     """One channel of the loaded picture, and the value that white has in it."""
     transparent = image.info.get("transparency")
@@ -290,11 +301,11 @@ def _prepared(grey: _Grey) -> DecodedImage:
     side = min(grey.width, grey.height)
     down = axis_weights(grey.height, side, grey.scale, flipped=turn is not None and turn.flips_y)
     across = axis_weights(grey.width, side, grey.scale, flipped=turn is not None and turn.flips_x)
-    _check_not_blank(grey.pixels[used(down), used(across)])
+    darkest, lightest = _range(grey.pixels[used(down), used(across)], grey.maximum)
     values = weighted_sums(grey.pixels, down, across) * np.float32(2 * HALF_RANGE / grey.maximum)
     # The library scales first and takes pixels beyond the border as 0, which is a middle grey.
     values -= np.float32(HALF_RANGE) * np.outer(down.sum(axis=1), across.sum(axis=1))
-    pixels = np.clip(values, -HALF_RANGE, HALF_RANGE)
+    pixels = np.clip(values, darkest, lightest)  # as skimage: no value that was not there
     if turn is None:
         return DecodedImage(pixels[np.newaxis], grey.width, grey.height)
     turned = np.array(Image.fromarray(pixels).transpose(turn.method))
@@ -302,6 +313,10 @@ def _prepared(grey: _Grey) -> DecodedImage:
     return DecodedImage(turned[np.newaxis], *size)
 
 
-def _check_not_blank(pixels: NDArray[Any]) -> None:
-    if pixels.min() == pixels.max():
+def _range(pixels: NDArray[Any], maximum: float) -> tuple[np.float32, np.float32]:
+    """The darkest and the lightest value on the network's scale."""
+    darkest, lightest = int(pixels.min()), int(pixels.max())
+    if darkest == lightest:
         raise UnreadableImage("blank", "The picture has no content: every pixel is the same.")
+    factor = 2 * HALF_RANGE / maximum
+    return np.float32(darkest * factor - HALF_RANGE), np.float32(lightest * factor - HALF_RANGE)

@@ -105,6 +105,7 @@ class Spool:
         self._work = work
         self._targets = targets
         self._root = root
+        self._devices: dict[str, int] = {}  # of each target folder, by its key
 
     def make_inbox(self) -> None:
         """Make inbox and work folder where they are missing, as at the very first start.
@@ -121,8 +122,9 @@ class Spool:
         Raises:
             Unavailable: a folder cannot be made or written; the message names it.
         """
-        for folder in self._targets.values():
+        for key, folder in self._targets.items():
             _make_usable(folder)
+            self._devices[key] = os.stat(folder).st_dev
 
     # -- claiming -------------------------------------------------------------------------
 
@@ -275,6 +277,7 @@ class Spool:
     def _move(self, source: str, target: str, move: Move) -> None:
         if _signature(os.lstat(source)) != move.signature and not _has_hash(source, move.sha256):
             raise ChangedAfterClaim(f"Image {move.image_id} changed after it was decided.")
+        self._keep_target(move.folder)
         try:
             rename_noreplace(source, target)
         except FileExistsError as error:
@@ -283,6 +286,24 @@ class Spool:
             if error.errno != errno.EXDEV:
                 raise
             self._move_across(source, target, move)
+
+    def _keep_target(self, key: str) -> None:
+        """Make a target folder anew that somebody has tidied away; but not where its share was.
+
+        Raises:
+            Unavailable: another file system lies there than at the start.
+        """
+        folder = self._targets[key]
+        nearest = folder
+        while not os.path.isdir(nearest):
+            nearest = os.path.dirname(nearest)
+        device = os.stat(nearest).st_dev
+        if device != self._devices.setdefault(key, device):
+            raise Unavailable(
+                "folders",
+                f"Another file system lies at {folder} than at the start. Is its share mounted?",
+            )
+        os.makedirs(folder, exist_ok=True)
 
     def _move_across(self, source: str, target: str, move: Move) -> None:
         """Copy beside the target, sync, check the hash, rename, and only then unlink."""
