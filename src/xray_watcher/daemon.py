@@ -32,6 +32,7 @@ DRAIN_S = 8.0
 """After a signal, work in hand is given this long; then it is left for the next start."""
 
 _DECODE_WAIT_S = 0.2  # how long one turn waits for the decoders before it looks around again
+_NEEDED_TO_CLAIM = frozenset({"inbox", "disk", "work"})
 _LOOK_GAP_S = 0.2  # events may come in thousands; looks do not
 _LOOK_SHARE = 4  # of the time that a look took, at least this much passes until the next
 
@@ -199,16 +200,24 @@ class Daemon:
             return
         if not self._pipeline.is_idle and "work" not in self._health.troubles:
             return
-        dues = (
-            self._look_due_s(),
-            self._batching.next_due_s(),
-            self._health.next_retry_s(),
-            self._summaries.next_due_s,
-            self._heartbeat.next_due_s,
-        )
-        until_s = min(due for due in dues if due is not None)
-        if self._bell.wait(until_s - self._clock.monotonic_s()):
+        if self._bell.wait(self._next_due_s() - self._clock.monotonic_s()):
             self._is_look_wanted = True
+
+    def _next_due_s(self) -> float:
+        """When there is something to do; what is in trouble is due at its next try."""
+        troubles = self._health.troubles
+        dues = [self._health.next_retry_s(), self._heartbeat.next_due_s]
+        if "inbox" not in troubles:
+            dues.append(self._look_due_s())
+        if "summary" not in troubles:
+            dues.append(self._summaries.next_due_s)
+        if self._may_claim:
+            dues.append(self._batching.next_due_s())
+        return min(due for due in dues if due is not None)
+
+    @property
+    def _may_claim(self) -> bool:
+        return self._is_recovered and self._health.troubles.keys().isdisjoint(_NEEDED_TO_CLAIM)
 
     # -- one turn -------------------------------------------------------------------------
 
@@ -226,7 +235,7 @@ class Daemon:
                 _log.info("recovered", unit=unit)
 
     def _look(self, now_s: float) -> None:
-        if now_s < self._look_due_s():
+        if now_s < self._look_due_s() and "inbox" not in self._health.troubles:
             return
         began_s = self._clock.monotonic_s()
         self._lock.lock_inbox()
@@ -282,8 +291,9 @@ class Daemon:
     def _start_batch(self, now_s: float) -> None:
         self._batching.add(self._settling.due(now_s), now_s)
         if self._pipeline.has_to_repeat:
-            self._pipeline.start_again()
-        elif self._is_recovered and not self._health.troubles.keys() & {"inbox", "disk", "work"}:
+            if not self._pipeline.batches_in_hand:
+                self._pipeline.start_again()
+        elif self._may_claim:
             self._claim(self._batching.take(now_s), now_s)
 
     def _claim(self, batch: Sequence[Arrival], now_s: float) -> None:

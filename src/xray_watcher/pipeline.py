@@ -121,6 +121,7 @@ class Pipeline:
         self._batches: deque[_Batch] = deque()
         self._decided: deque[_Decided] = deque()
         self._again: deque[int] = deque()
+        self._begun: set[int] = set()  # open images whose attempt in this life is counted
         self.done = 0
         self.rejected = 0
 
@@ -184,11 +185,18 @@ class Pipeline:
         return claimed, None
 
     def start_again(self) -> None:
-        """Begin one claimed image again, alone, so that a poisonous one harms no other."""
+        """Begin one claimed image again, alone, so that a poisonous one harms no other.
+
+        Call it when no batch is in hand. Its attempts count the lives of the service in which
+        it was begun, so trying it again after an error of ours costs it none.
+        """
         image_id = self._again.popleft()
+        if image_id not in self._begun:
+            self._ledger.count_attempts([image_id])
         self._begin([image_id], claim_ms=0.0)
 
     def _begin(self, image_ids: Sequence[int], claim_ms: float) -> None:
+        self._begun.update(image_ids)
         try:
             items = tuple(self._item(image_id, claim_ms) for image_id in image_ids)
         except Unavailable:
@@ -333,6 +341,7 @@ class Pipeline:
         for conflict in conflicts:
             _log.error("a log was changed by somebody; theirs is kept", kept=conflict.path)
         rejected = sum(d.outcome == "rejected" for d in filed)
+        self._begun.difference_update(d.image_id for d in filed)
         self.done += len(filed)
         self.rejected += rejected
         _log.info("filed", images=len(filed), rejected=rejected, last_index=filed[-1].line.idx)
@@ -360,12 +369,12 @@ class Pipeline:
     def _recovered_claims(
         self, claiming: Sequence[ImageRow], claimed: Sequence[ImageRow], in_work: set[int]
     ) -> list[int]:
-        arrived = [row.id for row in claiming if row.id in in_work]
+        """The claimed images, those first that had the fewest tries: a poisonous one comes last."""
+        arrived = [row for row in claiming if row.id in in_work]
         self._ledger.drop_claims([row.id for row in claiming if row.id not in in_work])
-        self._ledger.mark_claimed(arrived)
-        again = sorted([*arrived, *(row.id for row in claimed)])
-        self._ledger.count_attempts(again)
-        return again
+        self._ledger.mark_claimed([row.id for row in arrived])
+        again = sorted([*arrived, *claimed], key=lambda row: (row.attempts, row.id))
+        return [row.id for row in again]
 
     def _decided_before(self, row: ImageRow) -> _Decided:
         assert row.idx is not None

@@ -84,8 +84,8 @@ class DailySummaries:
             Unavailable: the files cannot be written.
         """
         if now_s >= self._next_s:
-            self._next_s = now_s + self._every_s
             self.write()
+            self._next_s = now_s + self._every_s
 
     def write(self) -> None:
         """Rewrite what has changed.

@@ -1,0 +1,86 @@
+"""An auditor's own reading of the folders and logs: nothing of the product's code is used."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+LEVELS = ("High", "Medium", "Low")
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def filed(root: Path) -> dict[str, Path]:
+    """Every filed image by its path below the root; reasons and hidden files are not images."""
+    folders = [*(root / "classified_images" / level for level in LEVELS), root / "rejected"]
+    folders.append(root / "duplicates")
+    return {
+        str(path.relative_to(root)): path
+        for folder in folders
+        for path in (folder.iterdir() if folder.exists() else ())
+        if not path.name.startswith(".") and path.suffix != ".json"
+    }
+
+
+def jsonl_records(root: Path) -> list[dict[str, Any]]:
+    logs = sorted((root / "logs").glob("results-*.jsonl"))
+    content = b"".join(log.read_bytes() for log in logs)
+    assert not content or content.endswith(b"\n"), "the JSONL ends in a torn line"
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def csv_rows(root: Path) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = []
+    for log in sorted((root / "logs").glob("results-*.csv")):
+        content = log.read_bytes()
+        assert content.startswith(b"\xef\xbb\xbf"), "Excel knows UTF-8 by its byte-order mark"
+        assert content.endswith(b"\r\n"), "the CSV ends in a torn row"
+        rows += csv.DictReader(content.decode("utf-8-sig").splitlines(keepends=True))
+    return rows
+
+
+def check(root: Path, arrived: Iterable[bytes], *, inbox: Path | None = None) -> None:
+    """Every arrived file is found once in the folders, once in each log, under one index."""
+    expected = Counter(sha256(content) for content in arrived)
+    records, rows, files = jsonl_records(root), csv_rows(root), filed(root)
+    left = [path for path in (inbox or root / "inbox").rglob("*.*g") if path.is_file()]
+    assert not left, "files are left in the inbox"
+    assert Counter(sha256(path.read_bytes()) for path in files.values()) == expected
+    assert Counter(record["sha256"] for record in records) == expected
+    assert Counter(row["sha256"] for row in rows) == expected
+    assert [int(row["index"]) for row in rows] == [record["index"] for record in records]
+    assert len({record["index"] for record in records}) == len(records), "an index stands twice"
+    assert sorted(record["saved_path"] for record in records) == sorted(files)
+    for record, row in zip(records, rows, strict=True):
+        _check_record(record, row, files[record["saved_path"]])
+
+
+def _check_record(record: dict[str, Any], row: dict[str, str], file: Path) -> None:
+    assert sha256(file.read_bytes()) == record["sha256"] == row["sha256"]
+    assert file.name.startswith(f"{record['index']:04d}_")
+    assert record["risk_level"] == row["risk_level"]
+    if "rejected" in record:
+        reason = json.loads(file.with_name(file.name + ".json").read_text())
+        assert reason["rejected"] == record["rejected"]
+        assert record["risk_level"] == "Rejected"
+    else:
+        assert file.parent.name == record["risk_level"]
+
+
+def check_summary(root: Path, day: str, received: int) -> dict[str, Any]:
+    """The day's summary balances and counts what the logs hold."""
+    summary: dict[str, Any] = json.loads((root / "logs" / "daily" / f"{day}.json").read_text())
+    records = [r for r in jsonl_records(root)]
+    assert summary["received"] == received
+    parts = summary["classified"] + summary["rejected"] + summary["pending"]
+    assert summary["received"] == parts
+    assert summary["rejected"] == sum("rejected" in record for record in records)
+    assert sum(summary["by_level"].values()) == summary["classified"]
+    return summary

@@ -1,0 +1,209 @@
+"""A whole daemon with real folders and a real ledger, but the clock, decoder and network in hand.
+
+A picture of these tests is a text: `picture:Edema` is one in which Edema scores 0.9 (any text
+after that makes its bytes its own), `unreadable` is none, `nan` has no finite score.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_watcher.config import Settings
+from xray_watcher.core.batching import Batching
+from xray_watcher.core.catalogue import UNTRAINED
+from xray_watcher.core.health import Health
+from xray_watcher.core.settling import Settling
+from xray_watcher.core.values import ModelInfo, Rejection
+from xray_watcher.daemon import Daemon, Timetable
+from xray_watcher.errors import Unavailable
+from xray_watcher.heartbeat import Heartbeat
+from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
+from xray_watcher.intake.images import DecodedImage
+from xray_watcher.intake.spool import WORK_FOLDER, Spool
+from xray_watcher.intake.watcher import Inbox, NoWakeup
+from xray_watcher.ledger import Ledger
+from xray_watcher.lock import InstanceLock
+from xray_watcher.logs import LogFiles
+from xray_watcher.model.engine import Engine
+from xray_watcher.pipeline import Pipeline
+from xray_watcher.records import CsvLayout
+from xray_watcher.reports.daily import DailySummaries
+from xray_watcher.sealing import Sealer
+from xray_watcher.signals import Bell, StopRequest
+
+LABELS = UNTRAINED.labels
+SETTLE_S, QUIET_S, MAX_WAIT_S, INCOMPLETE_S, SCAN_S = 2.0, 1.0, 10.0, 900.0, 5.0
+START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+class HandClock:
+    """Time that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.passed_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return 1000.0 + self.passed_s
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.passed_s)
+
+
+class TextDecoder:
+    """Decodes at once; `broken` makes it fail as if no child could be started."""
+
+    broken = False
+
+    def submit(self, path: str) -> Future[DecodeOutcome]:
+        future: Future[DecodeOutcome] = Future()
+        if self.broken:
+            future.set_exception(Unavailable("decoder", "no child"))
+        else:
+            future.set_result(self._outcome(Path(path).read_bytes()))
+        return future
+
+    def _outcome(self, content: bytes) -> DecodeOutcome:
+        kind, _, label = content.decode("latin-1").partition(":")
+        if kind == "nan":
+            value = np.nan
+        elif kind == "picture":
+            value = float(LABELS.index(label.split("#")[0]))
+        else:
+            return Unreadable(Rejection("corrupt", "It is no picture."), 0.001)
+        pixels = np.full((1, 224, 224), value, np.float32)
+        return Decoded(DecodedImage(pixels, 300, 250), 0.001)
+
+
+class TextEngine:
+    """Scores 0.9 for the label that the pixels name and 0.05 for the others."""
+
+    labels = LABELS
+    operating_points = (0.5,) * len(LABELS)
+    info = ModelInfo("untrained", "ab" * 32, "float32", simulated=True)
+    broken = False
+    batches: list[int]
+
+    def __init__(self) -> None:
+        self.batches = []
+
+    def classify(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.broken:
+            raise RuntimeError("out of memory")
+        self.batches.append(len(batch))
+        scores = np.full((len(batch), len(LABELS)), 0.05, np.float32)
+        for row, pixels in zip(scores, batch, strict=True):
+            if np.isnan(pixels.flat[0]):
+                row[:] = np.nan
+            else:
+                row[int(pixels.flat[0])] = 0.9
+        return scores
+
+
+class Rig:
+    """One daemon on one root; make another on the same root to start it again."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        clock: HandClock | None = None,
+        duplicates: Literal["flag", "set-aside"] = "flag",
+        zone: tzinfo = ZoneInfo("Europe/Athens"),
+        max_size: int = 16,
+        max_waiting_s: float = MAX_WAIT_S,
+    ) -> None:
+        self.root, self.inbox = root, root / "inbox"
+        self.clock = clock or HandClock()
+        self.engine, self.decoder, self.health = TextEngine(), TextDecoder(), Health()
+        settings = Settings(root=str(root))
+        folders = settings.folders
+        state = root / "state"
+        state.mkdir(parents=True, exist_ok=True)
+        self.lock = InstanceLock(str(state / "lock"), folders.inbox).__enter__()
+        self.ledger = Ledger(str(state / "ledger.sqlite3"))
+        work = str(root / WORK_FOLDER)
+        targets = {level: f"{folders.classified}/{level}" for level in ("High", "Medium", "Low")}
+        targets |= {"rejected": folders.rejected, "duplicates": folders.duplicates}
+        self.spool = Spool(folders.inbox, work, targets, folders.root)
+        if not self.inbox.exists():
+            self.spool.make_inbox()
+        self.spool.make_targets()
+        (root / "logs").mkdir(exist_ok=True)
+        self.logs = LogFiles(folders.logs, self.ledger)
+        self.settling = Settling(SETTLE_S, INCOMPLETE_S)
+        ready: Future[Engine] = Future()
+        ready.set_result(self.engine)
+        self.pipeline = Pipeline(
+            ledger=self.ledger,
+            spool=self.spool,
+            logs=self.logs,
+            decoder=self.decoder,
+            engine=ready.result,
+            sealer=Sealer(
+                self.ledger, self.spool, settings.risk_rules(), CsvLayout(LABELS, zone), zone
+            ),
+            duplicates=duplicates,
+            clock=self.clock,
+            zone=zone,
+        )
+        self.bell = Bell()
+        self.daemon = Daemon(
+            inbox=Inbox(folders.inbox, work, settings.intake.suffixes, settings.intake.ignore),
+            wakeup=NoWakeup(),
+            lock=self.lock,
+            spool=self.spool,
+            settling=self.settling,
+            batching=Batching(max_size, QUIET_S, max_waiting_s),
+            pipeline=self.pipeline,
+            engine=ready,
+            summaries=DailySummaries(
+                self.ledger, f"{folders.logs}/daily", 60.0, zone, self.clock, lambda: 0
+            ),
+            health=self.health,
+            heartbeat=Heartbeat(str(state / "heartbeat.json"), dict),
+            timetable=Timetable(SCAN_S, 0, (str(root),)),
+            clock=self.clock,
+            bell=self.bell,
+            stop=StopRequest(self.bell),
+        )
+
+    def drop(self, name: str, content: str) -> bytes:
+        """Copy a file into the inbox; returns its bytes."""
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        return content.encode()
+
+    def tick(self, seconds: float = 0.0) -> None:
+        """Let time pass and take one turn."""
+        self.clock.passed_s += seconds
+        self.daemon.tick(self.clock.monotonic_s())
+
+    def ticks(self, seconds: float, step_s: float = 0.5) -> None:
+        """Take turns for a while."""
+        for _ in range(round(seconds / step_s)):
+            self.tick(step_s)
+
+    def settle(self) -> None:
+        """Take turns until what lies there now is filed."""
+        self.ticks(SCAN_S + SETTLE_S + QUIET_S + 2)
+        while not self.pipeline.is_idle or self.settling.waiting > self.settling.unfinished:
+            self.tick(0.5)
+
+    def records(self) -> list[str]:
+        """The inbox paths of what is logged, in order of the indexes."""
+        lines = self.ledger.log_lines("results-2026-11-23")
+        return [line.jsonl.decode() for line in lines]
+
+    def crash(self) -> None:
+        """Let go of everything as a kill would: nothing is finished or written."""
+        self.ledger.close()
+        self.lock.__exit__()
+        self.bell.close()

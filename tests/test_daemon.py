@@ -1,0 +1,321 @@
+"""`daemon`: turns of the loop with the clock in hand; nothing here sleeps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import audit
+from rig import INCOMPLETE_S, QUIET_S, SCAN_S, SETTLE_S, Rig
+from xray_watcher import daemon as daemon_module
+from xray_watcher.errors import Unavailable
+
+JPEG_WITHOUT_END = b"\xff\xd8\xff\xe0" + b"picture" * 100
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.crash()
+
+
+def test_a_file_is_filed_when_it_has_settled_and_the_inbox_is_quiet(rig: Rig) -> None:
+    arrived = rig.drop("a.jpg", "picture:Edema")
+    rig.tick()
+    rig.ticks(SETTLE_S + QUIET_S - 0.5)
+    assert (rig.inbox / "a.jpg").exists()
+    rig.ticks(1.0)
+    assert (rig.root / "classified_images/High/0000_a.jpg").read_bytes() == arrived
+    audit.check(rig.root, [arrived])
+
+
+def test_a_file_that_grows_stays_where_it_is_until_it_stands_still(rig: Rig) -> None:
+    for length in range(8):
+        rig.drop("a.jpg", "picture:Edema#" + "x" * length)
+        rig.ticks(1.5)
+    assert not audit.filed(rig.root)
+    rig.settle()
+    audit.check(rig.root, [b"picture:Edema#xxxxxxx"])
+
+
+def test_a_file_that_its_writer_holds_open_is_not_taken_however_long_he_pauses(rig: Rig) -> None:
+    with open(rig.inbox / "a.jpg", "w") as writer:
+        writer.write("picture:Ed")
+        writer.flush()
+        rig.ticks(60)
+        assert not audit.filed(rig.root)
+        writer.write("ema")
+    rig.settle()
+    audit.check(rig.root, [b"picture:Edema"])
+
+
+def test_a_file_under_a_temporary_name_is_left_alone_until_it_is_renamed(rig: Rig) -> None:
+    rig.drop("a.jpg.part", "picture:Edema")
+    rig.drop(".b.jpg", "picture:Edema")
+    rig.ticks(20)
+    assert rig.daemon.ignored == 2
+    os.rename(rig.inbox / "a.jpg.part", rig.inbox / "a.jpg")
+    rig.settle()
+    audit.check(rig.root, [b"picture:Edema"], inbox=rig.root / "nowhere")
+    assert (rig.inbox / ".b.jpg").exists()
+
+
+def test_a_picture_without_its_end_is_given_time_and_then_rejected(rig: Rig) -> None:
+    (rig.inbox / "a.jpg").write_bytes(JPEG_WITHOUT_END)
+    rig.ticks(INCOMPLETE_S - 5, step_s=SCAN_S)
+    assert not audit.filed(rig.root)
+    assert rig.settling.unfinished == 1
+    rig.ticks(30, step_s=SCAN_S)
+    audit.check(rig.root, [JPEG_WITHOUT_END])
+    assert audit.jsonl_records(rig.root)[0]["risk_level"] == "Rejected"
+
+
+def test_a_picture_without_its_end_that_is_finished_later_is_taken_then(rig: Rig) -> None:
+    (rig.inbox / "a.jpg").write_bytes(JPEG_WITHOUT_END)
+    rig.ticks(300, step_s=SCAN_S)
+    rig.drop("a.jpg", "picture:Edema")
+    rig.settle()
+    audit.check(rig.root, [b"picture:Edema"])
+
+
+def test_folders_links_and_pipes_with_an_image_name_are_left_alone(rig: Rig) -> None:
+    (rig.inbox / "folder.jpg").mkdir()
+    (rig.inbox / "link.jpg").symlink_to(rig.root / "state" / "lock")
+    os.mkfifo(rig.inbox / "pipe.png")
+    rig.ticks(60)
+    assert not audit.filed(rig.root)
+    assert (rig.inbox / "link.jpg").is_symlink()
+    assert rig.daemon.ignored == 2
+
+
+def test_subfolders_of_any_depth_are_taken_and_the_first_names_the_source(rig: Rig) -> None:
+    arrived = [
+        rig.drop("er/night/late/a.jpg", "picture:Edema"),
+        rig.drop("b.png", "picture:Effusion"),
+    ]
+    rig.settle()
+    audit.check(rig.root, arrived)
+    sources = {r["filename"]: r["source"] for r in audit.jsonl_records(rig.root)}
+    assert sources == {"a.jpg": "er", "b.png": ""}
+
+
+def test_a_file_that_is_no_picture_is_set_aside_and_its_neighbours_are_scored(rig: Rig) -> None:
+    arrived = [
+        rig.drop("a.jpg", "picture:Edema"),
+        rig.drop("b.jpg", "these are notes"),
+        rig.drop("c.jpg", "picture:Fracture"),
+    ]
+    rig.settle()
+    audit.check(rig.root, arrived)
+    levels = [record["risk_level"] for record in audit.jsonl_records(rig.root)]
+    assert levels == ["High", "Rejected", "Low"]
+
+
+def test_scores_that_are_no_numbers_are_a_failure_and_never_a_level(rig: Rig) -> None:
+    arrived = [rig.drop("a.jpg", "nan"), rig.drop("b.jpg", "picture:Effusion")]
+    rig.settle()
+    audit.check(rig.root, arrived)
+    first, second = audit.jsonl_records(rig.root)
+    assert first["rejected"]["code"] == "not_finite"
+    assert second["risk_level"] == "Medium"
+
+
+def test_the_same_bytes_again_are_scored_and_flagged(rig: Rig) -> None:
+    arrived = [rig.drop("a.jpg", "picture:Edema"), rig.drop("b.jpg", "picture:Edema")]
+    rig.settle()
+    arrived.append(rig.drop("a.jpg", "picture:Edema"))
+    rig.settle()
+    audit.check(rig.root, arrived)
+    assert [r["duplicate_of"] for r in audit.jsonl_records(rig.root)] == [None, 0, 0]
+
+
+def test_the_same_bytes_again_are_set_aside_unscored_when_that_is_wished(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, duplicates="set-aside")
+    arrived = [rig.drop("a.jpg", "picture:Edema")]
+    rig.settle()
+    arrived.append(rig.drop("b.jpg", "picture:Edema"))
+    rig.settle()
+    audit.check(rig.root, arrived)
+    assert audit.jsonl_records(rig.root)[1]["saved_path"] == "duplicates/0001_b.jpg"
+    rig.crash()
+
+
+def test_the_same_name_five_times_gives_five_images(rig: Rig) -> None:
+    arrived = []
+    for number in range(5):
+        arrived.append(rig.drop("a.jpg", f"picture:Edema#{number}"))
+        rig.settle()
+    audit.check(rig.root, arrived)
+
+
+def test_a_flood_is_worked_off_oldest_first_in_full_batches(rig: Rig) -> None:
+    arrived = []
+    for number in range(100):
+        arrived.append(rig.drop(f"{number:03d}.jpg", f"picture:Edema#{number}"))
+        os.utime(rig.inbox / f"{number:03d}.jpg", (1_000_000 + number, 1_000_000 + number))
+    most_in_hand = 0
+    for _ in range(40):
+        rig.tick(0.5)
+        most_in_hand = max(most_in_hand, rig.pipeline.batches_in_hand)
+    audit.check(rig.root, arrived)
+    names = [record["filename"] for record in audit.jsonl_records(rig.root)]
+    assert names == sorted(names)
+    assert rig.engine.batches == [16] * 6 + [4]
+    assert most_in_hand <= daemon_module.MAX_BATCHES_IN_HAND
+
+
+def test_a_trickle_without_a_quiet_moment_is_taken_when_the_first_has_waited(rig: Rig) -> None:
+    waited_s = 0.0
+    while not rig.engine.batches:
+        rig.drop(f"{waited_s}.jpg", f"picture:Edema#{waited_s}")
+        rig.tick(0.5)
+        waited_s += 0.5
+        assert waited_s < 30
+    assert waited_s <= SETTLE_S + 10 + 1.5
+
+
+# -- when something of ours is out of order ------------------------------------------------
+
+
+def test_a_failing_network_keeps_the_images_and_goes_on_by_itself(rig: Rig) -> None:
+    arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(20)]
+    rig.engine.broken = True
+    rig.ticks(60)
+    assert "work" in rig.health.troubles
+    assert not audit.filed(rig.root)
+    rig.engine.broken = False
+    rig.ticks(120)
+    assert not rig.health.troubles
+    audit.check(rig.root, arrived)
+
+
+def test_a_decoder_that_cannot_start_keeps_the_images_and_goes_on_by_itself(rig: Rig) -> None:
+    arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(3)]
+    rig.decoder.broken = True
+    rig.ticks(30)
+    rig.decoder.broken = False
+    rig.ticks(90)
+    assert not rig.health.troubles
+    audit.check(rig.root, arrived)
+
+
+def test_below_the_low_water_mark_of_a_disk_nothing_is_claimed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "free_bytes", lambda _folder: -1)
+    arrived = rig.drop("a.jpg", "picture:Edema")
+    rig.ticks(60)
+    assert (rig.inbox / "a.jpg").exists()
+    assert "min_free_bytes" in rig.health.troubles["disk"].detail
+    monkeypatch.undo()
+    rig.ticks(90)
+    audit.check(rig.root, [arrived])
+
+
+def test_an_inbox_that_is_away_is_waited_for_and_not_made_anew(rig: Rig) -> None:
+    arrived = [rig.drop("a.jpg", "picture:Edema")]
+    rig.settle()
+    os.rename(rig.inbox, rig.root / "away")
+    rig.ticks(120)
+    assert "inbox" in rig.health.troubles
+    assert not rig.inbox.exists()
+    os.rename(rig.root / "away", rig.inbox)
+    arrived.append(rig.drop("b.jpg", "picture:Fracture"))
+    rig.ticks(120)
+    assert not rig.health.troubles
+    audit.check(rig.root, arrived)
+
+
+def test_a_results_folder_that_somebody_deletes_is_made_again(rig: Rig) -> None:
+    arrived = rig.drop("a.jpg", "picture:Edema")
+    shutil.rmtree(rig.root / "classified_images")
+    rig.settle()
+    audit.check(rig.root, [arrived])
+
+
+def test_a_results_folder_that_cannot_be_written_delays_the_images_only(rig: Rig) -> None:
+    arrived = rig.drop("a.jpg", "picture:Edema")
+    high = rig.root / "classified_images" / "High"
+    high.rmdir()
+    high.write_text("in the way")
+    rig.ticks(30)
+    assert "work" in rig.health.troubles
+    high.unlink()
+    high.mkdir()
+    rig.ticks(120)
+    assert not rig.health.troubles
+    audit.check(rig.root, [arrived])
+
+
+def test_a_name_that_somebody_has_taken_is_never_overwritten(rig: Rig) -> None:
+    theirs = rig.root / "classified_images" / "High" / "0000_a.jpg"
+    theirs.write_text("not ours")
+    rig.drop("a.jpg", "picture:Edema")
+    rig.settle()
+    assert theirs.read_text() == "not ours"
+    assert audit.jsonl_records(rig.root)[0]["saved_path"] == "classified_images/High/0001_a.jpg"
+
+
+def test_a_name_that_is_taken_between_decision_and_move_gets_the_image_decided_anew(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = rig.root / "classified_images" / "High" / "0000_a.jpg"
+    decide = rig.ledger.decide
+
+    def taken_meanwhile(*args: Any, **kwargs: Any) -> None:
+        decide(*args, **kwargs)
+        theirs.write_text("not ours")
+
+    monkeypatch.setattr(rig.ledger, "decide", taken_meanwhile)
+    arrived = rig.drop("a.jpg", "picture:Edema")
+    rig.settle()
+    theirs_now = theirs.read_text()
+    theirs.unlink()
+    audit.check(rig.root, [arrived])
+    assert theirs_now == "not ours"
+    assert audit.jsonl_records(rig.root)[0]["index"] == 1
+
+
+def test_a_claimed_file_that_somebody_deletes_is_recorded_as_missing(rig: Rig) -> None:
+    rig.engine.broken = True
+    rig.drop("a.jpg", "picture:Edema")
+    rig.ticks(20)
+    (work_file,) = (path for path in (rig.root / ".xray-watcher").iterdir() if path.is_file())
+    work_file.unlink()
+    rig.engine.broken = False
+    rig.ticks(120)
+    (record,) = audit.jsonl_records(rig.root)
+    assert record["rejected"]["code"] == "missing"
+    assert record["saved_path"] is None
+
+
+def test_once_ends_with_an_error_when_something_is_out_of_reach(rig: Rig) -> None:
+    shutil.rmtree(rig.inbox)
+    with pytest.raises(Unavailable, match="inbox"):
+        rig.daemon.run(once=True)
+
+
+# -- days ---------------------------------------------------------------------------------
+
+
+def test_the_summary_balances_and_a_day_that_is_over_is_closed(rig: Rig) -> None:
+    arrived = [rig.drop("a.jpg", "picture:Edema"), rig.drop("er/b.jpg", "no picture")]
+    rig.settle()
+    rig.tick(61)
+    summary = audit.check_summary(rig.root, "2026-11-23", received=len(arrived))
+    assert summary["by_source"] == {"": 1, "er": 1}
+    assert not summary["closed"]
+    rig.tick(12 * 3600)  # over midnight in Athens
+    assert audit.check_summary(rig.root, "2026-11-23", received=len(arrived))["closed"]
+    rig.drop("c.jpg", "picture:Edema")
+    rig.settle()
+    rig.tick(61)
+    log = rig.root / "logs" / "results-2026-11-24.jsonl"
+    assert log.read_bytes().count(b"\n") == 1
+    assert (rig.root / "logs" / "daily" / "2026-11-24.json").exists()

@@ -1,0 +1,225 @@
+"""What a kill leaves behind is taken up at the next start, wherever it struck."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import audit
+from rig import Rig
+from xray_watcher import pipeline as pipeline_module
+from xray_watcher.core.naming import index_of
+from xray_watcher.intake import spool as spool_module
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+# Every step of an image's way that changes something outside this process.
+STEPS = (
+    ("ledger", "begin_claims"),
+    ("spool", "claim"),
+    ("spool", "sync_claims"),
+    ("ledger", "decide"),
+    ("spool", "file"),
+    ("spool", "write_beside"),
+    ("spool", "sync_filed"),
+    ("logs", "append"),
+    ("ledger", "finish"),
+)
+RECOVERY_STEPS = (
+    ("ledger", "drop_claims"),
+    ("ledger", "mark_claimed"),
+    ("ledger", "count_attempts"),
+)
+
+
+def drop_all(rig: Rig) -> list[bytes]:
+    return [
+        rig.drop("a.jpg", "picture:Edema"),
+        rig.drop("ward/b.jpg", "no picture"),
+        rig.drop("c.jpg", "picture:Fracture"),
+        rig.drop("again.jpg", "picture:Edema"),
+        rig.drop("d.png", "picture:Effusion"),
+    ]
+
+
+def kill_at(rig: Rig, part: str, step: str, when: str, nth: int) -> None:
+    """Make the daemon die just before or just after the nth call of a step."""
+    owner = getattr(rig, part)
+    original: Callable[..., Any] = getattr(owner, step)
+    calls = 0
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth and when == "before":
+            raise Killed
+        result = original(*args, **kwargs)
+        if calls == nth and when == "after":
+            raise Killed
+        return result
+
+    setattr(owner, step, dying)
+
+
+def run_until_killed(rig: Rig) -> bool:
+    try:
+        rig.settle()
+    except Killed:
+        return True
+    else:
+        return False
+    finally:
+        rig.crash()
+
+
+def run_to_the_end(root: Path) -> Rig:
+    rig = Rig(root)
+    rig.settle()
+    return rig
+
+
+@pytest.mark.parametrize("nth", [1, 2, 4])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("part", "step"), STEPS)
+def test_a_kill_at_any_step_loses_and_doubles_nothing(
+    tmp_path: Path, part: str, step: str, when: str, nth: int
+) -> None:
+    rig = Rig(tmp_path, max_size=2)
+    arrived = drop_all(rig)
+    kill_at(rig, part, step, when, nth)
+    was_killed = run_until_killed(rig)
+    assert was_killed or nth > 1
+    run_to_the_end(tmp_path).crash()
+    audit.check(tmp_path, arrived)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("part", "step"), [*RECOVERY_STEPS, *STEPS])
+@pytest.mark.parametrize("first", [("spool", "claim"), ("ledger", "decide"), ("logs", "append")])
+def test_a_kill_during_recovery_loses_and_doubles_nothing(
+    tmp_path: Path, first: tuple[str, str], part: str, step: str, when: str
+) -> None:
+    rig = Rig(tmp_path)
+    arrived = drop_all(rig)
+    kill_at(rig, *first, "after", 1)
+    assert run_until_killed(rig)
+    again = Rig(tmp_path)
+    kill_at(again, part, step, when, 1)
+    run_until_killed(again)
+    run_to_the_end(tmp_path).crash()
+    audit.check(tmp_path, arrived)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 5000])
+def test_a_torn_log_line_is_completed_and_not_doubled(tmp_path: Path, keep: int) -> None:
+    rig = Rig(tmp_path)
+    arrived = drop_all(rig)
+    kill_at(rig, "ledger", "finish", "before", 1)
+    assert run_until_killed(rig)
+    for log in (tmp_path / "logs").glob("results-*"):
+        os.truncate(log, min(keep, log.stat().st_size))
+    run_to_the_end(tmp_path).crash()
+    audit.check(tmp_path, arrived)
+    assert not list((tmp_path / "logs").glob("*.conflict-*"))
+
+
+def test_a_kill_between_copy_and_removal_across_file_systems_files_the_image_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    arrived = [rig.drop("a.jpg", "picture:Edema")]
+
+    def refuse(source: str, target: str, **kwargs: Any) -> None:
+        if ".xray-watcher/" in source and "classified" in target:
+            raise OSError(18, "Invalid cross-device link")
+        rename(source, target, **kwargs)
+
+    def die(path: str) -> None:
+        if ".xray-watcher/" in path:
+            raise Killed
+        unlink(path)
+
+    rename, unlink = spool_module.rename_noreplace, os.unlink
+    monkeypatch.setattr(spool_module, "rename_noreplace", refuse)
+    monkeypatch.setattr(spool_module.os, "unlink", die)
+    assert run_until_killed(rig)
+    monkeypatch.undo()
+    run_to_the_end(tmp_path).crash()
+    audit.check(tmp_path, arrived)
+    assert not [path for path in (tmp_path / ".xray-watcher").iterdir() if path.is_file()]
+
+
+def test_a_picture_that_ends_the_service_again_and_again_is_rejected_alone(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    arrived = [rig.drop("a.jpg", "picture:Edema"), rig.drop("b.jpg", "picture:Fracture")]
+    poison = arrived[0]
+
+    def killed_by_poison(rig: Rig) -> None:
+        submit = rig.decoder.submit
+
+        def dying(path: str) -> Any:
+            if Path(path).read_bytes() == poison:
+                raise Killed
+            return submit(path)
+
+        rig.decoder.submit = dying  # type: ignore[method-assign]
+
+    starts = 0
+    while True:
+        killed_by_poison(rig)
+        starts += 1
+        if not run_until_killed(rig):
+            break
+        assert starts < 50
+        rig = Rig(tmp_path)
+    assert starts == pipeline_module.MAX_ATTEMPTS + 1
+    audit.check(tmp_path, arrived)
+    records = {record["filename"]: record for record in audit.jsonl_records(tmp_path)}
+    assert records["a.jpg"]["rejected"]["code"] == "interrupted"
+    assert records["b.jpg"]["risk_level"] == "Low"
+
+
+def test_a_file_in_the_work_folder_that_no_row_knows_is_taken_up(tmp_path: Path) -> None:
+    Rig(tmp_path).crash()
+    work = tmp_path / ".xray-watcher"
+    (work / "000000000001").write_text("picture:Edema")
+    (work / "000000000002").write_text("picture:Fracture")
+    run_to_the_end(tmp_path).crash()
+    audit.check(tmp_path, [b"picture:Edema", b"picture:Fracture"])
+
+
+def test_the_index_goes_on_after_a_restart_and_is_never_used_again(tmp_path: Path) -> None:
+    arrived = []
+    for start in range(3):
+        rig = Rig(tmp_path)
+        arrived.append(rig.drop(f"{start}.jpg", f"picture:Edema#{start}"))
+        rig.settle()
+        rig.crash()
+        for path in (tmp_path / "classified_images" / "High").iterdir():
+            path.rename(tmp_path / path.name)  # somebody takes the results away
+    assert sorted(index_of(path.name) for path in tmp_path.glob("0*.jpg")) == [0, 1, 2]
+
+
+def test_a_rejected_file_that_is_put_back_is_scored_and_linked_to_its_rejection(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path)
+    arrived = [rig.drop("ward/a.jpg", "nan"), rig.drop("b.jpg", "picture:Edema")]
+    rig.settle()
+    rejected = next(r for r in audit.jsonl_records(tmp_path) if "rejected" in r)
+    name = os.path.basename(rejected["saved_path"])
+    assert rig.spool.put_back("rejected", name, "ward/a.jpg") == "ward/a.jpg"
+    rig.settle()
+    last = audit.jsonl_records(tmp_path)[-1]
+    assert last["retry_of"] == rejected["index"]
+    assert {audit.sha256(p.read_bytes()) for p in audit.filed(tmp_path).values()} == {
+        audit.sha256(content) for content in arrived
+    }
+    rig.crash()
