@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def made_images(count: int, seed: int) -> Iterator[MadeImage]:
         form = FORMS[number % len(FORMS)]
         drawn = condition or NORMAL
         name = f"phantom-{number:03d}-{drawn.lower().replace(' ', '-')}{form.suffix}"
-        yield MadeImage(name, drawn, _encoded(rng, condition, form))
+        yield MadeImage(name, drawn, encoded(rng, condition, form))
 
 
 def write_phantoms(folder: str, count: int, seed: int) -> None:
@@ -96,7 +97,17 @@ def write_phantoms(folder: str, count: int, seed: int) -> None:
             rows.writerow((image.name, image.drawn))
 
 
-def _encoded(rng: np.random.Generator, condition: str | None, form: Form) -> bytes:
+def encoded(rng: np.random.Generator, condition: str | None, form: Form) -> bytes:
+    """Draw one chest and store it in a form.
+
+    Args:
+        rng: varies the drawing.
+        condition: one of `CONDITIONS`, or None for a normal chest.
+        form: of the file; the chest fills its shorter side.
+
+    Returns:
+        The content of the file.
+    """
     side = min(form.width, form.height)
     picture = frame(draw(rng, condition, side=side), form.width, form.height)
     file = io.BytesIO()
@@ -107,7 +118,7 @@ def _encoded(rng: np.random.Generator, condition: str | None, form: Form) -> byt
     return file.getvalue()
 
 
-def _image(picture: NDArray[np.float32], form: Form) -> Image.Image:
+def _image(picture: NDArray[np.floating[Any]], form: Form) -> Image.Image:
     if form.bits == 16:
         return Image.fromarray(to_uint16(picture))
     grey = Image.fromarray(to_uint8(picture))
