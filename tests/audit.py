@@ -18,11 +18,11 @@ def sha256(content: bytes) -> str:
 
 
 def filed(root: Path) -> dict[str, Path]:
-    """Every filed image by its path below the root; reasons and hidden files are not images."""
+    """Every filed image by its path; reasons and hidden files are not images."""
     folders = [*(root / "classified_images" / level for level in LEVELS), root / "rejected"]
     folders.append(root / "duplicates")
     return {
-        str(path.relative_to(root)): path
+        str(path): path
         for folder in folders
         for path in (folder.iterdir() if folder.exists() else ())
         if not path.name.startswith(".") and path.suffix != ".json"
@@ -57,9 +57,10 @@ def check(root: Path, arrived: Iterable[bytes], *, inbox: Path | None = None) ->
     assert Counter(row["sha256"] for row in rows) == expected
     assert [int(row["index"]) for row in rows] == [record["index"] for record in records]
     assert len({record["index"] for record in records}) == len(records), "an index stands twice"
-    assert sorted(record["saved_path"] for record in records) == sorted(files)
-    for record, row in zip(records, rows, strict=True):
-        _check_record(record, row, files[record["saved_path"]])
+    saved = [str(root / record["saved_path"]) for record in records]  # outside of it, absolute
+    assert sorted(saved) == sorted(files)
+    for path, record, row in zip(saved, records, rows, strict=True):
+        _check_record(record, row, files[path])
 
 
 def _check_record(record: dict[str, Any], row: dict[str, str], file: Path) -> None:
@@ -77,7 +78,7 @@ def _check_record(record: dict[str, Any], row: dict[str, str], file: Path) -> No
 def check_summary(root: Path, day: str, received: int) -> dict[str, Any]:
     """The day's summary balances and counts what the logs hold."""
     summary: dict[str, Any] = json.loads((root / "logs" / "daily" / f"{day}.json").read_text())
-    records = [r for r in jsonl_records(root)]
+    records = jsonl_records(root)
     assert summary["received"] == received
     parts = summary["classified"] + summary["rejected"] + summary["pending"]
     assert summary["received"] == parts

@@ -7,7 +7,7 @@ after that makes its bytes its own), `unreadable` is none, `nan` has no finite s
 from __future__ import annotations
 
 from concurrent.futures import Future
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -115,10 +115,10 @@ class Rig:
         *,
         clock: HandClock | None = None,
         duplicates: Literal["flag", "set-aside"] = "flag",
-        zone: tzinfo = ZoneInfo("Europe/Athens"),
         max_size: int = 16,
         max_waiting_s: float = MAX_WAIT_S,
     ) -> None:
+        zone = ZoneInfo("Europe/Athens")
         self.root, self.inbox = root, root / "inbox"
         self.clock = clock or HandClock()
         self.engine, self.decoder, self.health = TextEngine(), TextDecoder(), Health()

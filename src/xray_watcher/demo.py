@@ -151,9 +151,7 @@ def _own_drops(folder: str) -> Iterator[Drop]:
 
 def _drop_all(inbox: str, drops: Sequence[Drop]) -> None:
     """Copy the files as people do: one after the other, straight to their names."""
-    slow = threading.Thread(
-        target=lambda: [_copy(inbox, drop) for drop in drops if drop.is_slow], daemon=True
-    )
+    slow = threading.Thread(target=_copy_slow_ones, args=(inbox, drops), daemon=True)
     slow.start()
     pauses = np.random.default_rng(SEED).uniform(0.05, 0.5, len(drops))
     for drop, pause_s in zip(drops, pauses, strict=True):
@@ -161,6 +159,12 @@ def _drop_all(inbox: str, drops: Sequence[Drop]) -> None:
             _copy(inbox, drop)
             time.sleep(pause_s)
     slow.join()
+
+
+def _copy_slow_ones(inbox: str, drops: Sequence[Drop]) -> None:
+    for drop in drops:
+        if drop.is_slow:
+            _copy(inbox, drop)
 
 
 def _copy(inbox: str, drop: Drop) -> None:

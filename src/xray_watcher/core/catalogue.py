@@ -154,7 +154,12 @@ PUBLISHED: tuple[WeightSet, ...] = (
 UNTRAINED = WeightSet("untrained", _CHEX, simulated=True)
 """The true architecture with seeded random weights: for benchmarks and tests only."""
 
-WEIGHT_SETS: dict[str, WeightSet] = {weights.name: weights for weights in (*PUBLISHED, UNTRAINED)}
+PHANTOM = WeightSet("phantom", tuple(None if p is None else 0.5 for p in _CHEX), simulated=True)
+"""A small network trained on drawings, in the package: for demonstrations, tests and trials."""
+
+WEIGHT_SETS: dict[str, WeightSet] = {
+    weights.name: weights for weights in (*PUBLISHED, PHANTOM, UNTRAINED)
+}
 """Every set by its name in the configuration."""
 
 DEFAULT_WEIGHTS = "densenet121-res224-chex"

@@ -16,6 +16,9 @@ from torch import nn
 
 from xray_watcher.core.catalogue import OUTPUTS, UNTRAINED, WeightSet
 
+BATCH_COUNTER = "num_batches_tracked"
+"""End of the names of tensors that only training needs."""
+
 _UNTRAINED_SEED = 20261123
 _UNTRAINED_SPREAD = 0.01  # without it all sigmoids of a fresh network are exactly 0 or 1
 
@@ -76,6 +79,32 @@ def build(architecture: Architecture) -> nn.Module:
         weights=None,
     )
     return network.eval()
+
+
+def skeleton(architecture: Architecture) -> nn.Module:
+    """A network without memory for its weights: for their names and shapes, or to be filled."""
+    with torch.device("meta"):
+        return build(architecture)
+
+
+def filled(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A network with these weights, in evaluation mode.
+
+    Args:
+        architecture: of the network that the weights are of.
+        state: every tensor by its name; counters of batches may be missing.
+
+    Raises:
+        RuntimeError: names or shapes are another network's.
+    """
+    network = skeleton(architecture)
+    counters = {
+        name: torch.zeros((), dtype=torch.int64)
+        for name in network.state_dict()
+        if name.endswith(BATCH_COUNTER)
+    }
+    network.load_state_dict(counters | dict(state), strict=True, assign=True)
+    return network.eval().requires_grad_(requires_grad=False)
 
 
 def untrained() -> LoadedNetwork:

@@ -1,296 +1,208 @@
-"""Drawn chests: a stylised radiograph in numpy, with or without the sign of a condition.
+"""Phantoms: drawn chest radiographs, normal or with the sign of one condition.
 
-Bright is dense, as on a film. The picture is a sum of simple shapes in coordinates of the
-body, x from -1 (left in the picture, the patient's right) to 1 and y from -1 (top) to 1, which
-are turned, shifted and stretched a little for every patient. The drawings mean nothing on
-patients; they are for demonstrations, tests and the phantom network.
+They let a machine without the real weights show its work with results that can be checked: what
+was drawn is known. They are no radiographs, and nothing learnt from them holds for patients.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_watcher.core.catalogue import UNTRAINED
-from xray_watcher.model.phantom_signs import OPACITIES, REBUILT, Body, Grid, Patient, blend, soft
+from xray_watcher.model.phantom_anatomy import healthy
+from xray_watcher.model.phantom_chest import chest
+from xray_watcher.model.phantom_shapes import REACH, Plane, step
+from xray_watcher.model.phantom_signs import SIGNS
 
-CONDITIONS: tuple[str, ...] = UNTRAINED.labels
-"""What can be drawn: the trained labels of CheXpert's weight set."""
+CONDITIONS: tuple[str, ...] = tuple(SIGNS)
+"""The conditions that can be drawn: the labels of `densenet121-res224-chex`, in its order."""
 
-Picture = NDArray[np.floating[Any]]
+_BORDER = 0.015
+"""Brightness where the collimator kept the rays away."""
 
-_SOFT_TISSUE = np.float32(0.56)
-_LUNG = np.float32(0.15)
-_HEART = np.float32(0.64)
-_ABDOMEN = np.float32(0.72)
-_GAS = np.float32(0.34)
-_STROKES = {  # of the laterality marker, in a unit square
-    "L": (((0.0, 0.0), (0.0, 1.0)), ((0.0, 1.0), (0.7, 1.0))),
+_STROKES: dict[str, tuple[tuple[float, float, float, float], ...]] = {
+    "L": ((0.0, 0.0, 0.0, 1.0), (0.0, 1.0, 0.55, 1.0)),
     "R": (
-        ((0.0, 0.0), (0.0, 1.0)),
-        ((0.0, 0.0), (0.7, 0.05)),
-        ((0.7, 0.05), (0.7, 0.45)),
-        ((0.7, 0.45), (0.0, 0.5)),
-        ((0.0, 0.5), (0.8, 1.0)),
+        (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.4, 0.0), (0.4, 0.0, 0.55, 0.15),
+        (0.55, 0.15, 0.55, 0.35), (0.55, 0.35, 0.4, 0.5), (0.4, 0.5, 0.0, 0.5),
+        (0.25, 0.5, 0.55, 1.0),
     ),
-}
+}  # fmt: skip
+"""The strokes of each letter, as lines x, y to x, y in a box 1 high."""
 
 
-def draw(rng: np.random.Generator, condition: str | None, *, side: int = 512) -> Picture:
-    """Draw one chest.
+def draw(
+    rng: np.random.Generator, condition: str | None, *, side: int = 512
+) -> NDArray[np.float32]:
+    """Draw a radiograph of a chest.
+
+    The chest, the sign and the film are drawn from three streams of their own, so the same state
+    of `rng` gives the same chest on the same film whatever the condition.
 
     Args:
-        rng: varies anatomy, position, exposure and noise; the same state draws the same picture.
+        rng: where everything that varies comes from; three numbers are taken from it.
         condition: one of `CONDITIONS`, or None for a normal chest.
-        side: of the picture, in pixels.
+        side: width and height in pixels, at least 64.
 
     Returns:
-        float32 `[side, side]`, from 0 (black) to 1 (white).
+        float32 `[side, side]` in 0..1; dense tissue is bright, air dark.
 
     Raises:
-        KeyError: the condition is not one of `CONDITIONS`.
+        KeyError: there is no such condition.
     """
-    patient = _patient(rng)
-    if condition is not None and condition in REBUILT:
-        patient = REBUILT[condition](rng, patient)
-    grid = _grid(rng, side)
-    body = _body(rng, grid, patient)
-    tissue = _tissue(rng, grid, patient, body)
-    if condition is not None and condition not in REBUILT:
-        tissue = OPACITIES[condition](rng, grid, body, tissue)
-    picture = tissue + _bones(grid, patient, body)
-    return _exposed(rng, grid, picture)
+    of_chest, of_sign, of_film = (
+        np.random.default_rng(seed) for seed in rng.integers(2**63, size=3)
+    )
+    anatomy = healthy(of_chest)
+    if condition is None:
+        drawn = chest(of_chest, anatomy, side)
+    else:
+        alter, overlay = SIGNS[condition]
+        drawn = chest(of_chest, alter(of_sign, anatomy), side)
+        overlay(of_sign, drawn)
+    return _film(of_film, drawn.total())
 
 
-def to_uint8(picture: Picture) -> NDArray[np.uint8]:
-    """The picture in 8 bits, 0..255."""
-    return np.round(picture * 255).astype(np.uint8)
+def frame(picture: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """Scale a picture to the shorter side and fill the rest with the collimator's border.
 
-
-def to_uint16(picture: Picture) -> NDArray[np.uint16]:
-    """The picture in 16 bits, 0..65535."""
-    return np.round(picture * 65535).astype(np.uint16)
-
-
-def frame(picture: Picture, width: int, height: int) -> Picture:
-    """Put a picture in the middle of a larger black film, as a collimator leaves it.
+    A crop to the centred square gives the picture back.
 
     Args:
-        picture: `[side, side]`.
-        width: of the film in pixels, at least the side.
-        height: likewise.
+        picture: float32 `[side, side]` in 0..1.
+        width: of the result in pixels.
+        height: of the result in pixels.
+
+    Returns:
+        float32 `[height, width]` in 0..1.
     """
-    side = len(picture)
-    film = np.zeros((height, width), np.float32)
+    side = min(width, height)
+    if side != picture.shape[0]:
+        places = (np.arange(side, dtype=np.float32) + 0.5) * (picture.shape[0] / side) - 0.5
+        picture = _sampled(picture, places[:, np.newaxis], places[np.newaxis, :])
+    framed = np.full((height, width), _BORDER, np.float32)
     top, left = (height - side) // 2, (width - side) // 2
-    film[top : top + side, left : left + side] = picture
-    return film
+    framed[top : top + side, left : left + side] = picture
+    return framed
 
 
-# -- the patient --------------------------------------------------------------------------
+def to_uint8(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The picture with 8 bits a pixel: 0..1 becomes 0..255, rounded."""
+    levels: NDArray[np.uint8] = np.rint(np.clip(picture, 0, 1) * np.float32(255)).astype(np.uint8)
+    return levels
 
 
-def _patient(rng: np.random.Generator) -> Patient:
-    return Patient(
-        heart_width=rng.uniform(0.235, 0.285),
-        heart_height=rng.uniform(0.21, 0.26),
-        heart_tilt=rng.uniform(0.35, 0.6),
-        mediastinum=rng.uniform(0.085, 0.12),
-        domes=(rng.uniform(0.38, 0.44), rng.uniform(0.43, 0.50)),
-        chest_width=rng.uniform(0.29, 0.33),
-        apex=rng.uniform(-0.80, -0.74),
-        rib_spacing=rng.uniform(0.135, 0.155),
-        rib_start=rng.uniform(-0.80, -0.72),
-        broken=(),
+def to_uint16(picture: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The picture with 16 bits a pixel: 0..1 becomes 0..65535, rounded."""
+    scaled = np.rint(np.clip(picture, 0, 1) * np.float32(65535))
+    levels: NDArray[np.uint16] = scaled.astype(np.uint16)
+    return levels
+
+
+# -- from density to film -------------------------------------------------------------------
+
+
+class _Setting(NamedTuple):
+    """Where the patient stands: turn in radians, scale, and shift in half films."""
+
+    turn: float
+    scale: float
+    right: float
+    down: float
+
+
+def _film(rng: np.random.Generator, density: Plane) -> NDArray[np.float32]:
+    """Put the plane on the film: position, exposure, noise, collimator and marker."""
+    setting = _Setting(
+        turn=rng.normal(0, 0.022),
+        scale=rng.uniform(0.94, 1.05),
+        right=rng.uniform(-0.04, 0.04),
+        down=rng.uniform(-0.04, 0.03),
     )
+    picture = _exposed(rng, _placed(density, setting))
+    _collimate(rng, picture)
+    _mark(rng, picture)
+    return np.clip(picture, 0, 1).astype(np.float32, copy=False)
 
 
-def _grid(rng: np.random.Generator, side: int) -> Grid:
-    """The body's coordinates of every pixel: turned by up to 4 degrees, shifted, stretched."""
-    axis = np.linspace(-1, 1, side, dtype=np.float32)
-    across, down = np.meshgrid(axis, axis)
-    angle = np.float32(np.deg2rad(rng.uniform(-4, 4)))
-    scale = np.float32(rng.uniform(0.94, 1.08))
-    shift_x, shift_y = rng.uniform(-0.05, 0.05, 2).astype(np.float32)
-    x = (across * np.cos(angle) - down * np.sin(angle)) * scale + shift_x
-    y = (across * np.sin(angle) + down * np.cos(angle)) * scale + shift_y
-    return Grid(x, y, across, down)
+def _placed(density: Plane, setting: _Setting) -> Plane:
+    """Turn, scale and shift the plane; cut to the film."""
+    side = density.shape[0]
+    line = np.linspace(-1, 1, side, dtype=np.float32) / np.float32(setting.scale)
+    x, y = line[np.newaxis, :] - setting.right, line[:, np.newaxis] - setting.down
+    cos, sin = np.float32(np.cos(setting.turn)), np.float32(np.sin(setting.turn))
+    to_cells = np.float32((side - 1) / (2 * REACH))
+    rows = (y * cos + x * sin + REACH) * to_cells
+    columns = (x * cos - y * sin + REACH) * to_cells
+    return _sampled(density, rows.astype(np.float32), columns.astype(np.float32))
 
 
-def _body(rng: np.random.Generator, grid: Grid, patient: Patient) -> Body:
-    """The masks, each from 0 to 1: trunk, both lungs, what lies under the diaphragm."""
-    x, y = grid.x, grid.y
-    shoulder = 0.34 + 0.60 * soft((y + 0.80) / 0.09)
-    trunk = soft((shoulder - np.abs(x)) / 0.02)
-    below = np.zeros_like(x)
-    lungs = []
-    for sign, dome in zip((-1, 1), patient.domes, strict=True):
-        outwards = sign * x
-        middle = 0.405 + 0.10 * y
-        across = (outwards - middle) / patient.chest_width
-        along = (y + 0.10) / (-0.10 - patient.apex)
-        inside = soft((1 - np.abs(across) ** 2.6 - np.abs(along) ** 2.6 * (y < -0.10)) / 0.07)
-        floor = dome + 0.55 * np.square(outwards - 0.36) + 0.9 * np.clip(outwards - 0.52, 0, 1) ** 2
-        over = soft((floor - y) / 0.012)
-        lungs.append(inside * over)
-        below = np.maximum(below, (1 - over) * (outwards > 0))
-    vessels = _vessels(rng, grid)
-    return Body(trunk, lungs[0], lungs[1], below * trunk, vessels)
+def _sampled(plane: Plane, rows: Plane, columns: Plane) -> Plane:
+    """Values between the points, weighted by nearness (bilinear); the rim goes on outside."""
+    last = plane.shape[0] - 1
+    rows, columns = np.clip(rows, 0, last - 1e-3), np.clip(columns, 0, last - 1e-3)
+    row, column = rows.astype(np.int32), columns.astype(np.int32)
+    down, right = (rows - row).astype(np.float32), (columns - column).astype(np.float32)
+    flat, corner = plane.ravel(), row * plane.shape[1] + column
+    above = flat[corner] * (1 - right) + flat[corner + 1] * right
+    corner += plane.shape[1]
+    below = flat[corner] * (1 - right) + flat[corner + 1] * right
+    sampled: Plane = above * (1 - down) + below * down
+    return sampled
 
 
-def _vessels(rng: np.random.Generator, grid: Grid) -> Picture:
-    """Branching markings, densest around the hila, from 0 to about 1."""
-    x, y = grid.x, grid.y
-    markings = np.zeros_like(x)
-    distance = np.hypot(np.abs(x) - 0.14, y + 0.02)
-    bearing = np.arctan2(y + 0.02, np.abs(x) - 0.14)
-    for side in (x < 0, x >= 0):
-        phases = rng.uniform(0, 2 * np.pi, 3).astype(np.float32)
-        wave = np.cos(9 * bearing + 7 * distance + phases[0])
-        wave += np.cos(17 * bearing - 9 * distance + phases[1])
-        wave += 0.7 * np.cos(29 * bearing + 5 * distance + phases[2])
-        markings += side * np.clip(wave - 0.9, 0, 2) * 0.6
-    hila = 0.9 * np.exp(-np.square(distance / 0.10))
-    return (markings * np.exp(-distance / 0.30) + hila).astype(np.float32)
+def _exposed(rng: np.random.Generator, density: Plane) -> Plane:
+    """Brightness of a density: the film's S-shaped curve, then the grain of few rays."""
+    middle, width = rng.uniform(0.66, 0.78), rng.uniform(0.21, 0.26)
+    picture = 1 / (1 + np.exp((middle - density) / np.float32(width)))
+    # The curve alone leaves air grey and bone short of white.
+    picture = (picture - 0.05) * np.float32(rng.uniform(0.98, 1.06))
+    grain = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(0.006, 0.018))
+    exposed: Plane = np.maximum(picture + grain * (0.5 + picture), 0)
+    return exposed
 
 
-# -- what is drawn ------------------------------------------------------------------------
+def _collimate(rng: np.random.Generator, picture: Plane) -> None:
+    """Darken the margins that the collimator covers; some films have none."""
+    if rng.random() < 0.4:
+        return
+    side = picture.shape[0]
+    left, right, top, bottom = rng.uniform(-0.01, 0.045, 4)
+    line = np.linspace(0, 1, side, dtype=np.float32)
+    across = step(line - left, 0.002) * step(1 - right - line, 0.002)
+    down = step(line - top, 0.002) * step(1 - bottom - line, 0.002)
+    open_ = down[:, np.newaxis] * across[np.newaxis, :]
+    picture *= open_
+    picture += _BORDER * (1 - open_)
 
 
-def _tissue(rng: np.random.Generator, grid: Grid, patient: Patient, body: Body) -> Picture:
-    x, y = grid.x, grid.y
-    edge_shade = 0.10 * np.square(np.clip(np.abs(x), 0, 1))
-    tissue = body.trunk * (_SOFT_TISSUE - edge_shade)
-    tissue = blend(tissue, _LUNG, body.lungs)
-    tissue += 0.13 * body.vessels * body.lungs
-    tissue = blend(tissue, _ABDOMEN, body.below)
-    bubble = np.hypot((x - 0.36) / rng.uniform(0.10, 0.15), (y - patient.domes[1] - 0.16) / 0.07)
-    tissue = blend(tissue, _GAS, soft((1 - bubble) / 0.15) * body.below * rng.uniform(0.4, 1))
-    tissue = blend(tissue, _HEART, _heart(grid, patient) * (1 - body.below))
-    tissue = blend(tissue, _HEART + 0.02, _mediastinum(grid, patient) * body.trunk)
-    return tissue + 0.05 * _spine(grid) * body.trunk
+def _mark(rng: np.random.Generator, picture: Plane) -> None:
+    """Lay a lead letter on the film: L on the patient's left, which is the picture's right."""
+    letter = str(rng.choice(("L", "R")))
+    height = rng.uniform(0.045, 0.065)
+    x = rng.uniform(0.86, 0.90) if letter == "L" else rng.uniform(0.07, 0.11)
+    y = rng.uniform(0.06, 0.14)
+    side = picture.shape[0]
+    rows, columns = _box(y, height, side), _box(x, height, side)
+    across = ((np.arange(side, dtype=np.float32)[columns] + 0.5) / side - x)[np.newaxis, :] / height
+    down = ((np.arange(side, dtype=np.float32)[rows] + 0.5) / side - y)[:, np.newaxis] / height
+    distance = np.min([_to_line(across, down, line) for line in _STROKES[letter]], axis=0)
+    lead = step(np.float32(0.085) - distance, 0.04)
+    window = picture[rows, columns]
+    np.maximum(window, lead * np.float32(rng.uniform(0.88, 1.0)), out=window)
 
 
-def _heart(grid: Grid, patient: Patient) -> Picture:
-    x, y = grid.x - 0.06 - 0.42 * (patient.heart_width - 0.22), grid.y - 0.23
-    cos, sin = np.cos(patient.heart_tilt), np.sin(patient.heart_tilt)
-    along = (x * cos + y * sin) / patient.heart_width
-    across = (y * cos - x * sin) / patient.heart_height
-    return soft((1 - np.hypot(along, across)) / 0.045)
+def _box(start: float, height: float, side: int) -> slice:
+    """The pixels around a letter, with room for its strokes' width."""
+    return slice(int((start - 0.3 * height) * side), int((start + 1.3 * height) * side) + 1)
 
 
-def _mediastinum(grid: Grid, patient: Patient) -> Picture:
-    """The column of great vessels, with the aortic knob on the patient's left."""
-    x, y = grid.x, grid.y
-    flare = patient.mediastinum + 0.03 * np.square(np.clip(y + 0.4, 0, 1.5))
-    column = soft((flare - np.abs(x - 0.01)) / 0.016)
-    knob = soft((1 - np.hypot((x - 0.085) / 0.075, (y + 0.36) / 0.085)) / 0.12)
-    return np.maximum(column, knob)
-
-
-def _spine(grid: Grid) -> Picture:
-    vertebrae = 0.6 + 0.4 * np.cos(grid.y * 46)
-    return soft((0.07 - np.abs(grid.x)) / 0.014) * vertebrae.astype(np.float32)
-
-
-def _bones(grid: Grid, patient: Patient, body: Body) -> Picture:
-    bones = np.zeros_like(grid.x)
-    for sign in (-1, 1):
-        for number in range(9):
-            height = patient.rib_start + patient.rib_spacing * number
-            window = _window(grid, sign, height - 0.2, height + 0.75)
-            rib = _rib(_cut(grid, window), patient, sign, number)
-            bones[window] = np.maximum(bones[window], rib)
-    bones *= body.trunk * (1 - 0.85 * body.below)
-    for sign in (-1, 1):
-        bones = np.maximum(bones, _clavicle(grid, sign) * body.trunk)
-    return bones
-
-
-def _window(grid: Grid, sign: int, top: float, bottom: float) -> tuple[slice, slice]:
-    """The rows and columns that hold all of one side between two heights: a rib needs no more."""
-    rows = np.flatnonzero((grid.y.max(axis=1) > top) & (grid.y.min(axis=1) < bottom))
-    columns = np.flatnonzero((sign * grid.x).max(axis=0) > 0)
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _cut(grid: Grid, window: tuple[slice, slice]) -> Grid:
-    return Grid(grid.x[window], grid.y[window], grid.across[window], grid.down[window])
-
-
-def _rib(grid: Grid, patient: Patient, sign: int, number: int) -> Picture:
-    """The rear part of a rib, which runs outwards and down, and its fainter front part."""
-    outwards = sign * grid.x
-    way = np.clip((outwards - 0.06) / 0.66, 0, 1)
-    height = patient.rib_start + patient.rib_spacing * number
-    bow = 0.10 * np.sin(way * 2.2) * (1 if number else 0.4)
-    rear = height - bow + 0.30 * way**2.4
-    front = height + 0.20 + 0.42 * (1 - way) - 0.05 * np.sin(way * 3)
-    reach = soft((outwards - 0.07) / 0.012) * soft((0.735 + 0.02 * number - outwards) / 0.012)
-    for one in patient.broken:
-        if (one.sign, one.number) == (sign, number):
-            beyond = outwards > one.at
-            rear = rear + beyond * (one.offset + one.slope * (outwards - one.at))
-            reach = reach * soft((np.abs(outwards - one.at) - one.gap) / 0.006)
-    lower = soft((outwards - 0.30) / 0.03) * reach if number < 7 else 0.0
-    behind = 0.15 * _band(grid.y - rear, 0.021) * reach
-    return np.maximum(behind, 0.06 * _band(grid.y - front, 0.022) * lower)
-
-
-def _band(distance: Picture, half_width: float) -> Picture:
-    """A bone seen from the side: denser at its two edges than in its middle."""
-    inside = soft((half_width - np.abs(distance)) / 0.005)
-    edges = np.exp(-np.square((np.abs(distance) - half_width * 0.85) / 0.007))
-    return inside * (0.62 + 0.38 * edges)
-
-
-def _clavicle(grid: Grid, sign: int) -> Picture:
-    outwards = sign * grid.x
-    line = -0.60 - 0.30 * outwards + 0.10 * np.sin(outwards * 7)
-    reach = soft((outwards - 0.09) / 0.01) * soft((0.86 - outwards) / 0.02)
-    return 0.19 * _band(grid.y - line, 0.028) * reach
-
-
-# -- the film -----------------------------------------------------------------------------
-
-
-def _exposed(rng: np.random.Generator, grid: Grid, density: Picture) -> Picture:
-    """Exposure, scatter, noise, laterality marker and collimator border."""
-    side = len(density)
-    picture = np.clip(density, 0, 1) ** rng.uniform(0.85, 1.20)
-    picture = rng.uniform(0.01, 0.06) + picture * rng.uniform(0.88, 1.08)
-    picture += _cloud(rng, side, 5, 0.02) + _cloud(rng, side, 40, 0.012)
-    picture += rng.normal(0, rng.uniform(0.004, 0.016), (side, side)).astype(np.float32)
-    picture = np.maximum(picture, _marker(rng, grid))
-    border = rng.uniform(-0.02, 0.05, 4)
-    across, down = grid.across, grid.down
-    inside = (across > border[0] - 1) & (across < 1 - border[1])
-    inside &= (down > border[2] - 1) & (down < 1 - border[3])
-    return (np.clip(picture, 0, 1) * inside).astype(np.float32)
-
-
-def _cloud(rng: np.random.Generator, side: int, cells: int, strength: float) -> Picture:
-    """Smooth noise: a coarse grid of random numbers, linearly in between."""
-    coarse = rng.normal(0, strength, (cells, cells))
-    at = np.linspace(0, cells - 1, side)
-    low = np.minimum(at.astype(np.intp), cells - 2)
-    part = (at - low)[:, np.newaxis]
-    rows = coarse[low] * (1 - part) + coarse[low + 1] * part
-    columns = rows.T[low] * (1 - part) + rows.T[low + 1] * part
-    return columns.T.astype(np.float32)
-
-
-def _marker(rng: np.random.Generator, grid: Grid) -> Picture:
-    """The letter that tells the patient's side, of lead, in an upper corner."""
-    letter = "L" if rng.random() < 0.5 else "R"
-    left = rng.uniform(0.80, 0.86) if letter == "L" else rng.uniform(-0.92, -0.86)
-    top, size = rng.uniform(-0.92, -0.80), 0.075
-    u, v = (grid.across - left) / size, (grid.down - top) / size
-    near = np.full_like(u, np.inf)
-    for (x0, y0), (x1, y1) in _STROKES[letter]:
-        along = ((u - x0) * (x1 - x0) + (v - y0) * (y1 - y0)) / ((x1 - x0) ** 2 + (y1 - y0) ** 2)
-        along = np.clip(along, 0, 1)
-        near = np.minimum(near, np.hypot(u - x0 - along * (x1 - x0), v - y0 - along * (y1 - y0)))
-    return soft((0.13 - near) / 0.05) * np.float32(rng.uniform(0.85, 1.0))
+def _to_line(x: Plane, y: Plane, line: tuple[float, float, float, float]) -> Plane:
+    """Distance of places from a piece of a line."""
+    x0, y0, x1, y1 = line
+    dx, dy = x1 - x0, y1 - y0
+    t = np.clip(((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
+    distance: Plane = np.hypot(x - x0 - t * dx, y - y0 - t * dy)
+    return distance

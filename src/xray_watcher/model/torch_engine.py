@@ -31,7 +31,8 @@ class TorchEngine:
         wants_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         self._device = torch.device("cuda" if wants_cuda else "cpu")
         # The last channel varies fastest in what the processor's convolutions like best.
-        self._module = network.module.to(self._device, memory_format=torch.channels_last)
+        module = network.module.to(self._device)
+        self._module = module.to(memory_format=torch.channels_last)
         self._trained = torch.tensor(network.weight_set.trained, device=self._device)
         self._weight_set = network.weight_set
         self._info = ModelInfo(

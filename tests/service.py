@@ -1,0 +1,101 @@
+"""The real service as a process of its own, for the tests that need one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "xray_watcher")
+QUICK = """
+root = {root}
+state_dir = {state}
+timezone = "Europe/Athens"
+[intake]
+settle_seconds = 0.5
+incomplete_after_minutes = 0.05
+min_side = 16
+min_free_bytes = 0
+[batch]
+quiet_seconds = 0.3
+[model]
+weights = "untrained"
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours without settings that the machine may have."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("XRAY_WATCHER_")}
+    return kept | more
+
+
+def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(**env),
+        timeout=110,
+        check=False,
+    )
+
+
+class Service:
+    """A service on one root; start it as often as you like."""
+
+    def __init__(self, root: Path, **env: str) -> None:
+        self.root, self.inbox = root, root / "inbox"
+        self.env = env
+        self.inbox.mkdir(parents=True, exist_ok=True)
+        self.config = root.parent / f"{root.name}.toml"
+        state = root.parent / f"{root.name}-state"
+        self.config.write_text(
+            QUICK.format(root=json.dumps(str(root)), state=json.dumps(str(state)))
+        )
+        self.log = root.parent / f"{root.name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str) -> None:
+        """Start `run`; its log is added to the file `log`."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*COMMAND, "run", "--config", str(self.config), *arguments],
+                stderr=log,
+                env=environment(**self.env),
+            )
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        """End it, if it still runs."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def command(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command with the service's configuration."""
+        return call(name, "--config", str(self.config), *arguments, **self.env)
+
+    def events(self) -> list[Mapping[str, Any]]:
+        """What it has logged."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def wait_until(self, is_so: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Wait for something that the running service should bring about."""
+        until_s = time.monotonic() + seconds
+        while not is_so():
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < until_s, self.log.read_text()
+            time.sleep(0.05)
