@@ -75,7 +75,7 @@ class Stage(NamedTuple):
     rate: float
 
 
-STAGES = (Stage(2, 10, 4e-3), Stage(1, 7, 2.5e-3))
+STAGES = (Stage(2, 10, 4e-3), Stage(1, 6, 2.5e-3))
 BATCH = 32
 
 

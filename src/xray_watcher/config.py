@@ -200,7 +200,8 @@ class ModelSettings(_Section):
 
     weights: Annotated[str, AfterValidator(_known_weights), _allowed(_WEIGHT_NAMES)] = Field(
         DEFAULT_WEIGHTS,
-        description='The set of trained weights; "untrained" is for tests and means nothing.',
+        description='The set of trained weights; "phantom" is a simulation for demonstrations '
+        'and trials, "untrained" is random: both mean nothing on patients.',
     )
     weights_file: Annotated[
         str, AfterValidator(_usable_path), _allowed('a path, or "" for the imported weights')
