@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -242,7 +243,7 @@ def test_the_example_file_is_made_from_the_settings_and_sound(tmp_path: Path) ->
         "run: python -m xray_watcher.config_example > config/xray-watcher.toml"
     )
     everything_on = "\n".join(
-        line.removeprefix("#") if line.startswith("#") and line[1:2].strip() else line
+        line.removeprefix("#") if re.match(r"#( {4}|\S)", line) else line
         for line in EXAMPLE.read_text().splitlines()
     )
     loaded = load(everything_on, tmp_path=tmp_path)
