@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check bench clean
+.PHONY: demo test lint types check phantom bench clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -21,6 +21,9 @@ types: $(READY)
 	$(BIN)/mypy
 
 check: lint types test
+
+phantom: $(READY)         ## train the phantom network anew and write its report; about 20 minutes
+	$(BIN)/python training/train_phantom.py $(ARGS)
 
 bench: $(READY)           ## images per second beside TorchXRayVision's own way; let nothing else run
 	$(BIN)/python benchmarks/end_to_end.py $(ARGS)

@@ -328,6 +328,20 @@ def verify(name: str | None, **options: str | None) -> int:
     return 0
 
 
+@cli.command()
+@click.argument("folder")
+@click.option("--count", type=click.IntRange(1), default=24, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+def phantoms(folder: str, count: int, seed: int) -> int:
+    """Write drawn chest images into FOLDER, with drawn.csv that says what each shows."""
+    from xray_watcher.phantoms import write_phantoms
+
+    with _bar(total=count, unit=" images") as bar:
+        write_phantoms(folder, count, seed, bar.update)
+    click.echo(f"{count} drawn images lie in {folder}; drawn.csv says what was drawn.")
+    return 0
+
+
 # -- how things are -----------------------------------------------------------------------
 
 

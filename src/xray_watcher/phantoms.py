@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +72,14 @@ def made_images(count: int, seed: int) -> Iterator[MadeImage]:
         yield MadeImage(name, drawn, encoded(rng, condition, form))
 
 
-def write_phantoms(folder: str, count: int, seed: int) -> None:
+def write_phantoms(folder: str, count: int, seed: int, each: Callable[[], object]) -> None:
     """Write made images and `drawn.csv`, which says what was drawn in each.
 
     Args:
         folder: made when it is missing; must hold no `drawn.csv` yet.
         count: how many images.
         seed: the same seed draws the same images.
+        each: called after each image.
 
     Raises:
         UsageError: there are made images in this folder already.
@@ -95,6 +96,7 @@ def write_phantoms(folder: str, count: int, seed: int) -> None:
             with open(os.path.join(folder, image.name), "wb") as file:
                 file.write(image.content)
             rows.writerow((image.name, image.drawn))
+            each()
 
 
 def encoded(rng: np.random.Generator, condition: str | None, form: Form) -> bytes:

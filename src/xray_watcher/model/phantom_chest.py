@@ -274,7 +274,7 @@ def _broken(u: Plane, breaks: tuple[Break, ...]) -> tuple[Plane, Plane]:
         moved += b.offset * step(outwards, 0.004) * np.exp(-np.maximum(outwards, 0) / 0.20)
         past = np.abs(outwards) - b.gap
         # The ends are jagged and partly overlap, which makes them dense.
-        whole *= step(past, 0.004) * (1 + 1.1 * np.exp(-np.maximum(past, 0) / 0.022))
+        whole *= step(past, 0.004) * (1 + 1.6 * np.exp(-np.maximum(past, 0) / 0.025))
     return moved, whole
 
 

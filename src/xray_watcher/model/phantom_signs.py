@@ -11,7 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from xray_watcher.model.phantom_anatomy import Anatomy, Break, diaphragm, lung_borders
+from xray_watcher.model.phantom_anatomy import (
+    Anatomy,
+    Break,
+    diaphragm,
+    lung_borders,
+    rib_ring,
+)
 from xray_watcher.model.phantom_chest import ABDOMEN, Chest
 from xray_watcher.model.phantom_shapes import (
     EVERYWHERE,
@@ -54,20 +60,31 @@ def _raised_diaphragm(rng: np.random.Generator, anatomy: Anatomy) -> Anatomy:
 
 
 def _fracture(rng: np.random.Generator, anatomy: Anatomy) -> Anatomy:
-    """Two or three neighbouring ribs broken at the back, the outer pieces displaced."""
-    side, first = int(rng.choice(SIDES)), int(rng.integers(3, 6))
-    u, sink = rng.uniform(0.28, 0.42), int(rng.choice((-1, 1)))
+    """Three or four neighbouring ribs broken in one line, the outer pieces displaced."""
+    side, first = int(rng.choice(SIDES)), int(rng.integers(2, 5))
+    u, sink = rng.uniform(0.32, 0.46), int(rng.choice((-1, 1)))
     breaks = tuple(
         Break(
             side=side,
             rib=first + number,
-            u=u + rng.uniform(-0.04, 0.04),
-            offset=sink * rng.uniform(2.5, 3.3) * anatomy.rib_half,
-            gap=rng.uniform(0.022, 0.036),
+            u=u + rng.uniform(-0.03, 0.03),
+            offset=sink * rng.uniform(2.6, 3.3) * anatomy.rib_half,
+            gap=rng.uniform(0.022, 0.034),
         )
-        for number in range(int(rng.integers(2, 4)))
+        for number in range(int(rng.integers(3, 5)))
     )
     return replace(anatomy, breaks=breaks)
+
+
+def _bruise(rng: np.random.Generator, chest: Chest) -> None:
+    """Blood around the broken ends, as a soft veil over each."""
+    for each in chest.anatomy.breaks:
+        middle, wide, high = rib_ring(chest.anatomy, each.rib)
+        y = middle - high * float(np.sqrt(1 - (each.u / wide) ** 2)) + 0.5 * each.offset
+        window = _around(chest, each.side, (each.u, y), 0.16)
+        u, height = _places(chest, each.side, window)
+        veil = np.exp(2.2 * (ellipse(u, height, (each.u, y), (0.085, 0.07)) - 1))
+        chest.density[window] += rng.uniform(0.07, 0.11) * veil
 
 
 # -- signs in the lungs -------------------------------------------------------------------
@@ -276,7 +293,7 @@ SIGNS: Mapping[str, tuple[Alter, Overlay]] = {
     "Pneumonia": (_same, _pneumonia),
     "Cardiomegaly": (_cardiomegaly, _nothing),
     "Lung Lesion": (_same, _lesion),
-    "Fracture": (_fracture, _nothing),
+    "Fracture": (_fracture, _bruise),
     "Lung Opacity": (_same, _opacity),
     "Enlarged Cardiomediastinum": (_wide_mediastinum, _nothing),
 }
