@@ -23,17 +23,20 @@ import click
 import numpy as np
 
 from xray_watcher.config import Settings
+from xray_watcher.core.catalogue import PHANTOM
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
-from xray_watcher.phantoms import MadeImage, made_images
+from xray_watcher.phantoms import NORMAL, MadeImage, made_images
 from xray_watcher.records import NOTICE, Record, from_jsonl
 from xray_watcher.reports.daily import SIMULATED
 
 SEED = 20261123
 IMAGES = 24
 
-_WEIGHTS = "untrained"
+_RULES = Settings().risk_rules()
+_WEIGHTS = PHANTOM.name
+_AGREEMENT = 0.9
 _TIMEOUT_S = 180.0
 _POLL_S = 0.2
 _PIECES = 6
@@ -62,10 +65,18 @@ class DemoFailed(XrayWatcherError):
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """One file to be dropped: its path below the inbox, its bytes, whether it comes slowly."""
+    """One file to be dropped.
+
+    Attributes:
+        path: below the inbox.
+        content: its bytes.
+        drawn: what a made image shows; None for other files.
+        is_slow: whether it is copied in pieces, with pauses.
+    """
 
     path: str
     content: bytes
+    drawn: str | None = None
     is_slow: bool = False
 
 
@@ -80,7 +91,8 @@ def run_demo(parent: str, images: str | None) -> int:
         The exit code 0.
 
     Raises:
-        DemoFailed: an image was lost or doubled, or the service did not do its work in time.
+        DemoFailed: an image was lost or doubled, fewer than 90 % of the drawings were found to
+            show what was drawn, or the service did not do its work in time.
     """
     root = _fresh_folder(parent)
     drops = [*_made_drops(), *(_own_drops(images) if images else ())]
@@ -98,6 +110,7 @@ def run_demo(parent: str, images: str | None) -> int:
             service.wait()
     _check(root, drops, records)
     _show(root, records)
+    _compare(drops, records)
     return 0
 
 
@@ -122,12 +135,12 @@ def _write_config(root: str) -> str:
 def _made_drops() -> list[Drop]:
     """Drawn images, one copied slowly and some in a subfolder, and four files that are wrong."""
     made = list(made_images(IMAGES, SEED))
-    drops = [Drop(_place(number, image), image.content) for number, image in enumerate(made)]
-    slow = made[0]
-    drops[0] = Drop(slow.name, slow.content, is_slow=True)
     truncated, twin = made[2], made[4]
     return [
-        *drops,
+        *(
+            Drop(_place(number, image), image.content, image.drawn, is_slow=number == 0)
+            for number, image in enumerate(made)
+        ),
         Drop("cut-off-" + truncated.name, truncated.content[: len(truncated.content) // 2]),
         Drop("notes.png", b"These are notes, not a picture.\n"),
         Drop("again-" + twin.name, twin.content),
@@ -278,6 +291,32 @@ def _show(root: str, records: Sequence[Record]) -> None:
     click.echo(f"{len(records)} files dropped, {len(records)} accounted for: {shares}.")
     click.echo(f"All of it lies in {root}")
     click.echo("\n".join([SIMULATED, NOTICE] if simulated else [NOTICE]))
+
+
+def _compare(drops: Sequence[Drop], records: Sequence[Record]) -> None:
+    """What was drawn beside what was found, and whether that agrees."""
+    by_path = {record["inbox_path"]: record for record in records}
+    pairs = [(drop.drawn, by_path[drop.path]) for drop in drops if drop.drawn is not None]
+    agreed = [_is_found(drawn, record) for drawn, record in pairs]
+    lines = [f"{'drawn':<28} {'found':<28} {'level':<8} agrees"]
+    for (drawn, record), is_found in zip(pairs, agreed, strict=True):
+        yes = "yes" if is_found else "NO"
+        lines.append(f"{drawn:<28} {_found(record):<28} {record['risk_level']:<8} {yes}")
+    _section("Drawn and found", lines)
+    click.echo(f"{sum(agreed)} of {len(agreed)} drawings were found to show what was drawn.")
+    if sum(agreed) < _AGREEMENT * len(agreed):
+        raise DemoFailed(f"Fewer than {_AGREEMENT:.0%} of the drawings were recognised.")
+
+
+def _found(record: Record) -> str:
+    if "no_finding" in record["flags"]:
+        return NORMAL
+    return str(record.get("top_label", "rejected"))
+
+
+def _is_found(drawn: str, record: Record) -> bool:
+    expected_level = _RULES.level_of.get(drawn, record["risk_level"])
+    return _found(record) == drawn and record["risk_level"] == expected_level
 
 
 def _section(title: str, lines: Sequence[str]) -> None:

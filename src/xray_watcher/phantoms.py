@@ -56,7 +56,7 @@ class MadeImage:
 
 
 def made_images(count: int, seed: int) -> Iterator[MadeImage]:
-    """Draw images: each condition and the normal chest in turn, each form in turn.
+    """Draw images: the normal chest and each condition in turn, in every form in turn.
 
     Args:
         count: how many.
@@ -66,7 +66,7 @@ def made_images(count: int, seed: int) -> Iterator[MadeImage]:
     kinds = (None, *CONDITIONS)
     for number in range(count):
         condition = kinds[number % len(kinds)]
-        form = FORMS[number % len(FORMS)]
+        form = FORMS[(number + number // len(kinds)) % len(FORMS)]
         drawn = condition or NORMAL
         name = f"phantom-{number:03d}-{drawn.lower().replace(' ', '-')}{form.suffix}"
         yield MadeImage(name, drawn, encoded(rng, condition, form))
