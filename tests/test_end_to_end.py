@@ -69,6 +69,7 @@ def test_every_image_is_accounted_for_over_a_stop_and_a_start(service: Service) 
     ]
     arrived.append(put(service.inbox, "notes.png", b"not a picture"))
     arrived.append(put(service.inbox, "empty.jpg", b""))
+    arrived.append(put(service.inbox, b"y" * 251 + b".png", b"a long name and no picture"))
     arrived.append(put(service.inbox, "cut.png", small_picture(100)[:300]))
     service.start()
     service.wait_until(lambda: records(service) >= 8)
@@ -82,7 +83,7 @@ def test_every_image_is_accounted_for_over_a_stop_and_a_start(service: Service) 
     audit.check(service.root, arrived)
     (day,) = {path.stem for path in (service.root / "logs" / "daily").glob("*.json")}
     summary = audit.check_summary(service.root, day, received=len(arrived))
-    assert summary["rejected"] == 3
+    assert summary["rejected"] == 4
     assert summary["simulated"]
     assert json.loads(service.command("summary", "--json").stdout) == summary | {
         "notice": summary["notice"]

@@ -52,23 +52,17 @@ class Split(NamedTuple):
 
     stream: int
     per_condition: int
-    fractures: int
     normals: int
 
     @property
     def counts(self) -> list[int]:
         """How many of each of `KINDS`."""
-        conditions = [
-            self.fractures if condition == "Fracture" else self.per_condition
-            for condition in CONDITIONS
-        ]
-        return [self.normals, *conditions]
+        return [self.normals, *[self.per_condition] * len(CONDITIONS)]
 
 
-# A break is the finest of the signs, so the network sees more of them.
-TRAINING = Split(0, per_condition=330, fractures=700, normals=1000)
-VALIDATION = Split(1, per_condition=100, fractures=100, normals=500)
-HELD_OUT = Split(2, per_condition=200, fractures=200, normals=500)
+TRAINING = Split(0, per_condition=290, normals=900)
+VALIDATION = Split(1, per_condition=80, normals=400)
+HELD_OUT = Split(2, per_condition=200, normals=500)
 
 CENTRE = 0.5
 """Every operating point of the finished network; `Trainer.centre` brings them there."""

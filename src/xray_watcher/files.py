@@ -81,6 +81,7 @@ def copy(source: str, target: str) -> None:
 
 
 def sha256_of(fd: int) -> bytes:
+    """SHA-256 of all that an open file holds, from its beginning."""
     digest = hashlib.sha256()
     offset = 0
     while chunk := os.pread(fd, _CHUNK_BYTES, offset):
@@ -90,6 +91,12 @@ def sha256_of(fd: int) -> bytes:
 
 
 def probe(folder: str) -> None:
+    """Create, flush, rename and remove a file there, to see that all of that is possible.
+
+    Raises:
+        OSError: it is not.
+        StorageFailure: the disk did not confirm.
+    """
     first, second = (os.path.join(folder, f".tmp.probe-{os.getpid()}{end}") for end in "ab")
     with open(first, "wb") as probe:
         sync(probe.fileno())
@@ -99,6 +106,7 @@ def probe(folder: str) -> None:
 
 @contextmanager
 def directory(path: str) -> Iterator[int]:
+    """Open a folder, for the calls that take one."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd
@@ -107,6 +115,11 @@ def directory(path: str) -> Iterator[int]:
 
 
 def sync_folder(path: str) -> None:
+    """Make the names in a folder last through a power cut.
+
+    Raises:
+        StorageFailure: the disk did not confirm.
+    """
     with directory(path) as fd:
         sync(fd)
 
@@ -141,13 +154,19 @@ def write_whole(path: str, content: bytes, mode: int = 0o644) -> None:
         StorageFailure: the disk did not confirm.
     """
     folder, name = os.path.split(path)
-    part = os.path.join(folder, f".tmp.{name}")
+    short = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]  # the name may be as long as can be
+    part = os.path.join(folder, f".tmp.{short}")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with open(fd, "wb") as writer:
-        writer.write(content)
-        writer.flush()
-        sync(fd)
-    replace(part, path)
+    try:
+        with open(fd, "wb") as writer:
+            writer.write(content)
+            writer.flush()
+            sync(fd)
+        replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
 
 
 def write_all(fd: int, content: bytes, offset: int) -> None:

@@ -9,13 +9,11 @@ be done again after a kill: what is already done is found done.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal
 
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable, XrayWatcherError
@@ -31,15 +29,10 @@ from xray_watcher.files import (
     sync_folder,
     write_whole,
 )
-from xray_watcher.intake.images import TAIL_BYTES, completeness
+from xray_watcher.intake.readiness import Readiness, readiness_of
 
 WORK_FOLDER = ".xray-watcher"
 """Name of the work folder; hidden, so that no look at the inbox enters it."""
-
-_HEAD_BYTES = 16
-
-Readiness = Literal["ready", "gone", "changed", "busy", "unfinished"]
-"""Whether a settled file may be claimed now, and why not."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -140,7 +133,7 @@ class Spool:
         """
         try:
             with self._opened(file.path) as fd:
-                return _readiness(fd, file, overdue=overdue)
+                return readiness_of(fd, file, overdue=overdue)
         except FileNotFoundError:
             return "gone"
         except OSError as error:
@@ -411,43 +404,6 @@ def _make_usable(folder: str) -> None:
 
 def _work_name(image_id: int) -> str:
     return f"{image_id:012d}"
-
-
-def _readiness(fd: int, file: SeenFile, *, overdue: bool) -> Readiness:
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        return "gone"
-    if (status.st_size, status.st_mtime_ns, status.st_ino) != (
-        file.size,
-        file.mtime_ns,
-        file.inode,
-    ):
-        return "changed"
-    if _is_open_for_writing(fd):
-        return "busy"
-    if not overdue and _looks_unfinished(fd, status.st_size):
-        return "unfinished"
-    return "ready"
-
-
-def _is_open_for_writing(fd: int) -> bool:
-    """Whether a process of this machine has the file open for writing.
-
-    A read lease is only given where nobody writes. It is refused otherwise to users who
-    do not own the file, and is blind on network file systems: then the settle time decides.
-    """
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        return error.errno == errno.EAGAIN
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
-
-
-def _looks_unfinished(fd: int, size: int) -> bool:
-    head = os.pread(fd, _HEAD_BYTES, 0)
-    tail = os.pread(fd, TAIL_BYTES, max(0, size - TAIL_BYTES))
-    return completeness(head, tail) == "unfinished"
 
 
 def _put_back(source: str, target: str) -> None:

@@ -62,7 +62,7 @@ def _raised_diaphragm(rng: np.random.Generator, anatomy: Anatomy) -> Anatomy:
 def _fracture(rng: np.random.Generator, anatomy: Anatomy) -> Anatomy:
     """Three or four neighbouring ribs broken in one line, the outer pieces displaced."""
     side, first = int(rng.choice(SIDES)), int(rng.integers(2, 5))
-    u, sink = rng.uniform(0.32, 0.46), int(rng.choice((-1, 1)))
+    u, sink = rng.uniform(0.32, 0.44), int(rng.choice((-1, 1)))
     breaks = tuple(
         Break(
             side=side,
@@ -76,15 +76,23 @@ def _fracture(rng: np.random.Generator, anatomy: Anatomy) -> Anatomy:
     return replace(anatomy, breaks=breaks)
 
 
-def _bruise(rng: np.random.Generator, chest: Chest) -> None:
-    """Blood around the broken ends, as a soft veil over each."""
-    for each in chest.anatomy.breaks:
-        middle, wide, high = rib_ring(chest.anatomy, each.rib)
-        y = middle - high * float(np.sqrt(1 - (each.u / wide) ** 2)) + 0.5 * each.offset
-        window = _around(chest, each.side, (each.u, y), 0.16)
-        u, height = _places(chest, each.side, window)
-        veil = np.exp(2.2 * (ellipse(u, height, (each.u, y), (0.085, 0.07)) - 1))
-        chest.density[window] += rng.uniform(0.07, 0.11) * veil
+def _haematoma(rng: np.random.Generator, chest: Chest) -> None:
+    """Blood between the broken ribs and the pleura: a dense lens along the wall of the chest."""
+    anatomy, grid = chest.anatomy, chest.grid
+    side, middle = (
+        anatomy.breaks[0].side,
+        float(np.mean([_end_y(anatomy, b) for b in anatomy.breaks])),
+    )
+    from_middle = (grid.y - middle - 0.06) / rng.uniform(0.20, 0.27)
+    depth = rng.uniform(0.11, 0.15) * np.maximum(1 - from_middle**2, 0)
+    _, outer = lung_borders(anatomy, grid.y)
+    _fill(chest, 0.85 * step(grid.x * side - outer + depth, 0.008) * (depth > 0))
+
+
+def _end_y(anatomy: Anatomy, broken: Break) -> float:
+    """The height at which a rib is broken."""
+    middle, wide, high = rib_ring(anatomy, broken.rib)
+    return middle - high * float(np.sqrt(1 - (broken.u / wide) ** 2))
 
 
 # -- signs in the lungs -------------------------------------------------------------------
@@ -293,7 +301,7 @@ SIGNS: Mapping[str, tuple[Alter, Overlay]] = {
     "Pneumonia": (_same, _pneumonia),
     "Cardiomegaly": (_cardiomegaly, _nothing),
     "Lung Lesion": (_same, _lesion),
-    "Fracture": (_fracture, _bruise),
+    "Fracture": (_fracture, _haematoma),
     "Lung Opacity": (_same, _opacity),
     "Enlarged Cardiomediastinum": (_wide_mediastinum, _nothing),
 }

@@ -1,0 +1,153 @@
+"""The source keeps its shape: arrows between modules, who may do what, and what is explained."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "xray_watcher"
+MODULES = {
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts): path
+    for path in sorted(SOURCE.rglob("*.py"))
+}
+PURE = [name for name in MODULES if name.startswith("core.")]
+
+# Who stands above whom; a module imports only from its own row or from rows below it.
+ROWS = (
+    ("__main__",),
+    ("cli",),
+    ("demo", "predict", "status", "retry"),
+    ("bootstrap",),
+    ("daemon",),
+    ("pipeline",),
+    ("sealing",),
+    ("reports", "model", "intake", "logs", "phantoms"),
+    ("ledger",),
+    ("ledger_reader", "records"),
+    ("heartbeat", "lock", "signals"),
+    ("config_example",),
+    ("config_loading",),
+    ("config_checks",),
+    ("config_sources",),
+    ("config_keys",),
+    ("config",),
+    ("files", "clock", "log"),
+    ("core",),
+    ("errors",),
+    ("__init__",),
+)
+RENAMING = {"rename", "renames", "replace", "link", "symlink", "renameat2", "move"}
+FORBIDDEN_IN_CORE = {"open", "print", "input", "exec", "eval", "__import__"}
+OUTSIDE_CORE = {"os", "io", "time", "pathlib", "socket", "subprocess", "sqlite3", "shutil"}
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def imports(name: str) -> Iterator[str]:
+    """The modules that a module imports, wherever in its text."""
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} uses a relative import"
+            assert node.module is not None
+            yield node.module
+
+
+def row_of(name: str) -> int:
+    package = name.split(".", maxsplit=1)[0]
+    found = [number for number, row in enumerate(ROWS) if package in row]
+    assert found, f"{name} stands in no row: say where it belongs"
+    return found[0]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_arrows_between_modules_point_one_way(name: str) -> None:
+    for imported in imports(name):
+        if imported.startswith("xray_watcher."):
+            other = imported.removeprefix("xray_watcher.")
+            assert row_of(other) >= row_of(name), f"{name} imports {other}, which stands above it"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_two_modules_import_each_other(name: str) -> None:
+    ours = f"xray_watcher.{name}"
+    for imported in imports(name):
+        other = imported.removeprefix("xray_watcher.")
+        if other in MODULES and other != name:
+            assert ours not in set(imports(other)), f"{name} and {other} import each other"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_core_decides_and_touches_nothing(name: str) -> None:
+    for imported in imports(name):
+        package = imported.split(".")[0]
+        allowed = imported.startswith("xray_watcher.core") or package in sys.stdlib_module_names
+        assert allowed, f"{name} imports {imported}"
+        assert package not in OUTSIDE_CORE or imported == "os.path", f"{name} imports {imported}"
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in FORBIDDEN_IN_CORE
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"now", "today", "utcnow"}, f"{name} asks for the time itself"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "files"])
+def test_one_module_alone_renames_and_links_files(name: str) -> None:
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Attribute) and node.attr in RENAMING:
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            assert owner not in {"os", "shutil", "Path", "_libc"}, f"{name}: {owner}.{node.attr}"
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if not n.startswith("model")])
+def test_only_the_model_package_imports_torch(name: str) -> None:
+    packages = {imported.split(".")[0] for imported in imports(name)}
+    assert packages.isdisjoint({"torch", "torchvision", "torchxrayvision"})
+
+
+def test_nothing_but_loading_a_network_imports_torch() -> None:
+    code = (
+        "import sys, xray_watcher.bootstrap, xray_watcher.status, xray_watcher.predict, "
+        "xray_watcher.demo, xray_watcher.model.weights\n"
+        "sys.exit('torch' in sys.modules or 'torchxrayvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_command_line_imports_neither_settings_nor_numbers() -> None:
+    code = (
+        "import sys, xray_watcher.cli\nsys.exit(not {'pydantic', 'numpy'}.isdisjoint(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def public(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef) and not child.name.startswith("_"):
+            yield prefix + child.name, child
+            if isinstance(child, ast.ClassDef):
+                yield from public(child, f"{prefix}{child.name}.")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_everything_public_is_explained(name: str) -> None:
+    assert ast.get_docstring(tree(name)), f"{name} does not say what it is for"
+    for called, node in public(tree(name)):
+        if called.rpartition(".")[0].startswith("_"):
+            continue
+        assert ast.get_docstring(node), f"{name}.{called} has no docstring"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_are_short_enough_to_find_one_s_way(name: str) -> None:
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= 500

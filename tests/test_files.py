@@ -1,0 +1,125 @@
+"""`files`: renames that never overwrite, and writes that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xray_watcher import files
+from xray_watcher.errors import StorageFailure
+
+
+@pytest.fixture(params=["renameat2", "link", "placeholder"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the three ways to rename without overwriting, as file systems allow them."""
+
+    class Refusing:
+        def renameat2(self, *_args: Any) -> int:
+            import ctypes  # noqa: PLC0415
+
+            ctypes.set_errno(22)
+            return -1
+
+    def no_links(*_args: Any, **_kwargs: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    if request.param != "renameat2":
+        monkeypatch.setattr(files, "_libc", Refusing())
+    if request.param == "placeholder":
+        monkeypatch.setattr(files.os, "link", no_links)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_rename_moves_and_never_overwrites(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_text("ours")
+    files.rename_noreplace(str(source), str(target))
+    assert target.read_text() == "ours"
+    source.write_text("more of ours")
+    with pytest.raises(FileExistsError):
+        files.rename_noreplace(str(source), str(target))
+    assert (source.read_text(), target.read_text()) == ("more of ours", "ours")
+
+
+@pytest.mark.usefixtures("way")
+def test_a_dangling_link_with_the_target_s_name_is_not_overwritten(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_text("ours")
+    target.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError):
+        files.rename_noreplace(str(source), str(target))
+    assert source.exists()
+
+
+def test_a_copy_keeps_bytes_mode_and_time(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(os.urandom(3_000_000))
+    os.chmod(source, 0o604)
+    os.utime(source, ns=(1_000_000_007, 1_234_567_890_123))
+    files.copy(str(source), str(target))
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_mode == source.stat().st_mode
+    assert target.stat().st_mtime_ns == source.stat().st_mtime_ns
+
+
+def test_a_whole_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250 + ".json")
+    for content in (b"one", b"another"):
+        files.write_whole(str(path), content, 0o640)
+        assert path.read_bytes() == content
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_whole_write_that_fails_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    files.write_whole(str(path), b"old")
+
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(StorageFailure):
+        files.write_whole(str(path), b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_write_that_the_disk_cuts_short_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(files.os, "pwrite", lambda fd, data, at: write(fd, data[:3], at))
+    with (tmp_path / "x").open("wb") as file:
+        files.write_all(file.fileno(), b"0123456789", 0)
+    assert (tmp_path / "x").read_bytes() == b"0123456789"
+
+
+def test_a_write_that_gets_no_byte_onto_the_disk_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.os, "pwrite", lambda *_args: 0)
+    with (tmp_path / "x").open("wb") as file, pytest.raises(OSError, match="space"):
+        files.write_all(file.fileno(), b"0123456789", 0)
+
+
+@pytest.mark.parametrize(("number", "fatal"), [(5, True), (28, True), (22, False), (95, False)])
+def test_a_flush_that_fails_is_fatal_unless_the_file_system_has_none(
+    number: int, fatal: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def failing(_fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", failing)
+    if not fatal:
+        files.sync_folder(str(tmp_path))
+        return
+    with pytest.raises(StorageFailure) as raised:
+        files.sync_folder(str(tmp_path))
+    assert raised.value.exit_code == 74

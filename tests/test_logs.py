@@ -1,0 +1,133 @@
+"""`logs`: projections of the ledger, whatever happened to the files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import audit
+from rig import Rig
+from xray_watcher.errors import Unavailable
+from xray_watcher.logs import LogFiles
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+FORMS = ("jsonl", "csv")
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.crash()
+
+
+def file(rig: Rig, form: str) -> Path:
+    return rig.root / "logs" / f"results-2026-11-23.{form}"
+
+
+def conflicts(rig: Rig) -> list[Path]:
+    return sorted((rig.root / "logs").glob("*.conflict-*"))
+
+
+def file_one(rig: Rig, name: str) -> bytes:
+    content = rig.drop(name, f"picture:Edema#{name}")
+    rig.settle()
+    return content
+
+
+def test_lines_are_appended_and_the_head_of_the_csv_stands_once(rig: Rig) -> None:
+    arrived = [file_one(rig, "a.jpg"), file_one(rig, "b.jpg")]
+    audit.check(rig.root, arrived)
+    assert file(rig, "csv").read_bytes().count(b'"index"') == 1
+    assert file(rig, "csv").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_deleted_log_is_made_anew_from_the_ledger(rig: Rig, form: str) -> None:
+    arrived = [file_one(rig, "a.jpg")]
+    file(rig, form).unlink()
+    arrived.append(file_one(rig, "b.jpg"))
+    audit.check(rig.root, arrived)
+    assert not conflicts(rig)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_edited_log_is_kept_beside_and_made_anew(rig: Rig, form: str) -> None:
+    arrived = [file_one(rig, "a.jpg")]
+    edited = file(rig, form).read_bytes().replace(b"Edema", b"Edemo")
+    file(rig, form).write_bytes(edited)
+    arrived.append(file_one(rig, "b.jpg"))
+    audit.check(rig.root, arrived)
+    assert [path.read_bytes() for path in conflicts(rig)] == [edited]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_log_that_somebody_added_to_is_kept_beside_and_made_anew(rig: Rig, form: str) -> None:
+    arrived = [file_one(rig, "a.jpg")]
+    with file(rig, form).open("ab") as log:
+        log.write(b"a note of mine\n")
+    arrived.append(file_one(rig, "b.jpg"))
+    audit.check(rig.root, arrived)
+    assert len(conflicts(rig)) == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("cut", [1, 10, 500])
+def test_a_log_that_lost_its_end_is_made_whole(rig: Rig, form: str, cut: int) -> None:
+    arrived = [file_one(rig, "a.jpg")]
+    content = file(rig, form).read_bytes()
+    file(rig, form).write_bytes(content[:-cut])
+    arrived.append(file_one(rig, "b.jpg"))
+    audit.check(rig.root, arrived)
+
+
+def test_a_log_changed_while_the_service_was_down_is_found_at_the_next_line(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path)
+    arrived = [file_one(rig, "a.jpg")]
+    rig.crash()
+    file(rig, "csv").write_bytes(b"mine now\r\n")
+    rig = Rig(tmp_path)
+    arrived.append(file_one(rig, "b.jpg"))
+    rig.crash()
+    audit.check(tmp_path, arrived)
+    assert [path.read_bytes() for path in conflicts(rig)] == [b"mine now\r\n"]
+
+
+def test_logs_that_cannot_be_written_wait_and_are_completed_later(rig: Rig) -> None:
+    arrived = [file_one(rig, "a.jpg")]
+    logs = rig.root / "logs"
+    logs.rename(rig.root / "away")
+    logs.write_text("in the way")
+    arrived.append(rig.drop("b.jpg", "picture:Effusion"))
+    rig.ticks(30)
+    assert "work" in rig.health.troubles
+    logs.unlink()
+    (rig.root / "away").rename(logs)
+    rig.ticks(120)
+    assert not rig.health.troubles
+    audit.check(rig.root, arrived)
+
+
+def test_appending_the_same_lines_again_changes_nothing(rig: Rig) -> None:
+    arrived = [file_one(rig, "a.jpg")]
+    rig.engine.broken = False
+    (line,) = rig.ledger.log_lines("results-2026-11-23")
+    before = {form: file(rig, form).read_bytes() for form in FORMS}
+    again = LogFiles(str(rig.root / "logs"), rig.ledger)
+    state = rig.ledger.log_state(line.log)
+    assert state is not None
+    assert again.append([], NOW) == ([], [])
+    assert {form: file(rig, form).read_bytes() for form in FORMS} == before
+    audit.check(rig.root, arrived)
+
+
+def test_a_missing_folder_is_unavailable_and_not_a_crash(rig: Rig) -> None:
+    file_one(rig, "a.jpg")
+    (line,) = rig.ledger.log_lines("results-2026-11-23")
+    with pytest.raises(Unavailable, match="cannot be written"):
+        LogFiles(str(rig.root / "nowhere"), rig.ledger).append([line], NOW)
