@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 
 import audit
 from rig import Rig
-from xray_watcher.errors import Unavailable
 from xray_watcher.logs import LogFiles
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -126,8 +126,8 @@ def test_appending_the_same_lines_again_changes_nothing(rig: Rig) -> None:
     audit.check(rig.root, arrived)
 
 
-def test_a_missing_folder_is_unavailable_and_not_a_crash(rig: Rig) -> None:
-    file_one(rig, "a.jpg")
-    (line,) = rig.ledger.log_lines("results-2026-11-23")
-    with pytest.raises(Unavailable, match="cannot be written"):
-        LogFiles(str(rig.root / "nowhere"), rig.ledger).append([line], NOW)
+def test_a_deleted_folder_of_logs_is_made_anew_from_the_ledger(rig: Rig) -> None:
+    arrived = [file_one(rig, "a.jpg")]
+    shutil.rmtree(rig.root / "logs")
+    arrived.append(file_one(rig, "b.jpg"))
+    audit.check(rig.root, arrived)

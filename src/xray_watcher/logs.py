@@ -65,6 +65,7 @@ class LogFiles:
         states: list[LogState] = []
         conflicts: list[Conflict] = []
         try:
+            os.makedirs(self._folder, exist_ok=True)  # the ledger can make the logs anew
             for name, group in groupby(lines, key=lambda line: line.log):
                 state = self._ledger.log_state(name)
                 assert state is not None, "a decision begins its log"

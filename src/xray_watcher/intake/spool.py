@@ -151,7 +151,12 @@ class Spool:
             Unavailable: the rename failed and the file is still in the inbox.
         """
         try:
-            with self._parent(path) as parent, directory(self._work) as work:
+            work = os.open(self._work, _FOLDER)
+        except OSError as error:
+            what = f"The work folder {self._work} cannot be opened"
+            raise _unavailable("inbox", what, error) from error
+        try:
+            with self._parent(path) as parent:
                 name = os.path.basename(path)
                 rename_noreplace(name, _work_name(image_id), source_dir=parent, target_dir=work)
         except OSError as error:
@@ -161,6 +166,8 @@ class Spool:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return False
             raise _unavailable("inbox", "A file cannot leave the inbox", error) from error
+        finally:
+            os.close(work)
         return True
 
     def sync_claims(self, paths: Sequence[str]) -> None:

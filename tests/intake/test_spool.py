@@ -1,0 +1,258 @@
+"""`intake.spool`: the only module that moves images; nothing is overwritten or changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from xray_watcher.core.values import SeenFile
+from xray_watcher.errors import Unavailable
+from xray_watcher.intake.spool import ChangedAfterClaim, Move, Spool, TargetTaken
+
+WHOLE_PNG = b"\x89PNG\r\n\x1a\n" + bytes(30) + b"\x00\x00\x00\x00IEND\xaeB`\x82"
+HALF_PNG = WHOLE_PNG[:-5]
+OTHER = Path("/dev/shm")
+
+
+@pytest.fixture(params=["one file system", "two file systems"])
+def targets(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """The folder of results; once on the file system of the inbox, once on another."""
+    if request.param == "one file system":
+        yield tmp_path / "results"
+        return
+    folder = OTHER / f"xray-watcher-spool-{os.getpid()}"
+    if not OTHER.is_dir() or OTHER.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system at /dev/shm")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def spool(tmp_path: Path, targets: Path) -> Spool:
+    made = Spool(
+        str(tmp_path / "inbox"),
+        str(tmp_path / "work"),
+        {"High": str(targets / "High"), "rejected": str(targets / "rejected")},
+        str(tmp_path),
+    )
+    made.make_inbox()
+    made.make_targets()
+    return made
+
+
+def put(tmp_path: Path, path: str, content: bytes = WHOLE_PNG) -> SeenFile:
+    file = tmp_path / "inbox" / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return seen(tmp_path, path)
+
+
+def seen(tmp_path: Path, path: str) -> SeenFile:
+    status = (tmp_path / "inbox" / path).lstat()
+    return SeenFile(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def claimed(spool: Spool, tmp_path: Path, image_id: int = 1, content: bytes = WHOLE_PNG) -> Move:
+    put(tmp_path, "a.png", content)
+    assert spool.claim("a.png", image_id)
+    found = spool.examine(image_id)
+    assert found is not None
+    return Move(image_id, "High", "0000_a.png", found.sha256, found.signature)
+
+
+def test_a_whole_file_is_ready_claimed_and_filed_unchanged(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    file = put(tmp_path, "er/a.png")
+    path = tmp_path / "inbox" / "er" / "a.png"
+    os.chmod(path, 0o640)
+    os.utime(path, ns=(1_000, 1_600_000_000_123_456_789))
+    file = seen(tmp_path, "er/a.png")
+    assert spool.readiness(file, overdue=False) == "ready"
+    assert spool.claim("er/a.png", 1)
+    assert not path.exists()
+    found = spool.examine(1)
+    assert found is not None
+    spool.sync_claims(["er/a.png"])
+    spool.file(Move(1, "High", "0000_a.png", found.sha256, found.signature))
+    spool.sync_filed(["High"])
+    filed = targets / "High" / "0000_a.png"
+    assert filed.read_bytes() == WHOLE_PNG
+    assert filed.stat().st_mtime_ns == 1_600_000_000_123_456_789
+    assert filed.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(targets / "High") == ["0000_a.png"]
+    assert spool.claimed_ids() == set()
+
+
+@pytest.mark.parametrize(
+    ("content", "overdue", "expected"),
+    [
+        (HALF_PNG, False, "unfinished"),
+        (HALF_PNG, True, "ready"),
+        (b"", False, "unfinished"),
+        (bytes(100), False, "unfinished"),
+        (b"text", False, "ready"),
+    ],
+)
+def test_what_looks_unfinished_is_not_ready_until_it_is_overdue(
+    spool: Spool, tmp_path: Path, content: bytes, overdue: bool, expected: str
+) -> None:
+    file = put(tmp_path, "a.png", content)
+    assert spool.readiness(file, overdue=overdue) == expected
+
+
+def test_a_file_that_is_open_for_writing_is_busy(spool: Spool, tmp_path: Path) -> None:
+    file = put(tmp_path, "a.png")
+    with (tmp_path / "inbox" / "a.png").open("ab"):
+        assert spool.readiness(file, overdue=False) == "busy"
+    with (tmp_path / "inbox" / "a.png").open("rb"):
+        assert spool.readiness(file, overdue=False) == "ready"
+
+
+def test_a_file_that_changed_or_went_since_it_was_seen_is_not_ready(
+    spool: Spool, tmp_path: Path
+) -> None:
+    file = put(tmp_path, "a.png")
+    put(tmp_path, "a.png", WHOLE_PNG + b"\0")
+    assert spool.readiness(file, overdue=False) == "changed"
+    (tmp_path / "inbox" / "a.png").unlink()
+    assert spool.readiness(file, overdue=False) == "gone"
+
+
+def test_links_devices_and_linked_folders_are_never_followed(spool: Spool, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "b.png").write_bytes(WHOLE_PNG)
+    file = put(tmp_path, "a.png")
+    (tmp_path / "inbox" / "a.png").unlink()
+    (tmp_path / "inbox" / "a.png").symlink_to(secret / "b.png")
+    assert spool.readiness(file, overdue=False) == "gone"
+    (tmp_path / "inbox" / "folder").symlink_to(secret)
+    inside = SeenFile("folder/b.png", file.size, file.mtime_ns, file.inode)
+    assert spool.readiness(inside, overdue=False) == "gone"
+    assert not spool.claim("folder/b.png", 1)
+    os.mkfifo(tmp_path / "inbox" / "pipe.png")
+    assert spool.readiness(seen(tmp_path, "pipe.png"), overdue=False) == "gone"
+    assert (secret / "b.png").exists()
+
+
+def test_a_claim_of_a_file_that_is_gone_is_no_claim(spool: Spool) -> None:
+    assert not spool.claim("a.png", 1)
+    assert not spool.claim("no/such/folder/a.png", 1)
+    assert spool.examine(1) is None
+
+
+def test_a_claim_that_was_done_already_is_found_done(spool: Spool, tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    assert spool.claim("a.png", 1)
+    assert spool.claim("a.png", 1)
+
+
+def test_a_file_with_a_second_name_gets_an_inode_of_its_own(spool: Spool, tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    os.link(tmp_path / "inbox" / "a.png", tmp_path / "second-name")
+    assert spool.claim("a.png", 1)
+    found = spool.examine(1)
+    assert found is not None
+    (tmp_path / "second-name").write_bytes(b"changed behind our back")
+    assert spool.unchanged(found)
+    assert Path(found.path).read_bytes() == WHOLE_PNG
+
+
+def test_a_name_that_is_taken_is_never_overwritten(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    move = claimed(spool, tmp_path)
+    theirs = targets / "High" / "0000_a.png"
+    theirs.write_text("theirs")
+    with pytest.raises(TargetTaken):
+        spool.file(move)
+    assert theirs.read_text() == "theirs"
+    assert Path(spool.work_path(1)).read_bytes() == WHOLE_PNG
+    assert os.listdir(targets / "High") == ["0000_a.png"]
+
+
+def test_a_claimed_file_that_changed_after_it_was_hashed_is_not_filed(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    move = claimed(spool, tmp_path)
+    Path(spool.work_path(1)).write_bytes(WHOLE_PNG + b"more")
+    with pytest.raises(ChangedAfterClaim):
+        spool.file(move)
+    assert os.listdir(targets / "High") == []
+
+
+def test_filing_again_after_it_was_done_changes_nothing(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    move = claimed(spool, tmp_path)
+    for _ in range(3):
+        spool.file(move)
+    assert (targets / "High" / "0000_a.png").read_bytes() == WHOLE_PNG
+
+
+def test_filing_goes_on_after_a_kill_between_copy_and_removal(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    move = claimed(spool, tmp_path)
+    (targets / "High" / "0000_a.png").write_bytes(WHOLE_PNG)
+    spool.file(move)
+    assert spool.claimed_ids() == set()
+    assert os.listdir(targets / "High") == ["0000_a.png"]
+
+
+def test_an_image_that_is_nowhere_is_said_to_be_nowhere(spool: Spool, tmp_path: Path) -> None:
+    move = claimed(spool, tmp_path)
+    os.unlink(spool.work_path(1))
+    with pytest.raises(FileNotFoundError):
+        spool.file(move)
+
+
+def test_a_reason_is_written_beside_its_image(spool: Spool, tmp_path: Path, targets: Path) -> None:
+    move = claimed(spool, tmp_path)
+    spool.write_beside(move, b"{}")
+    assert (targets / "High" / "0000_a.png.json").read_bytes() == b"{}"
+
+
+def test_an_image_goes_back_to_the_inbox_without_overwriting(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    (targets / "rejected" / "0003_a.png").write_bytes(HALF_PNG)
+    (targets / "rejected" / "0003_a.png.json").write_text("{}")
+    put(tmp_path, "er/a.png", b"a newer one")
+    assert spool.put_back("rejected", "0003_a.png", "er/a.png") == "er/a-2.png"
+    assert (tmp_path / "inbox" / "er" / "a-2.png").read_bytes() == HALF_PNG
+    assert (tmp_path / "inbox" / "er" / "a.png").read_bytes() == b"a newer one"
+    assert os.listdir(targets / "rejected") == []
+
+
+def test_paths_below_the_root_are_shown_relative(spool: Spool, targets: Path) -> None:
+    shown = spool.shown_path("High", "0000_a.png")
+    inside = str(targets).startswith(str(OTHER)) is False
+    assert shown == ("results/High/0000_a.png" if inside else f"{targets}/High/0000_a.png")
+
+
+def test_a_work_folder_that_is_away_is_waited_for(spool: Spool, tmp_path: Path) -> None:
+    (tmp_path / "work").rmdir()
+    with pytest.raises(Unavailable):
+        spool.claimed_ids()
+    put(tmp_path, "a.png")
+    with pytest.raises(Unavailable):
+        spool.claim("a.png", 1)
+    assert (tmp_path / "inbox" / "a.png").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("in the way")
+    spool = Spool(
+        str(tmp_path / "inbox"),
+        str(tmp_path / "work"),
+        {"High": str(tmp_path / "results/High")},
+        "/",
+    )
+    with pytest.raises(Unavailable, match="results/High"):
+        spool.make_targets()

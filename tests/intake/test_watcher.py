@@ -1,0 +1,179 @@
+"""`intake.watcher`: what a look at the inbox finds, and the wake-up that only makes it sooner."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from xray_watcher.config import Settings
+from xray_watcher.errors import Unavailable
+from xray_watcher.intake.watcher import (
+    Inbox,
+    NoWakeup,
+    Wakeup,
+    file_system_type,
+    is_network,
+    wakeup_for,
+)
+
+INTAKE = Settings().intake
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Inbox:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "work").mkdir()
+    return Inbox(str(tmp_path / "inbox"), str(tmp_path / "work"), INTAKE.suffixes, INTAKE.ignore)
+
+
+def put(inbox: Inbox, *names: str | bytes) -> None:
+    for name in names:
+        path = os.path.join(os.fsencode(inbox.folder), os.fsencode(name))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(b"x")
+
+
+def paths(inbox: Inbox) -> set[str]:
+    return {file.path for file in inbox.look().files}
+
+
+def test_images_at_any_depth_are_found_and_others_counted(inbox: Inbox) -> None:
+    put(inbox, "a.jpg", "B.JPEG", "er/night/1/2/3/c.Png", "notes.txt", "er/report.pdf", "d")
+    look = inbox.look()
+    assert {file.path for file in look.files} == {"a.jpg", "B.JPEG", "er/night/1/2/3/c.Png"}
+    assert look.ignored == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".hidden.jpg",
+        "a.jpg.part",
+        "a.jpg.tmp",
+        "a.filepart",
+        "a.crdownload",
+        "a.jpg~",
+        "~$a.jpg",
+        "Thumbs.db",
+        "THUMBS.DB",
+        ".DS_Store",
+        "desktop.ini",
+    ],
+)
+def test_temporary_and_hidden_files_are_left_alone(inbox: Inbox, name: str) -> None:
+    put(inbox, name)
+    look = inbox.look()
+    assert look.files == ()
+    assert look.ignored == 1
+
+
+def test_hidden_folders_are_not_entered(inbox: Inbox) -> None:
+    put(inbox, ".xray-watcher/a.jpg", ".snapshots/b.jpg", "c.jpg")
+    assert paths(inbox) == {"c.jpg"}
+
+
+def test_links_pipes_and_folders_with_image_names_are_no_images(
+    inbox: Inbox, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.jpg").write_text("x")
+    folder = Path(inbox.folder)
+    (folder / "link.jpg").symlink_to(tmp_path / "elsewhere" / "a.jpg")
+    (folder / "linked-folder").symlink_to(tmp_path / "elsewhere")
+    (folder / "folder.jpg").mkdir()
+    os.mkfifo(folder / "pipe.jpg")
+    look = inbox.look()
+    assert look.files == ()
+    assert look.ignored == 3
+
+
+def test_names_that_are_no_utf_8_survive(inbox: Inbox) -> None:
+    put(inbox, b"\xff\xfe.jpg")
+    (path,) = paths(inbox)
+    assert os.fsencode(path) == b"\xff\xfe.jpg"
+
+
+def test_a_look_tells_size_time_and_inode(inbox: Inbox) -> None:
+    put(inbox, "a.jpg")
+    (file,) = inbox.look().files
+    status = os.stat(os.path.join(inbox.folder, "a.jpg"))
+    assert (file.size, file.mtime_ns, file.inode) == (1, status.st_mtime_ns, status.st_ino)
+
+
+@pytest.mark.parametrize("gone", ["inbox", "work"])
+def test_a_folder_that_is_away_is_no_empty_inbox(inbox: Inbox, tmp_path: Path, gone: str) -> None:
+    shutil.rmtree(tmp_path / gone)
+    with pytest.raises(Unavailable, match="mounted"):
+        inbox.look()
+    (tmp_path / gone).mkdir()
+    assert inbox.look().files == ()
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs a second file system")
+def test_another_file_system_under_the_inbox_is_no_empty_inbox(tmp_path: Path) -> None:
+    inbox = Inbox("/dev/shm", str(tmp_path), INTAKE.suffixes, INTAKE.ignore)
+    with pytest.raises(Unavailable, match="Another file system"):
+        inbox.look()
+
+
+def test_a_thousand_ignored_files_cost_little_and_are_counted(inbox: Inbox) -> None:
+    put(inbox, *(f"{number}.txt" for number in range(1000)))
+    assert inbox.look().ignored == 1000
+
+
+# -- the wake-up --------------------------------------------------------------------------
+
+
+def test_a_new_file_wakes(tmp_path: Path) -> None:
+    woken = threading.Event()
+    wakeup = Wakeup(str(tmp_path), woken.set)
+    wakeup.keep_alive()
+    try:
+        (tmp_path / "a.jpg").write_text("x")
+        assert woken.wait(10)
+    finally:
+        wakeup.close()
+
+
+def test_an_observer_that_died_is_made_anew(tmp_path: Path) -> None:
+    watched = tmp_path / "inbox"
+    watched.mkdir()
+    woken = threading.Event()
+    wakeup = Wakeup(str(watched), woken.set)
+    wakeup.keep_alive()
+    try:
+        observer = wakeup._observer
+        assert observer is not None
+        for emitter in observer.emitters:
+            emitter.stop()
+            emitter.join()
+        wakeup.keep_alive()
+        assert wakeup._observer is not observer
+        woken.clear()
+        (watched / "a.jpg").write_text("x")
+        assert woken.wait(10)
+    finally:
+        wakeup.close()
+
+
+def test_a_folder_that_is_away_does_no_harm_to_the_wake_up(tmp_path: Path) -> None:
+    wakeup = Wakeup(str(tmp_path / "nowhere"), lambda: None)
+    wakeup.keep_alive()
+    wakeup.close()
+
+
+def test_shares_are_looked_at_and_local_folders_wake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert file_system_type("/proc/self") == "proc"
+    assert isinstance(wakeup_for(str(tmp_path), "auto", lambda: None), Wakeup)
+    assert isinstance(wakeup_for(str(tmp_path), "poll", lambda: None), NoWakeup)
+    monkeypatch.setattr("xray_watcher.intake.watcher.file_system_type", lambda _path: "cifs")
+    assert is_network(str(tmp_path))
+    assert isinstance(wakeup_for(str(tmp_path), "auto", lambda: None), NoWakeup)
+    assert isinstance(wakeup_for(str(tmp_path), "events", lambda: None), Wakeup)

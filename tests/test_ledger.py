@@ -1,0 +1,223 @@
+"""`ledger` and `ledger_reader`: states, indexes, and what happens when the disk does not obey."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+
+import pytest
+
+from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
+from xray_watcher.ledger import Decision, Ledger, NewClaim
+from xray_watcher.ledger_reader import LedgerReader, LogState
+
+HEADER = b"head\r\n"
+DAY = "2026-11-23"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "ledger.sqlite3")
+
+
+@pytest.fixture
+def ledger(path: str) -> Iterator[Ledger]:
+    with Ledger(path) as made:
+        yield made
+
+
+def claim(name: bytes = b"a.jpg", day: str = DAY) -> NewClaim:
+    return NewClaim(name, 10, 1_000_000, 2_000_000, day)
+
+
+def decision(image_id: int, idx: int, *, sha256: bytes = b"s" * 32) -> Decision:
+    return Decision(
+        image_id, idx, sha256, "classified", "High", "Edema", None, "High", f"{idx:04d}_a.jpg",
+        f"results-{DAY}", f'{{"index":{idx}}}\n'.encode(), f"{idx}\r\n".encode(),
+    )  # fmt: skip
+
+
+def file_one(ledger: Ledger, idx: int) -> int:
+    (image_id,) = ledger.begin_claims([claim()])
+    ledger.decide([decision(image_id, idx)], HEADER)
+    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)])
+    return image_id
+
+
+def test_an_image_goes_from_claim_to_done(ledger: Ledger) -> None:
+    (image_id,) = ledger.begin_claims([claim()])
+    assert [row.state for row in ledger.open_rows()] == ["CLAIMING"]
+    ledger.mark_claimed([image_id])
+    assert ledger.image(image_id).state == "CLAIMED"
+    ledger.decide([decision(image_id, 0)], HEADER)
+    assert ledger.image(image_id).state == "FILING"
+    assert list(ledger.log_lines(f"results-{DAY}")) == []
+    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)])
+    assert ledger.image(image_id).state == "DONE"
+    assert ledger.open_rows() == []
+    assert [line.idx for line in ledger.log_lines(f"results-{DAY}")] == [0]
+    assert ledger.log_state(f"results-{DAY}") == LogState(f"results-{DAY}", HEADER, 12, 9)
+    assert ledger.day_counts(DAY) == {"High": 1}
+
+
+def test_the_next_index_goes_on_after_reopening_and_after_a_withdrawal(path: str) -> None:
+    with Ledger(path) as ledger:
+        assert ledger.next_index == 0
+        file_one(ledger, 0)
+        (image_id,) = ledger.begin_claims([claim()])
+        ledger.decide([decision(image_id, 1)], HEADER)
+        ledger.withdraw(image_id)
+        assert ledger.image(image_id).idx is None
+    with Ledger(path) as ledger:
+        assert ledger.next_index == 2
+
+
+def test_an_index_is_never_given_twice(ledger: Ledger) -> None:
+    file_one(ledger, 0)
+    (image_id,) = ledger.begin_claims([claim()])
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.decide([decision(image_id, 0)], HEADER)
+    assert ledger.image(image_id).state == "CLAIMING"
+    assert [line.idx for line in ledger.log_lines(f"results-{DAY}")] == [0]
+
+
+def test_a_claim_whose_file_never_left_the_inbox_is_forgotten(ledger: Ledger) -> None:
+    one, other = ledger.begin_claims([claim(b"a.jpg"), claim(b"\xff.jpg")])
+    ledger.mark_claimed([other])
+    ledger.drop_claims([one, other])
+    (row,) = ledger.open_rows()
+    assert row.path == b"\xff.jpg"
+    assert os.fsencode(row.inbox_path) == b"\xff.jpg"
+
+
+def test_ids_of_files_that_are_there_are_not_given_again(ledger: Ledger) -> None:
+    ledger.reserve_ids(41)
+    assert ledger.begin_claims([claim()]) == [42]
+    ledger.reserve_ids(7)
+    assert ledger.begin_claims([claim()]) == [43]
+
+
+def test_the_first_image_with_the_same_bytes_is_found(ledger: Ledger) -> None:
+    assert ledger.classified_index(b"s" * 32) is None
+    file_one(ledger, 0)
+    file_one(ledger, 1)
+    assert ledger.classified_index(b"s" * 32) == 0
+    assert ledger.classified_index(b"t" * 32) is None
+
+
+def test_a_log_with_other_columns_gets_a_new_part(ledger: Ledger) -> None:
+    assert ledger.log_for(DAY, HEADER) == f"results-{DAY}"
+    file_one(ledger, 0)
+    assert ledger.log_for(DAY, HEADER) == f"results-{DAY}"
+    assert ledger.log_for(DAY, b"other\r\n") == f"results-{DAY}.2"
+
+
+def test_days_stay_open_until_they_are_closed_and_open_again_for_a_late_claim(
+    ledger: Ledger,
+) -> None:
+    file_one(ledger, 0)
+    assert ledger.days_to_summarise("2026-11-24") == [DAY, "2026-11-24"]
+    ledger.set_summarised(DAY, closed=True)
+    assert ledger.days_to_summarise("2026-11-24") == ["2026-11-24"]
+    ledger.begin_claims([claim(b"late.jpg")])
+    assert ledger.days_to_summarise("2026-11-24") == [DAY, "2026-11-24"]
+
+
+def test_others_read_while_the_service_writes_and_cannot_write(ledger: Ledger, path: str) -> None:
+    file_one(ledger, 0)
+    with LedgerReader.open(path) as reader:
+        assert reader.next_index == 1
+        file_one(ledger, 1)
+        assert reader.next_index == 2
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader._db.execute("DELETE FROM image")
+
+
+def test_a_path_with_signs_of_an_address_is_only_a_path(tmp_path: Path) -> None:
+    path = str(tmp_path / "a?mode=rw#b%20.sqlite3")
+    Ledger(path).close()
+    with LedgerReader.open(path) as reader:
+        assert reader.next_index == 0
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" * 300])
+def test_a_damaged_ledger_is_told_with_what_to_do(path: str, content: bytes) -> None:
+    Path(path).write_bytes(content)
+    with pytest.raises(LedgerError, match="backup"):
+        Ledger(path)
+
+
+def test_the_ledger_of_a_newer_program_is_left_alone(path: str) -> None:
+    Ledger(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(LedgerError, match="version 99"):
+        Ledger(path)
+
+
+def test_no_ledger_is_told_to_those_who_only_read(path: str) -> None:
+    with pytest.raises(LedgerError, match="no ledger"):
+        LedgerReader.open(path)
+    assert not os.path.exists(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_changes_nothing_and_is_waited_for(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        with Ledger(str(disk / "ledger.sqlite3")) as ledger:
+            _fill_and_empty(disk, ledger)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def _fill_and_empty(disk: Path, ledger: Ledger) -> None:
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+        _write_without_end(file)
+    with pytest.raises(Unavailable, match="full"):
+        _claim_without_end(ledger)
+    before = len(ledger.open_rows())
+    ballast.unlink()
+    ledger.begin_claims([claim()])
+    assert len(ledger.open_rows()) == before + 1
+
+
+def _write_without_end(file: FileIO) -> None:
+    while file.write(bytes(4096)):
+        pass
+
+
+def _claim_without_end(ledger: Ledger) -> None:
+    while ledger.begin_claims([claim(b"x" * 200)]):
+        pass
+
+
+def test_a_disk_that_fails_stops_the_service(ledger: Ledger) -> None:
+    class Failing:
+        in_transaction = False
+
+        def execute(self, *_args: object) -> None:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+
+    real, ledger._db = ledger._db, Failing()  # type: ignore[assignment]
+    try:
+        with pytest.raises(StorageFailure):
+            ledger.mark_claimed([1])
+    finally:
+        ledger._db = real

@@ -1,0 +1,165 @@
+"""`records`: a line of JSON and a row of CSV that nobody's file name can break."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import os
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xray_watcher.core.values import Assessment, ModelInfo, Rejection, Scores
+from xray_watcher.records import (
+    CSV_COLUMNS,
+    CsvLayout,
+    Facts,
+    Filing,
+    Record,
+    Timings,
+    classified_record,
+    from_jsonl,
+    rejected_record,
+    to_jsonl,
+)
+
+AT = datetime(2026, 11, 23, 23, 30, 0, 500_000, tzinfo=UTC)
+LABELS = ("Edema", "Effusion", "Fracture", "Lung Lesion")
+MODEL = ModelInfo("phantom", "ab" * 32, "float32", simulated=True)
+TIMINGS = Timings(2000.123, 1.5, 10.25, 40.0, 2.0)
+LAYOUT = CsvLayout(LABELS, ZoneInfo("Europe/Athens"))
+PATHS = st.binary(min_size=1, max_size=120).map(os.fsdecode)
+
+
+def facts(path: str = "er/a.jpg", **more: object) -> Facts:
+    made: dict[str, object] = {
+        "path": path, "size": 1234, "sha256": "cd" * 32, "width": 300, "height": 250,
+        "received_at": AT, "batch_id": "b000001", "batch_size": 4,
+    }  # fmt: skip
+    return Facts(**(made | more))  # type: ignore[arg-type]
+
+
+def classified(path: str = "er/a.jpg", **more: object) -> Record:
+    scores = Scores(LABELS, (0.4, 0.3, 0.2, 0.1), (0.9, 0.5, 0.25, 0.125))
+    ranking = tuple(zip(LABELS, scores.calibrated, strict=True))
+    assessment = Assessment("High", "Edema", 0.9, ranking, ("low_margin",))
+    filing = Filing(7, "classified_images/High/0007_a.jpg", AT)
+    return classified_record(
+        facts(path, **more), filing, MODEL, TIMINGS, scores, assessment, "top-condition"
+    )
+
+
+def rejected(path: str = "a.jpg") -> Record:
+    filing = Filing(8, "rejected/0008_a.jpg", AT)
+    return rejected_record(
+        facts(path), filing, MODEL, TIMINGS, Rejection("corrupt", "The picture is damaged.")
+    )
+
+
+def row(record: Record) -> dict[str, str]:
+    text = (LAYOUT.header + LAYOUT.row(record)).decode("utf-8-sig")
+    (found,) = csv.DictReader(text.splitlines(keepends=True))
+    return found
+
+
+def test_the_record_has_the_fields_of_the_guide_and_of_the_design() -> None:
+    record = classified(duplicate_of=3)
+    assert record["filename"] == "a.jpg"
+    assert record["index"] == 7
+    assert record["top_label"] == "Edema"
+    assert record["top_probability"] == 0.9
+    assert record["risk_level"] == "High"
+    assert record["top_predictions"] == [
+        {"label": "Edema", "prob": 0.9},
+        {"label": "Effusion", "prob": 0.5},
+        {"label": "Fracture", "prob": 0.25},
+    ]
+    assert list(record["all_probs"]) == list(LABELS)
+    assert record["raw_probs"]["Edema"] == 0.4
+    assert record["saved_path"] == "classified_images/High/0007_a.jpg"
+    assert record["source"] == "er"
+    assert record["flags"] == ["low_margin", "duplicate_of"]
+    assert record["received_at"] == "2026-11-23T23:30:00.500Z"
+    assert record["model"] == {"name": "phantom", "sha256": "ab" * 32, "precision": "float32"}
+    assert record["simulated"]
+    assert list(record["timings_ms"]) == ["settle", "queue", "decode", "infer", "file"]
+    assert record["schema"] == 1
+
+
+def test_a_rejected_image_has_its_reason_and_no_scores() -> None:
+    record = rejected()
+    assert record["rejected"] == {"code": "corrupt", "detail": "The picture is damaged."}
+    assert "all_probs" not in record
+    found = row(record)
+    assert found["risk_level"] == "Rejected"
+    assert found["reject_code"] == "corrupt"
+    assert found["Edema"] == found["top_label"] == ""
+
+
+@given(path=PATHS)
+def test_whatever_the_name_a_record_is_one_line_of_ascii_and_comes_back(path: str) -> None:
+    record = classified(path)
+    line = to_jsonl(record)
+    assert line.isascii()
+    assert line.count(b"\n") == 1
+    assert from_jsonl(line) == record
+    if "inbox_path_b64" in record:
+        assert base64.b64decode(record["inbox_path_b64"]) == os.fsencode(path)
+    else:
+        assert record["inbox_path"] == path
+
+
+@given(path=PATHS)
+def test_whatever_the_name_a_row_is_one_line_with_all_its_columns(path: str) -> None:
+    line = LAYOUT.row(classified(path))
+    assert line.endswith(b"\r\n")
+    assert len(line.decode().splitlines()) == 1
+    (cells,) = csv.reader([line.decode()])
+    assert len(cells) == len(CSV_COLUMNS) + len(LABELS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["=1+1.jpg", "+1.jpg", "-1.jpg", "@SUM(A1).jpg", " =1.jpg", "\t=1.jpg", "\uff1dcmd.jpg",
+     "=cmd|' C calc'!A0.jpg", "\n=1.jpg"],
+)  # fmt: skip
+def test_names_that_a_spreadsheet_would_run_are_defused(name: str) -> None:
+    found = row(classified(name))
+    assert found["filename"].startswith("'")
+    assert found["inbox_path"].startswith("'")
+
+
+@pytest.mark.parametrize("name", ["a=1.jpg", "1-2.jpg", "a@b.jpg", "a,b;\"c'.jpg"])
+def test_other_names_are_left_as_they_are(name: str) -> None:
+    assert row(classified(name))["filename"] == name
+
+
+def test_the_csv_begins_as_excel_wants_it_and_has_fixed_first_columns() -> None:
+    assert LAYOUT.header.startswith(b"\xef\xbb\xbf")
+    assert not LAYOUT.row(classified()).startswith(b"\xef\xbb\xbf")
+    first = "index classified_at filename source risk_level top_label top_probability flags"
+    assert list(CSV_COLUMNS[:8]) == first.split()
+    assert list(row(classified()))[-len(LABELS) :] == list(LABELS)
+
+
+def test_times_are_local_with_offset_and_scores_numbers_in_the_csv() -> None:
+    found = row(classified())
+    assert found["classified_at"] == "2026-11-24T01:30:00.500+02:00"
+    assert float(found["Edema"]) == 0.9
+    assert found["simulated"] == "true"
+    assert found["flags"] == "low_margin"
+    assert "diagnosis" in found["notice"]
+
+
+def test_numbers_that_are_none_never_get_into_a_record() -> None:
+    record = classified() | {"top_probability": float("nan")}
+    with pytest.raises(ValueError, match="JSON"):
+        to_jsonl(record)
+
+
+def test_a_record_is_read_by_any_reader_of_json() -> None:
+    assert json.loads(to_jsonl(classified()))["filename"] == "a.jpg"
