@@ -137,3 +137,18 @@ def test_weights_are_listed_with_their_labels(tmp_path: Path) -> None:
     assert rows["densenet121-res224-chex"]["state"] == "missing"
     assert len(rows["densenet121-res224-chex"]["labels"]) == 11
     assert "Edema" in call("weights", "list", "--state-dir", str(tmp_path)).stdout
+
+
+def test_phantoms_are_written_with_a_table_of_what_was_drawn(tmp_path: Path) -> None:
+    folder = tmp_path / "drawn"
+    assert call("phantoms", str(folder), "--count", "5", "--seed", "3").returncode == 0
+    rows = (folder / "drawn.csv").read_text().splitlines()
+    assert rows[0] == "filename,drawn"
+    names = {row.partition(",")[0] for row in rows[1:]}
+    assert len(names) == 5
+    assert names | {"drawn.csv"} == {path.name for path in folder.iterdir()}
+    again = tmp_path / "again"
+    assert call("phantoms", str(again), "--count", "5", "--seed", "3").returncode == 0
+    for path in folder.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes()
+    assert call("phantoms", str(folder)).returncode == 2

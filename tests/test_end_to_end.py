@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 import audit
-from service import Service
+from service import Service, call
+from xray_watcher.config import Settings
+from xray_watcher.phantoms import NORMAL, made_images
 
 REAL_IMAGES = sorted(Path(__file__).parents[2].glob("shared/images/*.*g"))
 OTHER_FILE_SYSTEM = Path("/dev/shm")
@@ -175,7 +177,9 @@ def test_status_tells_how_things_are_with_and_without_the_service(service: Servi
     assert not json.loads(before.stdout)["alive"]
     service.start()
     service.wait_until(lambda: records(service) == 1)
-    service.wait_until(lambda: service.command("status").returncode == 0)
+    service.wait_until(
+        lambda: bool(json.loads(service.command("status", "--json").stdout)["model"])
+    )
     during = json.loads(service.command("status", "--json").stdout)
     assert during["healthy"]
     assert during["model"]["name"] == "untrained"
@@ -217,3 +221,44 @@ def test_missing_weights_end_the_service_with_the_three_ways_on(service: Service
     assert ended.returncode == 10
     for way in ("weights fetch", "weights import", 'weights = "phantom"'):
         assert way in ended.stderr
+
+
+def test_drawn_chests_are_filed_under_the_level_of_what_was_drawn(service: Service) -> None:
+    level_of = Settings().risk_rules().level_of
+    drawn = {image.name: image for image in made_images(36, seed=7)}
+    arrived = [put(service.inbox, name, image.content) for name, image in drawn.items()]
+    service.start("--once", "--weights", "phantom")
+    assert service.process is not None
+    assert service.process.wait(60) == 0
+    audit.check(service.root, arrived)
+    agreed = 0
+    for record in audit.jsonl_records(service.root):
+        assert record["simulated"]
+        assert record["model"]["name"] == "phantom"
+        expected = drawn[record["filename"]].drawn
+        if expected == NORMAL:
+            agreed += "no_finding" in record["flags"]
+        else:
+            is_found = record["top_label"] == expected
+            agreed += is_found and record["risk_level"] == level_of[expected]
+    assert agreed >= 0.9 * len(drawn)
+
+
+def test_the_demonstration_shows_everything_and_ends_by_itself(tmp_path: Path) -> None:
+    found = call("demo", "--folder", str(tmp_path))
+    assert found.returncode == 0, found.stdout + found.stderr
+    for shown in (
+        "28 files dropped, 28 accounted for",
+        "-- The folder --",
+        "-- The CSV",
+        "-- The day's summary --",
+        "-- Drawn and found --",
+        "wrong_format",
+        "incomplete",
+        "duplicate_of",
+        "trained on drawings, meaningless on patients",
+        "not a diagnosis",
+    ):
+        assert shown in found.stdout
+    (root,) = tmp_path.iterdir()
+    assert str(root) in found.stdout

@@ -269,6 +269,7 @@ class Trainer:
         path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(".part")
         save_file(state, part, metadata)
+        part.chmod(0o644)  # the service that reads it has an account of its own
         os.replace(part, path)
 
 
@@ -411,6 +412,9 @@ The drawings are made by `src/xray_watcher/model/phantom.py`: a chest that diffe
 normal or with the sign of one of the eleven conditions of `densenet121-res224-chex`, on a film with
 its own position, exposure, grain, collimation and marker. The network is TorchXRayVision's DenseNet
 class with growth rate 8 and blocks of 2, 4, 6 and 4 layers, and the same 18 outputs.
+
+A broken rib alone is too fine a sign for so small a network at 224 pixels. The drawings therefore
+show what often goes with it too: the blood that collects between the broken ribs and the pleura.
 
 ## What it gives on drawings that it has not seen
 

@@ -196,7 +196,8 @@ def demo(images: str | None, folder: str) -> int:
     """Start the service on a fresh folder, drop made images, show what happens, end."""
     from xray_watcher.demo import run_demo
 
-    return run_demo(folder, images)
+    run_demo(folder, images)
+    return 0
 
 
 # -- one-off work -------------------------------------------------------------------------
@@ -210,8 +211,7 @@ def demo(images: str | None, folder: str) -> int:
 def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int:
     """Score FILES where they lie; no folder is touched and nothing is recorded."""
     from xray_watcher.predict import predictions, to_text
-    from xray_watcher.records import NOTICE
-    from xray_watcher.reports.daily import SIMULATED
+    from xray_watcher.records import NOTICE, SIMULATIONS
 
     settings = _settings(options, needs_root=False)
     results = []
@@ -224,8 +224,8 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
     if as_json:
         _print_json({"results": results, "notice": NOTICE})
     else:
-        simulated = any(result.get("simulated") for result in results)
-        click.echo("\n".join([SIMULATED, NOTICE] if simulated else [NOTICE]))
+        banner = SIMULATIONS.get(settings.model.weights)
+        click.echo("\n".join([banner, NOTICE] if banner else [NOTICE]))
     return EXIT_SOME_REJECTED if any("rejected" in result for result in results) else 0
 
 

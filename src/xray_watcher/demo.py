@@ -28,8 +28,7 @@ from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
 from xray_watcher.phantoms import NORMAL, MadeImage, made_images
-from xray_watcher.records import NOTICE, Record, from_jsonl
-from xray_watcher.reports.daily import SIMULATED
+from xray_watcher.records import NOTICE, SIMULATIONS, Record, from_jsonl
 
 SEED = 20261123
 IMAGES = 24
@@ -80,15 +79,12 @@ class Drop:
     is_slow: bool = False
 
 
-def run_demo(parent: str, images: str | None) -> int:
+def run_demo(parent: str, images: str | None) -> None:
     """Run the demonstration and print it.
 
     Args:
         parent: a new folder is made in here.
         images: a folder of further images to drop, or None.
-
-    Returns:
-        The exit code 0.
 
     Raises:
         DemoFailed: an image was lost or doubled, fewer than 90 % of the drawings were found to
@@ -111,7 +107,6 @@ def run_demo(parent: str, images: str | None) -> int:
     _check(root, drops, records)
     _show(root, records)
     _compare(drops, records)
-    return 0
 
 
 # -- what is dropped ----------------------------------------------------------------------
@@ -234,7 +229,7 @@ def _logs(root: str, suffix: str) -> list[str]:
 
 
 _TABLE_HEAD = (
-    f"{'arrived':<12} {'settled':>8} {'batch':<8} {'level':<8} {'top condition / reason':<28} file"
+    f"{'arrived':<12} {'settled':>8} {'batch':<8} {'level':<8} {'top condition / reason':<31} file"
 )
 
 
@@ -248,7 +243,7 @@ def _table_row(record: Record) -> str:
     flags = f"  [{', '.join(record['flags'])}]" if record["flags"] else ""
     return (
         f"{arrived:%H:%M:%S}.{arrived.microsecond // 100_000}   {settle_s:>+7.1f}s "
-        f"{record['batch_id']:<8} {record['risk_level']:<8} {found:<28} "
+        f"{record['batch_id']:<8} {record['risk_level']:<8} {found:<31} "
         f"{safe_name(record['filename'])}{flags}"
     )
 
@@ -285,12 +280,11 @@ def _show(root: str, records: Sequence[Record]) -> None:
     (csv_path, *_) = _logs(root, ".csv")
     _section(f"The CSV, its first lines: {os.path.relpath(csv_path, root)}", _csv_head(csv_path))
     _section("The day's summary", _summary(root))
-    simulated = any(record["simulated"] for record in records)
     counts = Counter(record["risk_level"] for record in records)
     shares = ", ".join(f"{level} {counts[level]}" for level in (*LEVELS, "Rejected"))
     click.echo(f"{len(records)} files dropped, {len(records)} accounted for: {shares}.")
     click.echo(f"All of it lies in {root}")
-    click.echo("\n".join([SIMULATED, NOTICE] if simulated else [NOTICE]))
+    click.echo(f"{SIMULATIONS[_WEIGHTS]}\n{NOTICE}")
 
 
 def _compare(drops: Sequence[Drop], records: Sequence[Record]) -> None:
@@ -303,7 +297,11 @@ def _compare(drops: Sequence[Drop], records: Sequence[Record]) -> None:
         yes = "yes" if is_found else "NO"
         lines.append(f"{drawn:<28} {_found(record):<28} {record['risk_level']:<8} {yes}")
     _section("Drawn and found", lines)
-    click.echo(f"{sum(agreed)} of {len(agreed)} drawings were found to show what was drawn.")
+    click.echo(f"\n{sum(agreed)} of {len(agreed)} drawings were found to show what was drawn.")
+    click.echo(
+        "A normal chest has no condition at its operating point (flag no_finding); under the "
+        "policy\ntop-condition its level is still that of the highest score, however low."
+    )
     if sum(agreed) < _AGREEMENT * len(agreed):
         raise DemoFailed(f"Fewer than {_AGREEMENT:.0%} of the drawings were recognised.")
 

@@ -26,6 +26,12 @@ SCHEMA = 1
 
 NOTICE = "Research and triage aid, not a diagnosis."
 
+SIMULATIONS: Mapping[str, str] = {
+    "phantom": "SIMULATION (phantom network: trained on drawings, meaningless on patients).",
+    "untrained": "SIMULATION (untrained network: random weights, meaningless on patients).",
+}
+"""What is said, loudly, wherever results of such a network are shown; by name of the weights."""
+
 TOP_PREDICTIONS = 3
 
 REJECTED = "Rejected"

@@ -16,8 +16,8 @@ from xray_watcher.errors import LedgerError, Unavailable, UsageError
 from xray_watcher.heartbeat import read_heartbeat
 from xray_watcher.ledger_reader import LedgerReader
 from xray_watcher.lock import is_held, read_holder
-from xray_watcher.records import NOTICE, REJECTED
-from xray_watcher.reports.daily import SIMULATED, Summary, day_summary
+from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
+from xray_watcher.reports.daily import Summary, day_summary
 
 STALE_S = 60.0
 """A daemon that has told nothing for this long hangs."""
@@ -180,7 +180,7 @@ def _model_lines(model: dict[str, Any] | None) -> list[str]:
     if model is None:
         return []
     line = f"model: {model['name']} {model['sha256'][:12]} {model['precision']}"
-    return [line, SIMULATED] if model["simulated"] else [line]
+    return [line, SIMULATIONS[model["name"]]] if model["simulated"] else [line]
 
 
 def _counts(today: dict[str, int]) -> str:

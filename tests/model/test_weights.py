@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,10 @@ import torch
 from checkpoints import FORMS, library_network, save_zip
 from server import serving
 
-from xray_watcher.core.catalogue import PUBLISHED, WeightSet
+from xray_watcher.core.catalogue import PHANTOM, PUBLISHED, WeightSet
 from xray_watcher.errors import WeightsError
 from xray_watcher.model import weights as module
-from xray_watcher.model.weights import WeightStore, read_metadata
+from xray_watcher.model.weights import WeightStore, phantom_path, read_metadata
 
 NIH = "densenet121-res224-nih"
 CHEX = "densenet121-res224-chex"
@@ -150,3 +151,10 @@ def test_listing_names_every_set_and_imports_no_torch(store: WeightStore) -> Non
     names = [one.name for one in store.list()]
     assert len(names) == len(set(names)) == 9
     assert {one.state for one in store.list()} == {"missing", "built in"}
+
+
+def test_the_built_in_weights_are_those_that_the_catalogue_names(store: WeightStore) -> None:
+    store.verify(PHANTOM.name)
+    metadata = read_metadata(phantom_path())
+    assert json.loads(metadata["operating_points"]) == list(PHANTOM.operating_points)
+    assert store.load(PHANTOM.name).sha256 == PHANTOM.sha256

@@ -154,7 +154,12 @@ PUBLISHED: tuple[WeightSet, ...] = (
 UNTRAINED = WeightSet("untrained", _CHEX, simulated=True)
 """The true architecture with seeded random weights: for benchmarks and tests only."""
 
-PHANTOM = WeightSet("phantom", tuple(None if p is None else 0.5 for p in _CHEX), simulated=True)
+PHANTOM = WeightSet(
+    "phantom",
+    tuple(None if point is None else 0.5 for point in _CHEX),
+    sha256="eeda1a0da6d35838c0e16c7d1582a2236a4973d4b42666f9a96c041192cc57b9",
+    simulated=True,
+)
 """A small network trained on drawings, in the package: for demonstrations, tests and trials."""
 
 WEIGHT_SETS: dict[str, WeightSet] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import tzinfo
 from typing import Any
 
@@ -16,9 +16,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.files import write_whole
 from xray_watcher.ledger import Ledger
 from xray_watcher.ledger_reader import DayImage, LedgerReader
-from xray_watcher.records import NOTICE, from_jsonl
-
-SIMULATED = "SIMULATION: these results come from a network that was not trained on patients."
+from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 
 Summary = dict[str, Any]
 
@@ -129,13 +127,19 @@ def to_markdown(summary: Summary) -> bytes:
     parts = [
         title if summary["closed"] else f"{title} (not closed yet)",
         f"*{NOTICE}*",
-        *([f"**{SIMULATED}**"] if summary["simulated"] else []),
+        *(f"**{banner}**" for banner in banners(summary["models"])),
         _balance(summary),
         *(_table(*heading, summary[key]) for heading, key in _TABLES if summary[key]),
         _scores(summary["scores"]),
         _pace(summary),
     ]
     return ("\n\n".join(part for part in parts if part) + "\n").encode()
+
+
+def banners(models: Iterable[str]) -> list[str]:
+    """What has to be said of the simulating ones among these models, named as in a summary."""
+    names = {model.partition(" ")[0] for model in models}
+    return [SIMULATIONS[name] for name in sorted(names & SIMULATIONS.keys())]
 
 
 _TABLES = (
