@@ -219,6 +219,7 @@ def test_neither_names_nor_bytes_of_a_patient_get_into_the_service_log(service: 
 def test_missing_weights_end_the_service_with_the_three_ways_on(service: Service) -> None:
     ended = service.command("run", "--weights", "densenet121-res224-nih")
     assert ended.returncode == 10
+    assert not (service.root / "classified_images").exists()
     for way in ("weights fetch", "weights import", 'weights = "phantom"'):
         assert way in ended.stderr
 

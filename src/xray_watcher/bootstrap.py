@@ -30,6 +30,7 @@ from xray_watcher.ledger import Ledger
 from xray_watcher.lock import InstanceLock
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine, load_engine
+from xray_watcher.model.weights import WeightStore
 from xray_watcher.pipeline import Pipeline
 from xray_watcher.records import CsvLayout, model_fields
 from xray_watcher.reports.daily import DailySummaries
@@ -51,12 +52,14 @@ def assembled_daemon(settings: Settings, *, once: bool = False) -> Iterator[Daem
         once: gather no batch longer than needed; nothing more is expected.
 
     Raises:
+        WeightsError: the weights are not installed; nothing was touched.
         AlreadyRunning: another daemon holds the ledger or the inbox.
         ConfigError: the inbox was changed while images of the old one are in hand.
         LedgerError: the ledger cannot be used.
         Unavailable: a folder cannot be made or written.
     """
     folders, clock = settings.folders, SystemClock()
+    _check_weights(settings)
     with ExitStack() as stack:
         _make(folders.state, "state_dir")
         lock = stack.enter_context(InstanceLock(folders.lock, folders.inbox))
@@ -218,6 +221,11 @@ def _check_nothing_in_hand(ledger: Ledger, known_inbox: str | None) -> None:
             "run once more with that inbox (`xray-watcher run --once --inbox ...`), then change it"
         )
         raise ConfigError([problem])
+
+
+def _check_weights(settings: Settings) -> None:
+    if not settings.model.weights_file:
+        WeightStore(settings.folders.weights).check_installed(settings.model.weights)
 
 
 # -- parts --------------------------------------------------------------------------------

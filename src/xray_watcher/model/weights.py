@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from xray_watcher.core.catalogue import OUTPUTS, PHANTOM, PUBLISHED, WEIGHT_SETS, WeightSet
+from xray_watcher.core.catalogue import (
+    OUTPUTS,
+    PHANTOM,
+    PUBLISHED,
+    UNTRAINED,
+    WEIGHT_SETS,
+    WeightSet,
+)
 from xray_watcher.errors import StorageFailure, WeightsError
 from xray_watcher.files import write_whole
 from xray_watcher.model.download import Progress, download
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 FORMAT = "xray-watcher/1"
 """What the metadata's `format` says of files of this kind."""
 
+_BUILT_IN = frozenset({PHANTOM.name, UNTRAINED.name})
 _NEEDED = frozenset({"name", "operating_points", "architecture"})
 _CHUNK_BYTES = 1 << 20
 _FILE_MODE = 0o644
@@ -182,16 +190,24 @@ class WeightStore:
         """
         if name == PHANTOM.name:
             return _loaded(PHANTOM, phantom_path())
-        path = self.path(name)
-        if not os.path.exists(path):
-            raise WeightsError(
-                f"The weights {name} are not installed in {self._folder}. There are three ways "
-                f"on: `xray-watcher weights fetch {name}` downloads them; on a server without "
-                f"internet `xray-watcher weights import FILE --name {name}` takes a file that you "
-                'bring; and `weights = "phantom"` in [model] runs the built-in simulation, which '
-                "means nothing on patients."
-            )
-        return _loaded(_published(name), path)
+        self.check_installed(name)
+        return _loaded(_published(name), self.path(name))
+
+    def check_installed(self, name: str) -> None:
+        """See whether weights are here, without importing torch.
+
+        Raises:
+            WeightsError: they are not; the message says what to do.
+        """
+        if name in _BUILT_IN or os.path.exists(self.path(name)):
+            return
+        raise WeightsError(
+            f"The weights {name} are not installed in {self._folder}. There are three ways on: "
+            f"`xray-watcher weights fetch {name}` downloads them; on a server without internet "
+            f"`xray-watcher weights import FILE --name {name}` takes a file that you bring; and "
+            '`weights = "phantom"` in [model] runs the built-in simulation, which means nothing '
+            "on patients."
+        )
 
     def load_file(self, name: str, file: str) -> LoadedNetwork:
         """The network with the weights of a checkpoint file, labelled as the named set.
