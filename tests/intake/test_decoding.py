@@ -1,0 +1,183 @@
+"""`intake.decoding`: hostile pictures end a child at most, never the service or a neighbour."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pictures
+import pytest
+from PIL import Image
+
+from xray_watcher.errors import Unavailable
+from xray_watcher.intake.decoding import Decoded, DecodeOutcome, DecodePool, Unreadable
+from xray_watcher.intake.images import DecodeLimits, decode
+
+LIMITS = DecodeLimits()
+PICTURE = pictures.png(Image.fromarray(pictures.chest()))
+
+# Stand-ins for the child's program: each answers "ready" and then behaves in one bad way.
+FRAME = (
+    "import sys, struct\n"
+    "def say(b):\n"
+    "    sys.stdout.buffer.write(struct.pack('<I', len(b)) + b)\n"
+    "    sys.stdout.flush()\n"
+)
+NEXT = "n = struct.unpack('<I', sys.stdin.buffer.read(4))[0]\np = sys.stdin.buffer.read(n)\n"
+READY, READ = 'say(b\'{"status": "ready"}\')\n', 'say(b\'{"status": "read"}\')\n'
+HANG = "import time\ntime.sleep(60)\n"
+
+
+def bad_child(*lines: str) -> Sequence[str]:
+    return (sys.executable, "-c", FRAME + "".join(lines))
+
+
+def put(tmp_path: Path, name: str, content: bytes = PICTURE) -> str:
+    path = tmp_path / name
+    path.write_bytes(content)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecodePool]:
+    with DecodePool(2, LIMITS) as made:
+        yield made
+
+
+def outcome_of(pool: DecodePool, path: str) -> DecodeOutcome:
+    return pool.submit(path).result(60)
+
+
+def rejected(pool: DecodePool, path: str) -> tuple[str, str]:
+    outcome = outcome_of(pool, path)
+    assert isinstance(outcome, Unreadable)
+    return outcome.rejection.code, outcome.rejection.detail
+
+
+def test_a_child_decodes_to_the_same_pixels(pool: DecodePool, tmp_path: Path) -> None:
+    outcome = outcome_of(pool, put(tmp_path, "a.png"))
+    assert isinstance(outcome, Decoded)
+    assert np.array_equal(outcome.image.pixels, decode(PICTURE, LIMITS).pixels)
+    assert (outcome.image.width, outcome.image.height) == (300, 250)
+    assert outcome.seconds > 0
+
+
+def test_bad_pictures_harm_no_neighbour(pool: DecodePool, tmp_path: Path) -> None:
+    paths = [put(tmp_path, f"{n}.png", PICTURE if n % 3 else PICTURE[: 100 * n]) for n in range(30)]
+    futures = [pool.submit(path) for path in paths]
+    found = [isinstance(future.result(60), Decoded) for future in futures]
+    assert found == [n % 3 != 0 for n in range(30)]
+
+
+@pytest.mark.parametrize("name", ["new\nline.png", "ü\udcff.png", "-rf.png", "=cmd.png"])
+def test_names_of_all_kinds_reach_the_child(pool: DecodePool, tmp_path: Path, name: str) -> None:
+    path = os.fsencode(tmp_path) + b"/" + os.fsencode(name)
+    with open(path, "wb") as file:
+        file.write(PICTURE)
+    assert isinstance(outcome_of(pool, os.fsdecode(path)), Decoded)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "link", "pipe"])
+def test_what_is_no_file_is_no_fault_of_a_picture(
+    pool: DecodePool, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "x.png"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to(put(tmp_path, "a.png"))
+    elif kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(Unavailable) as raised:
+        pool.submit(str(path)).result(60)
+    assert raised.value.cause == "storage"
+
+
+def test_a_bomb_meets_the_limit_of_memory_and_the_next_picture_is_decoded(
+    tmp_path: Path,
+) -> None:
+    bomb = put(tmp_path, "bomb.png", pictures.raw_png(9000, 9000, 8, 6, bytes(9000 * 36001)))
+    limits = DecodeLimits(max_megapixels=89)
+    with DecodePool(1, limits, memory_bytes=400 << 20) as pool:
+        assert rejected(pool, bomb)[0] == "decoder_limit"
+        assert isinstance(outcome_of(pool, put(tmp_path, "a.png")), Decoded)
+
+
+def test_a_child_that_is_killed_is_replaced_and_its_picture_tried_again(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.png")
+    with DecodePool(1, LIMITS) as pool:
+        assert isinstance(outcome_of(pool, path), Decoded)
+        child = pool._workers[0]._child
+        assert child is not None
+        os.kill(child._process.pid, signal.SIGKILL)
+        assert isinstance(outcome_of(pool, path), Decoded)
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ((READY, NEXT, READ, "import os\nos.abort()\n"), "decoder_crash"),
+        ((READY, NEXT, READ, "say(b'nonsense')\n", HANG), "decoder_crash"),
+        ((READY, NEXT, READ, "say(b'[' * 4000)\n", HANG), "decoder_crash"),
+        ((READY, NEXT, READ, "say(b'x' * 9999999)\n", HANG), "decoder_crash"),
+        (
+            (READY, NEXT, READ, 'say(b\'{"status": "unreadable", "code": "mine"}\')\n', HANG),
+            "decoder_crash",
+        ),
+        ((READY, NEXT, READ, HANG), "decoder_limit"),
+    ],
+)
+def test_a_child_that_was_taken_over_can_do_no_more_than_spoil_its_picture(
+    lines: tuple[str, ...], code: str, tmp_path: Path
+) -> None:
+    with DecodePool(1, LIMITS, seconds=0.3, command=bad_child(*lines)) as pool:
+        found, detail = rejected(pool, put(tmp_path, "a.png"))
+    assert found == code
+    assert detail.isprintable()
+
+
+def test_pixels_that_are_none_are_not_taken(tmp_path: Path) -> None:
+    decoded = '{"status": "decoded", "width": 300, "height": 250}'
+    lines = (READY, NEXT, READ, f"say(b'{decoded}')\n", "say(b'\\xff' * 200704)\n", HANG)
+    with DecodePool(1, LIMITS, seconds=1, command=bad_child(*lines)) as pool:
+        assert rejected(pool, put(tmp_path, "a.png"))[0] == "decoder_crash"
+
+
+def test_a_child_that_does_not_start_is_no_fault_of_a_picture(tmp_path: Path) -> None:
+    for command in ((sys.executable, "-c", "raise SystemExit(3)"), ("/no/such/program",)):
+        with DecodePool(1, LIMITS, command=command) as pool, pytest.raises(Unavailable) as raised:
+            pool.submit(put(tmp_path, "a.png")).result(60)
+        assert raised.value.cause == "decoder"
+
+
+def test_a_child_has_no_secrets_and_is_held_to_its_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XRAY_WATCHER_WEB__TOKEN", "hush-hush")
+    with DecodePool(1, LIMITS, memory_bytes=1 << 30) as pool:
+        outcome_of(pool, put(tmp_path, "a.png"))
+        child = pool._workers[0]._child
+        assert child is not None
+        process = Path(f"/proc/{child._process.pid}")
+        assert b"hush-hush" not in (process / "environ").read_bytes()
+        limits = (process / "limits").read_text()
+        assert f"Max address space         {1 << 30}" in limits
+        assert "Max file size             0" in limits
+        assert "Max core file size        0" in limits
+
+
+def test_closing_ends_the_children_at_once_even_one_that_hangs(tmp_path: Path) -> None:
+    pool = DecodePool(2, LIMITS, seconds=30, command=bad_child(READY, NEXT, READ, HANG))
+    futures = [pool.submit(put(tmp_path, f"{n}.png")) for n in range(5)]
+    time.sleep(0.3)
+    began_s = time.monotonic()
+    pool.close()
+    assert time.monotonic() - began_s < 5
+    assert all(future.done() for future in futures)
+    with pytest.raises(RuntimeError):
+        pool.submit("x")
