@@ -144,12 +144,14 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
     from xray_watcher.bootstrap import assembled_daemon
 
     settings = _settings(options, {"intake.inbox": inbox})
-    log.set_up(settings.log.level)
+    shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
+    log.set_up("warning" if shows_bar else settings.log.level)
     with assembled_daemon(settings, once=once) as daemon:
         if not once:
             daemon.run()
             return 0
         _run_once(daemon)
+        click.echo(f"{daemon.done} images filed, {daemon.rejected} of them rejected.")
         return EXIT_SOME_REJECTED if daemon.rejected else 0
 
 

@@ -160,8 +160,13 @@ class Daemon:
 
     @property
     def known_left(self) -> int:
-        """Files that are known to be there and not claimed."""
-        return len(self._settling)
+        """Images that are known to be there and not filed."""
+        return len(self._settling) + self._pipeline.images_in_hand
+
+    @property
+    def done(self) -> int:
+        """Images that were filed since the start, those that were set aside included."""
+        return self._pipeline.done
 
     @property
     def rejected(self) -> int:

@@ -20,6 +20,7 @@ def set_up(level: str) -> None:
         level: "debug", "info" or "warning".
     """
     for_person = sys.stderr.isatty()
+    logging.getLogger("watchdog").setLevel(logging.ERROR)  # it warns of its own orderly end
     renderers: list[Any] = (
         [structlog.dev.ConsoleRenderer()]
         if for_person

@@ -131,6 +131,13 @@ class Pipeline:
         return len(self._batches)
 
     @property
+    def images_in_hand(self) -> int:
+        """Images that are claimed and not done."""
+        return (
+            sum(len(batch.items) for batch in self._batches) + len(self._decided) + len(self._again)
+        )
+
+    @property
     def has_to_repeat(self) -> bool:
         """Whether claimed images wait to be begun again."""
         return bool(self._again)
