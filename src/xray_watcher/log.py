@@ -20,7 +20,8 @@ def set_up(level: str) -> None:
         level: "debug", "info" or "warning".
     """
     for_person = sys.stderr.isatty()
-    logging.getLogger("watchdog").setLevel(logging.ERROR)  # it warns of its own orderly end
+    # It calls its own orderly end an error; whether it lives is seen to in `intake.watcher`.
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
     renderers: list[Any] = (
         [structlog.dev.ConsoleRenderer()]
         if for_person
