@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from xray_watcher.errors import AlreadyRunning, Unavailable
-from xray_watcher.heartbeat import Heartbeat, read_heartbeat
+from xray_watcher.files import read_facts
+from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.lock import InstanceLock, is_held, read_holder
 from xray_watcher.signals import Bell, StopRequest
 
@@ -128,12 +129,12 @@ def test_a_heartbeat_tells_at_most_every_two_seconds_and_goes_away_at_the_end(
     heartbeat = Heartbeat(path, lambda: told.append(1) or {"count": len(told)})  # type: ignore[func-returns-value]
     heartbeat.beat(100.0)
     heartbeat.beat(101.9)
-    assert read_heartbeat(path) == {"count": 1}
+    assert read_facts(path) == {"count": 1}
     heartbeat.beat(102.0)
-    assert read_heartbeat(path) == {"count": 2}
+    assert read_facts(path) == {"count": 2}
     heartbeat.stop()
     heartbeat.stop()
-    assert read_heartbeat(path) == {}
+    assert read_facts(path) == {}
     assert os.listdir(tmp_path) == []
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from xray_watcher.errors import StorageFailure
 
@@ -167,6 +169,16 @@ def write_whole(path: str, content: bytes, mode: int = 0o644) -> None:
         with suppress(OSError):
             os.unlink(part)
         raise
+
+
+def read_facts(path: str) -> dict[str, Any]:
+    """The JSON object in a small file of our own; empty when there is none, or none readable."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            facts = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def write_all(fd: int, content: bytes, offset: int) -> None:

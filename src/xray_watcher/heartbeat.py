@@ -50,13 +50,3 @@ class Heartbeat:
         """Take the file away: the daemon ends in order."""
         with contextlib.suppress(OSError):
             os.unlink(self._path)
-
-
-def read_heartbeat(path: str) -> dict[str, Any]:
-    """What the daemon told last; empty when there is nothing, or nothing readable."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            told = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from xray_watcher.errors import AlreadyRunning, Unavailable
+from xray_watcher.files import read_facts
 
 _TRIES = 10
 _PAUSE_S = 0.05  # `status` holds the lock for a moment to see whether it is free
@@ -114,12 +115,7 @@ def is_held(path: str) -> bool:
 
 def read_holder(path: str) -> dict[str, object]:
     """Who holds the lock, as it wrote it itself: pid, host, since; empty if that is unreadable."""
-    try:
-        with open(path, encoding="utf-8") as lock:
-            holder = json.load(lock)
-    except (OSError, ValueError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
+    return read_facts(path)
 
 
 def _locked(fd: int) -> bool:

@@ -13,7 +13,7 @@ from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
 from xray_watcher.daemon import free_bytes
 from xray_watcher.errors import LedgerError, Unavailable, UsageError
-from xray_watcher.heartbeat import read_heartbeat
+from xray_watcher.files import read_facts
 from xray_watcher.ledger_reader import LedgerReader
 from xray_watcher.lock import is_held, read_holder
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
@@ -45,7 +45,7 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
     """
     folders = settings.folders
     alive = is_held(folders.lock)
-    told = read_heartbeat(folders.heartbeat) if alive else {}
+    told = read_facts(folders.heartbeat) if alive else {}
     waiting = _told_waiting(told) if told else _looked_waiting(settings)
     troubles = _troubles(alive=alive, told=told, waiting=waiting, now=now)
     return {
@@ -82,7 +82,7 @@ def summary_of(settings: Settings, day: str | None, now: datetime) -> Summary:
         wanted = today if day is None else date.fromisoformat(day).isoformat()
     except ValueError:
         raise UsageError(f"{day!a} is not a date; write it as {today}.") from None
-    waiting = read_heartbeat(settings.folders.heartbeat).get("waiting_in_inbox")
+    waiting = read_facts(settings.folders.heartbeat).get("waiting_in_inbox")
     with LedgerReader.open(settings.folders.ledger) as ledger:
         return day_summary(ledger, wanted, today=today, waiting_in_inbox=waiting or 0)
 
