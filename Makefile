@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench parity clean
+.PHONY: demo test lint types check phantom bench parity storm syscalls clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -36,6 +36,12 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
 	@touch $(READY)
+
+storm: $(READY)           ## 2,000 kills at random moments while files arrive; about an hour
+	$(BIN)/python tests/storms/kill_storm.py $(ARGS)
+
+syscalls: $(READY)        ## something goes wrong at every system call, once each; needs strace
+	$(BIN)/python tests/storms/syscall_storm.py $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 class Service:
     """A service on one root; start it as often as you like."""
 
-    def __init__(self, root: Path, **env: str) -> None:
+    def __init__(self, root: Path, command: Sequence[str] = COMMAND, **env: str) -> None:
+        self._command = command
         self.root, self.inbox = root, root / "inbox"
         self.env = env
         self.inbox.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,8 @@ class Service:
         """Start `run`; its log is added to the file `log`."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "run", "--config", str(self.config), *arguments],
+                [*self._command, "run", "--config", str(self.config), *arguments],
+                stdout=subprocess.DEVNULL,
                 stderr=log,
                 env=environment(**self.env),
             )
