@@ -22,7 +22,7 @@ PURE = [name for name in MODULES if name.startswith("core.")]
 ROWS = (
     ("__main__",),
     ("cli",),
-    ("demo", "predict", "status", "retry"),
+    ("demo", "predict", "status", "retry", "backup", "fsck"),
     ("bootstrap",),
     ("daemon",),
     ("pipeline",),

@@ -16,6 +16,7 @@ from xray_watcher.clock import Clock, SystemClock
 from xray_watcher.config import Folders, Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
+from xray_watcher.core.naming import index_of
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import LEVELS, ModelInfo
@@ -26,7 +27,7 @@ from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import WORK_FOLDER, Spool
 from xray_watcher.intake.watcher import Inbox, is_network, wakeup_for
-from xray_watcher.ledger import Ledger
+from xray_watcher.ledger import RESTORED, Ledger
 from xray_watcher.lock import InstanceLock
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine, load_engine
@@ -196,6 +197,8 @@ def _prepared_folders(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]
         _check_nothing_in_hand(ledger, known_inbox)
         spool, inbox = _begun_inbox(settings, ledger)
     spool.make_targets()
+    if ledger.meta(RESTORED) is not None:
+        _go_on_after_restore(ledger, spool)
     _make(folders.logs, "intake.logs")
     return spool, inbox
 
@@ -211,6 +214,14 @@ def _begun_inbox(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]:
         ledger.set_meta("inbox", folders.inbox)
         ledger.set_meta("work", work)
     return spool, inbox_of(settings, work)
+
+
+def _go_on_after_restore(ledger: Ledger, spool: Spool) -> None:
+    """Images may have been filed after the copy was made; their indexes are used."""
+    used = (index_of(name) for _, name in spool.filed_names())
+    highest = max((index for index in used if index is not None), default=-1)
+    _log.warning("the ledger is a restored copy", next_index=highest + 1)
+    ledger.go_on_at(highest + 1)
 
 
 def _check_nothing_in_hand(ledger: Ledger, known_inbox: str | None) -> None:

@@ -378,6 +378,41 @@ def summary(date: str | None, as_json: bool, **options: str | None) -> int:
     return 0
 
 
+@cli.command()
+@click.argument("file")
+@_settings_options
+def backup(file: str, **options: str | None) -> int:
+    """Copy the ledger to FILE, consistently, while the service runs or not."""
+    from xray_watcher.backup import backup as copy_ledger
+
+    images = copy_ledger(_settings(options).folders.ledger, file)
+    click.echo(f"{file} holds the ledger up to index {images - 1}.")
+    return 0
+
+
+@cli.command()
+@_settings_options
+@click.option("--deep", is_flag=True, help="Read every filed image and compare its hash.")
+@click.option("--repair", is_flag=True, help="Mend reasons and logs from the ledger.")
+def fsck(deep: bool, repair: bool, **options: str | None) -> int:
+    """Compare ledger, folders and logs and name every difference; nothing is ever deleted.
+
+    Exit code 1: there are differences left.
+    """
+    from xray_watcher import fsck as comparison
+    from xray_watcher.clock import SystemClock
+
+    settings = _settings(options)
+    if repair:
+        for done in comparison.repair(settings, SystemClock().now()):
+            click.echo(done)
+    differences = comparison.check(settings, deep=deep)
+    for difference in differences:
+        click.echo(str(difference))
+    click.echo(f"{len(differences)} differences.")
+    return 1 if differences else 0
+
+
 @cli.command("check-config")
 @_settings_options
 @_weights_options

@@ -26,6 +26,9 @@ from xray_watcher.ledger_reader import LedgerReader, LogState, Outcome
 
 SCHEMA_VERSION = 1
 
+RESTORED = "restored"
+"""The fact by which a backup knows that it is one, until the service has started on it."""
+
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
@@ -192,6 +195,12 @@ class Ledger(LedgerReader):
     def set_meta(self, key: str, value: str) -> None:
         """Remember a fact; inside a transaction it is committed with it."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def go_on_at(self, index: int) -> None:
+        """After a restore: give no index below this one, and be an ordinary ledger again."""
+        with self.transaction():
+            self.set_meta("next_index", str(max(self.next_index, index)))
+            self._db.execute("DELETE FROM meta WHERE key = ?", (RESTORED,))
 
     # -- claims ---------------------------------------------------------------------------
 

@@ -121,6 +121,10 @@ class LedgerReader:
         """Close the connection."""
         self._db.close()
 
+    def copy_to(self, target: sqlite3.Connection) -> None:
+        """Copy everything as it is at one moment into an empty database."""
+        self._db.backup(target)
+
     # -- facts ----------------------------------------------------------------------------
 
     def meta(self, key: str) -> str | None:
@@ -170,6 +174,18 @@ class LedgerReader:
         """The image that was filed under an index, if there is one."""
         return next(iter(self._images("WHERE idx = ?", idx)), None)
 
+    def filed_rows(self) -> Iterator[ImageRow]:
+        """Every image that lies in a folder of results, in the order of the indexes."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM image"
+            " WHERE state = 'DONE' AND filed_name IS NOT NULL ORDER BY idx"
+        )
+        return (ImageRow(*row) for row in rows)
+
+    def is_sound(self) -> bool:
+        """Whether the database file itself is whole."""
+        return bool(self._value("PRAGMA quick_check") == "ok")
+
     def rejections(self) -> list[ImageRow]:
         """Every image that was set aside and not tried again, oldest first."""
         return self._images("WHERE outcome = 'rejected' AND state = 'DONE' ORDER BY idx")
@@ -187,6 +203,13 @@ class LedgerReader:
             "SELECT name, csv_header, jsonl_bytes, csv_bytes FROM log_file WHERE name = ?", (name,)
         ).fetchone()
         return None if row is None else LogState(*row)
+
+    def log_states(self) -> list[LogState]:
+        """The cursors of all logs, oldest first."""
+        rows = self._db.execute(
+            "SELECT name, csv_header, jsonl_bytes, csv_bytes FROM log_file ORDER BY name"
+        )
+        return [LogState(*row) for row in rows]
 
     def log_lines(self, name: str) -> Iterator[LogLine]:
         """Every finished record of one log, in order: what its files must hold."""

@@ -79,6 +79,38 @@ class LogFiles:
             ) from error
         return states, conflicts
 
+    def differing(self, state: LogState) -> list[Form]:
+        """Which of both files of a log do not hold what they must; what lies behind is ignored.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        return [form for form in _FORMS if not self._is_sound(form, state)]
+
+    def repair(self, state: LogState, now: datetime) -> list[Conflict]:
+        """Write those files of a log anew that differ; what was there is kept beside.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        conflicts = []
+        for form in self.differing(state):
+            path = self._path(form, state)
+            if os.path.lexists(path):
+                conflicts.append(_set_aside(path, now))
+            self._rebuild(path, form, state)
+        return conflicts
+
+    def _is_sound(self, form: Form, state: LogState) -> bool:
+        try:
+            with open(self._path(form, state), "rb") as log:
+                return _holds(log.read(_watermark(form, state)), self._expected(form, state))
+        except FileNotFoundError:
+            return _watermark(form, state) == 0
+
+    def _path(self, form: Form, state: LogState) -> str:
+        return os.path.join(self._folder, f"{state.name}.{form}")
+
     def _append(
         self,
         form: Form,
@@ -88,7 +120,7 @@ class LogFiles:
         conflicts: list[Conflict],
     ) -> int:
         """Append to one file; returns its size in bytes."""
-        path = os.path.join(self._folder, f"{state.name}.{form}")
+        path = self._path(form, state)
         watermark = _watermark(form, state)
         if not self._is_as_left(path, form, state, watermark, lines):
             if os.path.lexists(path):

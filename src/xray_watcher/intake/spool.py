@@ -245,6 +245,12 @@ class Spool:
         """Where an image with this name is filed."""
         return os.path.join(self._targets[folder], name)
 
+    def filed_names(self) -> Iterator[tuple[str, str]]:
+        """Every file in the target folders: key of the folder, and name."""
+        for key, folder in self._targets.items():
+            with suppress(FileNotFoundError):
+                yield from ((key, name) for name in sorted(os.listdir(folder)))
+
     def shown_path(self, folder: str, name: str) -> str:
         """The path of a filed image as records show it: relative where it lies below the root."""
         path = self.target_path(folder, name)

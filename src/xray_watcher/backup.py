@@ -1,0 +1,58 @@
+"""`xray-watcher backup`: a consistent copy of the ledger while the service runs.
+
+A copy knows that it is one. When the service is started on it later, images may have been filed
+after it was made: the next index is then taken from the folders, so that no index is used twice.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+
+from xray_watcher.errors import UsageError
+from xray_watcher.files import rename_noreplace, sync_folder
+from xray_watcher.ledger import RESTORED, Ledger
+from xray_watcher.ledger_reader import LedgerReader
+
+_MODE = 0o640
+
+
+def backup(ledger_path: str, target: str) -> int:
+    """Copy the ledger.
+
+    Args:
+        ledger_path: the service's ledger.
+        target: a file that must not exist.
+
+    Returns:
+        How many images have an index in it.
+
+    Raises:
+        UsageError: the target exists or cannot be written.
+        LedgerError: there is no ledger.
+    """
+    part = f"{target}.part"
+    try:
+        with LedgerReader.open(ledger_path) as ledger:
+            os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, _MODE))
+            images = _copy(ledger, part)
+        rename_noreplace(part, target)
+        sync_folder(os.path.dirname(os.path.abspath(target)))
+    except FileExistsError:
+        raise UsageError(f"{target} exists already; name another file.") from None
+    except (OSError, sqlite3.OperationalError) as error:
+        raise UsageError(f"The copy cannot be written to {target} ({error}).") from error
+    finally:
+        for path in (part, f"{part}-wal", f"{part}-shm"):
+            with suppress(OSError):
+                os.unlink(path)
+    return images
+
+
+def _copy(ledger: LedgerReader, part: str) -> int:
+    with closing(sqlite3.connect(part)) as copied:
+        ledger.copy_to(copied)
+    with Ledger(part) as marked, marked.transaction():
+        marked.set_meta(RESTORED, "1")
+        return marked.next_index

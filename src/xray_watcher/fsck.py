@@ -1,0 +1,175 @@
+"""`xray-watcher fsck`: compares ledger, folders and logs, and names every difference.
+
+Nothing is ever deleted; what the rules decide can be mended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from xray_watcher.bootstrap import spool_of, work_folder
+from xray_watcher.config import Settings
+from xray_watcher.core.naming import index_of, safe_name
+from xray_watcher.errors import LedgerError
+from xray_watcher.files import OPEN_FILE, sha256_of
+from xray_watcher.intake.spool import Move, Spool
+from xray_watcher.ledger_reader import ImageRow, LedgerReader
+from xray_watcher.lock import InstanceLock
+from xray_watcher.logs import LogFiles
+
+Kind = Literal["ledger", "missing", "changed", "stranger", "reason", "log", "open"]
+
+_ADVICE: dict[Kind, str] = {
+    "ledger": "restore it from a backup",
+    "missing": "it was moved or deleted after it was filed; its record stays",
+    "changed": "its bytes are not those that were filed; its record tells the right hash",
+    "stranger": "the ledger does not know it; it was put there by somebody, or filed after the "
+    "backup that the ledger was restored from",
+    "reason": "--repair writes it again",
+    "log": "--repair writes it anew from the ledger and keeps what is there beside it",
+    "open": "the service takes it up when it starts",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as the ledger has it."""
+
+    kind: Kind
+    what: str
+
+    def __str__(self) -> str:
+        """For people: what, and what becomes of it."""
+        return f"{self.kind}: {self.what} ({_ADVICE[self.kind]})"
+
+
+def check(settings: Settings, *, deep: bool) -> list[Difference]:
+    """Compare; nothing is changed.
+
+    Args:
+        settings: what is in force.
+        deep: read every filed image and compare its hash; otherwise its size.
+
+    Raises:
+        LedgerError: there is no ledger.
+    """
+    with LedgerReader.open(settings.folders.ledger) as ledger:
+        spool = _spool(settings, ledger)
+        return list(_differences(settings, ledger, spool, deep=deep))
+
+
+def repair(settings: Settings, now: datetime) -> list[str]:
+    """Mend what the rules decide: reasons and logs, from the ledger. Nothing is deleted.
+
+    Args:
+        settings: what is in force.
+        now: names what is kept beside.
+
+    Returns:
+        What was done, one line each.
+
+    Raises:
+        AlreadyRunning: the service runs; it mends its logs itself.
+        LedgerError: there is no ledger.
+        Unavailable: something cannot be written.
+    """
+    folders = settings.folders
+    with (
+        LedgerReader.open(folders.ledger) as ledger,
+        InstanceLock(folders.lock, folders.inbox),
+    ):
+        return [
+            *_mended_reasons(ledger, _spool(settings, ledger)),
+            *_mended_logs(ledger, LogFiles(folders.logs, ledger), now),
+        ]
+
+
+def _spool(settings: Settings, ledger: LedgerReader) -> Spool:
+    return spool_of(settings, ledger.meta("work") or work_folder(settings.folders))
+
+
+def _differences(
+    settings: Settings, ledger: LedgerReader, spool: Spool, *, deep: bool
+) -> Iterator[Difference]:
+    if not ledger.is_sound():
+        yield Difference("ledger", settings.folders.ledger)
+        return
+    known: set[tuple[str, str]] = set()
+    for row in ledger.filed_rows():
+        folder, name = _place(row)
+        known.add((folder, name))
+        yield from _of_file(spool, row, deep=deep)
+    for row in ledger.open_rows():
+        yield Difference("open", f"image {row.id} is {row.state}")
+        if row.folder is not None and row.filed_name is not None:
+            known.add((row.folder, row.filed_name))
+    yield from _strangers(spool, known)
+    logs = LogFiles(settings.folders.logs, ledger)
+    for state in ledger.log_states():
+        for form in logs.differing(state):
+            yield Difference("log", f"{state.name}.{form}")
+
+
+def _of_file(spool: Spool, row: ImageRow, *, deep: bool) -> Iterator[Difference]:
+    folder, name = _place(row)
+    path = spool.target_path(folder, name)
+    shown = f"{folder}/{safe_name(name)}"
+    try:
+        size = os.stat(path, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        yield Difference("missing", shown)
+        return
+    if size != row.size or (deep and _hash(path) != row.sha256):
+        yield Difference("changed", shown)
+    if row.outcome == "rejected" and not os.path.lexists(f"{path}.json"):
+        yield Difference("reason", f"{shown}.json")
+
+
+def _strangers(spool: Spool, known: set[tuple[str, str]]) -> Iterator[Difference]:
+    for folder, name in spool.filed_names():
+        beside = name.removesuffix(".json")
+        is_ours = (folder, name) in known or (beside != name and (folder, beside) in known)
+        if not is_ours and not name.startswith(".tmp."):
+            index = index_of(name)
+            shown = f"{folder}/{safe_name(name)}"
+            yield Difference("stranger", shown if index is None else f"{shown} (index {index})")
+
+
+def _mended_reasons(ledger: LedgerReader, spool: Spool) -> Iterator[str]:
+    for row in ledger.filed_rows():
+        folder, name = _place(row)
+        path = spool.target_path(folder, name)
+        if row.outcome != "rejected" or os.path.lexists(f"{path}.json") or row.idx is None:
+            continue
+        if os.path.lexists(path):
+            move = Move(row.id, folder, name, row.sha256 or b"")
+            spool.write_beside(move, ledger.record_of(row.idx).jsonl)
+            yield f"reason: written again beside index {row.idx}"
+
+
+def _mended_logs(ledger: LedgerReader, logs: LogFiles, now: datetime) -> Iterator[str]:
+    for state in ledger.log_states():
+        differing = logs.differing(state)
+        kept = [conflict.path for conflict in logs.repair(state, now)]
+        for form in differing:
+            yield f"log: {state.name}.{form} is written anew"
+        for path in kept:
+            yield f"log: what was there is kept as {path}"
+
+
+def _place(row: ImageRow) -> tuple[str, str]:
+    if row.folder is None or row.filed_name is None:
+        raise LedgerError(f"The ledger does not say where image {row.id} lies.")
+    return row.folder, row.filed_name
+
+
+def _hash(path: str) -> bytes:
+    fd = os.open(path, OPEN_FILE)
+    try:
+        return sha256_of(fd)
+    finally:
+        os.close(fd)
