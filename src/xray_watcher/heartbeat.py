@@ -1,7 +1,7 @@
-"""What the running daemon tells `status`: a small file that is replaced every few seconds.
+"""What the running daemon tells `status`: a small file that is written every few seconds.
 
 It lies beside the ledger and not in it, so that telling costs no fsync and works while the
-ledger does not.
+ledger does not. It is written in place, so that it also works on a disk that is full.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from xray_watcher.files import replace
+from xray_watcher.files import write_all
 
 EVERY_S = 2.0
+_BLOCK_BYTES = 4096  # one write of a whole page: no reader sees half of it
 
 
 class Heartbeat:
@@ -40,11 +41,15 @@ class Heartbeat:
         if now_s < self._next_s:
             return
         self._next_s = now_s + EVERY_S
-        part = f"{self._path}.tmp"
+        told = json.dumps(self._tell()).encode()
+        blocks = -(-len(told) // _BLOCK_BYTES)
         with contextlib.suppress(OSError):
-            with open(part, "w", encoding="utf-8") as file:
-                json.dump(self._tell(), file)
-            replace(part, self._path)
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            try:
+                write_all(fd, told.ljust(blocks * _BLOCK_BYTES), 0)
+                os.ftruncate(fd, blocks * _BLOCK_BYTES)
+            finally:
+                os.close(fd)
 
     def stop(self) -> None:
         """Take the file away: the daemon ends in order."""

@@ -143,7 +143,7 @@ def _run(service: Service, point: Point) -> bool:
     trace = service.root.parent / "trace"
     inject = f"{point.call}:{FAULTS[point.fault]}:when={point.number}"
     command = [
-        "strace", "-qq", "-f", "-o", str(trace), "-e", f"trace={point.call}",
+        "strace", "-q", "-f", "-o", str(trace), "-e", f"trace={point.call}",
         "-e", "signal=none", "-e", f"inject={inject}", *COMMAND, "run", "--once",
         "--config", str(service.config),
     ]  # fmt: skip
