@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def _run(service: Service, point: Point) -> bool:
         "--config", str(service.config),
     ]  # fmt: skip
     with service.log.open("ab") as log:
-        subprocess.run(
+        ended = subprocess.run(
             command,
             stderr=log,
             stdout=log,
@@ -156,12 +157,8 @@ def _run(service: Service, point: Point) -> bool:
             timeout=120,
             check=False,
         )
-    return any(_marks(trace.read_text(errors="replace")))
-
-
-def _marks(trace: str) -> Iterator[bool]:
-    for line in trace.splitlines():
-        yield "(INJECTED)" in line or "killed by SIGKILL" in line
+    killed = ended.returncode == -signal.SIGKILL  # strace ends as what it watched has ended
+    return killed or "(INJECTED)" in trace.read_text(errors="replace")
 
 
 if __name__ == "__main__":
