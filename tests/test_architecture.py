@@ -37,7 +37,7 @@ ROWS = (
     ("config_sources",),
     ("config_keys",),
     ("config",),
-    ("files", "clock", "log"),
+    ("files", "clock", "log", "progress"),
     ("core",),
     ("errors",),
     ("__init__",),

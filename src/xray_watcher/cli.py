@@ -10,8 +10,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -173,22 +172,15 @@ def _settings(
 
 
 def _run_once(daemon: Daemon) -> None:
-    with _bar(total=None, unit=" images") as bar:
+    from xray_watcher.progress import progress_bar
+
+    with progress_bar(total=None, unit=" images") as bar:
 
         def watching(done: int, left: int) -> None:
             bar.total = done + left
             bar.update(done - bar.n)
 
         daemon.run(once=True, watching=watching)
-
-
-@contextmanager
-def _bar(*, total: int | None, unit: str, scale: bool = False) -> Iterator[Any]:
-    """A progress bar on stderr; silent when that is no terminal."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit=unit, unit_scale=scale, disable=None, leave=False) as bar:
-        yield bar
 
 
 @cli.command()
@@ -213,11 +205,12 @@ def demo(images: str | None, folder: str) -> int:
 def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int:
     """Score FILES where they lie; no folder is touched and nothing is recorded."""
     from xray_watcher.predict import predictions, to_text
+    from xray_watcher.progress import progress_bar
     from xray_watcher.records import NOTICE, SIMULATIONS
 
     settings = _settings(options, needs_root=False)
     results = []
-    with _bar(total=len(files), unit=" images") as bar:
+    with progress_bar(total=len(files), unit=" images") as bar:
         for prediction in predictions(settings, files):
             results.append(prediction)
             bar.update()
@@ -290,8 +283,10 @@ def fetch(
     name: str, url: str | None, sha256: str | None, trust: bool, **options: str | None
 ) -> int:
     """Download the published weights NAME, check them and store them."""
+    from xray_watcher.progress import progress_bar
+
     store = _store(options)
-    with _bar(total=None, unit="B", scale=True) as bar:
+    with progress_bar(total=None, unit="B", scale=True) as bar:
 
         def progress(done: int, total: int | None) -> None:
             bar.total = total
@@ -337,8 +332,9 @@ def verify(name: str | None, **options: str | None) -> int:
 def phantoms(folder: str, count: int, seed: int) -> int:
     """Write drawn chest images into FOLDER, with drawn.csv that says what each shows."""
     from xray_watcher.phantoms import write_phantoms
+    from xray_watcher.progress import progress_bar
 
-    with _bar(total=count, unit=" images") as bar:
+    with progress_bar(total=count, unit=" images") as bar:
         write_phantoms(folder, count, seed, bar.update)
     click.echo(f"{count} drawn images lie in {folder}; drawn.csv says what was drawn.")
     return 0

@@ -28,6 +28,7 @@ from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
 from xray_watcher.phantoms import NORMAL, MadeImage, made_images
+from xray_watcher.progress import progress_bar
 from xray_watcher.records import NOTICE, SIMULATIONS, Record, from_jsonl
 
 SEED = 20261123
@@ -200,15 +201,17 @@ def _watched(root: str, drops: Sequence[Drop], service: subprocess.Popen[bytes])
     click.echo(_TABLE_HEAD)
     records: list[Record] = []
     until_s = time.monotonic() + _TIMEOUT_S
-    while len(records) < len(drops):
-        if service.poll() is not None:
-            raise DemoFailed(f"The service ended early; {root}/service.log says why.")
-        if time.monotonic() > until_s:
-            raise DemoFailed(f"Only {len(records)} of {len(drops)} files were done in time.")
-        for record in _records(root)[len(records) :]:
-            click.echo(_table_row(record))
-            records.append(record)
-        time.sleep(_POLL_S)
+    with progress_bar(total=len(drops), unit=" files") as bar:
+        while len(records) < len(drops):
+            if service.poll() is not None:
+                raise DemoFailed(f"The service ended early; {root}/service.log says why.")
+            if time.monotonic() > until_s:
+                raise DemoFailed(f"Only {len(records)} of {len(drops)} files were done in time.")
+            for record in _records(root)[len(records) :]:
+                bar.write(_table_row(record), file=sys.stdout)
+                bar.update()
+                records.append(record)
+            time.sleep(_POLL_S)
     dropping.join()
     return records
 
