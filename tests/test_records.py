@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xray_watcher.core.catalogue import WEIGHT_SETS, WeightSet
 from xray_watcher.core.values import Assessment, ModelInfo, Rejection, Scores
 from xray_watcher.records import (
     CSV_COLUMNS,
@@ -163,3 +164,12 @@ def test_numbers_that_are_none_never_get_into_a_record() -> None:
 
 def test_a_record_is_read_by_any_reader_of_json() -> None:
     assert json.loads(to_jsonl(classified()))["filename"] == "a.jpg"
+
+
+@pytest.mark.parametrize("weights", WEIGHT_SETS.values(), ids=lambda weights: weights.name)
+def test_outputs_without_a_name_have_no_column(weights: WeightSet) -> None:
+    header = CsvLayout(weights.labels, None).header.decode("utf-8-sig")
+    (columns,) = csv.reader([header])
+    assert columns == [*CSV_COLUMNS, *weights.labels]
+    assert all(columns)
+    assert len(weights.labels) == sum(point is not None for point in weights.operating_points)
