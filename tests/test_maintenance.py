@@ -138,6 +138,26 @@ def test_after_an_older_ledger_is_restored_no_index_is_used_twice_and_nothing_is
     assert len(strangers) == 3  # those that were filed after the backup
 
 
+@pytest.mark.parametrize("what", ["an older copy", "none"])
+def test_a_ledger_that_was_put_back_by_hand_uses_no_index_twice_either(
+    service: Service, tmp_path: Path, what: str
+) -> None:
+    arrived = file(service, 1, 2)
+    copy = tmp_path / "copy.sqlite3"
+    shutil.copyfile(state(service) / "ledger.sqlite3", copy)
+    arrived += file(service, 3, 4, 5)
+    for old in state(service).glob("ledger.sqlite3*"):
+        old.unlink()
+    if what == "an older copy":
+        shutil.copyfile(copy, state(service) / "ledger.sqlite3")
+    arrived += file(service, 6)
+    filed = audit.filed(service.root)
+    assert sorted(path.name[:4] for path in filed.values()) == [f"{n:04d}" for n in range(6)]
+    assert sorted(audit.sha256(path.read_bytes()) for path in filed.values()) == sorted(
+        audit.sha256(content) for content in arrived
+    )
+
+
 def test_a_claimed_file_survives_the_restore_of_an_older_ledger(
     service: Service, tmp_path: Path
 ) -> None:

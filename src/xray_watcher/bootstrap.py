@@ -29,7 +29,7 @@ from xray_watcher.intake.spool import WORK_FOLDER, Spool
 from xray_watcher.intake.watcher import Inbox, is_network, wakeup_for
 from xray_watcher.ledger import RESTORED, Ledger
 from xray_watcher.lock import InstanceLock
-from xray_watcher.logs import LogFiles
+from xray_watcher.logs import LogFiles, last_index
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.weights import WeightStore
 from xray_watcher.pipeline import Pipeline
@@ -197,8 +197,7 @@ def _prepared_folders(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]
         _check_nothing_in_hand(ledger, known_inbox)
         spool, inbox = _begun_inbox(settings, ledger)
     spool.make_targets()
-    if ledger.meta(RESTORED) is not None:
-        _go_on_after_restore(ledger, spool)
+    _go_on_behind_the_outputs(ledger, spool, folders.logs)
     _make(folders.logs, "intake.logs")
     return spool, inbox
 
@@ -216,11 +215,25 @@ def _begun_inbox(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]:
     return spool, inbox_of(settings, work)
 
 
-def _go_on_after_restore(ledger: Ledger, spool: Spool) -> None:
-    """Images may have been filed after the copy was made; their indexes are used."""
+def _go_on_behind_the_outputs(ledger: Ledger, spool: Spool, logs: str) -> None:
+    """Use no index twice when the ledger is an older one, restored, or lost.
+
+    Its own mark says that it was restored, or else the logs: they know a later index. The output
+    folders are listed only then.
+    """
+    try:
+        logged = last_index(logs)
+    except OSError as error:
+        raise Unavailable(
+            "logs", f"The logs in {logs} cannot be read ({os.strerror(error.errno or 0)})."
+        ) from error
+    next_index = ledger.next_index
+    if ledger.meta(RESTORED) is None and 0 < next_index > logged:
+        return
     used = (index_of(name) for _, name in spool.filed_names())
-    highest = max((index for index in used if index is not None), default=-1)
-    _log.warning("the ledger is a restored copy", next_index=highest + 1)
+    highest = max([logged, *(index for index in used if index is not None)])
+    if highest >= next_index:
+        _log.warning("the ledger is older than its outputs", next_index=highest + 1)
     ledger.go_on_at(highest + 1)
 
 

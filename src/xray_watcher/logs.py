@@ -8,6 +8,7 @@ else (somebody edited or deleted it: keep theirs as `.conflict-TIME`, write ours
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from xray_watcher.ledger_reader import LedgerReader, LogLine, LogState
 Form = Literal["jsonl", "csv"]
 
 _FORMS: tuple[Form, ...] = ("jsonl", "csv")
+_LAST_BYTES = 1 << 18  # a line has some kilobytes
 _MODE = 0o640
 """Results are for the service's group, not for everybody."""
 
@@ -177,6 +179,35 @@ class LogFiles:
         if is_new:
             sync_folder(self._folder)
         return offset + len(content)
+
+
+def last_index(folder: str) -> int:
+    """The index on the last whole line of the newest JSONL log; -1 if there is none.
+
+    Raises:
+        OSError: the folder or the log cannot be read.
+    """
+    for name in sorted(_jsonl_names(folder), reverse=True):
+        with open(os.path.join(folder, name), "rb") as log:
+            log.seek(max(os.fstat(log.fileno()).st_size - _LAST_BYTES, 0))
+            for line in reversed(log.read().splitlines()):
+                if (index := _index_in(line)) is not None:
+                    return index
+    return -1
+
+
+def _jsonl_names(folder: str) -> list[str]:
+    if not os.path.isdir(folder):
+        return []
+    return [name for name in os.listdir(folder) if name.endswith(".jsonl")]
+
+
+def _index_in(line: bytes) -> int | None:
+    try:
+        index = json.loads(line)["index"]
+    except (ValueError, TypeError, KeyError):  # a torn line, or another file's
+        return None
+    return index if isinstance(index, int) else None
 
 
 def _watermark(form: Form, state: LogState) -> int:
