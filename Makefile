@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench parity storm syscalls audit clean
+.PHONY: demo test lint types check phantom bench parity storm syscalls powercut audit clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -47,6 +47,9 @@ storm: $(READY)           ## 2,000 kills at random moments while files arrive; a
 
 syscalls: $(READY)        ## something goes wrong at every system call, once each; needs strace
 	$(BIN)/python tests/storms/syscall_storm.py $(ARGS)
+
+powercut: $(READY)        ## 100 power cuts on ext4 and on XFS each; needs root and loop devices
+	$(BIN)/python tests/storms/power_cut.py $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py

@@ -30,10 +30,10 @@ class StubEngine:
         return scores
 
 
-def _stub(*_args: object, **_options: object) -> Engine:
+def stub(*_args: object, **_options: object) -> Engine:
     return StubEngine()
 
 
 if __name__ == "__main__":
-    bootstrap.load_engine = _stub
+    bootstrap.load_engine = stub
     main()
