@@ -85,6 +85,13 @@ class Service:
             self.process.kill()
             self.process.wait()
 
+    @property
+    def worker_pid(self) -> int:
+        """The inner process, which does the work and holds the locks."""
+        assert self.process is not None
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
     def command(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command with the service's configuration."""
         return call(name, "--config", str(self.config), *arguments, **self.env)

@@ -128,11 +128,10 @@ def test_a_second_service_on_the_same_ledger_or_inbox_is_refused(
     service.wait_until(lambda: service.log.exists() and bool(service.log.read_text()))
     same = service.command("run")
     assert same.returncode == 11
-    assert service.process is not None
-    assert f"process {service.process.pid}" in same.stderr
+    assert f"process {service.worker_pid}" in same.stderr
     other = service.command("run", "--state-dir", str(tmp_path / "other-state"))
     assert other.returncode == 11
-    assert f"process {service.process.pid}" in other.stderr
+    assert f"process {service.worker_pid}" in other.stderr
 
 
 def test_a_stop_while_the_network_is_loaded_takes_no_time(service: Service) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -45,12 +45,15 @@ _log = structlog.get_logger()
 
 
 @contextmanager
-def assembled_daemon(settings: Settings, *, once: bool = False) -> Iterator[Daemon]:
+def assembled_daemon(
+    settings: Settings, *, once: bool = False, report: Callable[[], None] = lambda: None
+) -> Iterator[Daemon]:
     """Put the daemon together, ready to run; at the end everything is closed.
 
     Args:
         settings: what is in force.
         once: gather no batch longer than needed; nothing more is expected.
+        report: called every few seconds while the daemon makes progress.
 
     Raises:
         WeightsError: the weights are not installed; nothing was touched.
@@ -105,7 +108,9 @@ def assembled_daemon(settings: Settings, *, once: bool = False) -> Iterator[Daem
             ),
             health=health,
             heartbeat=Heartbeat(
-                folders.heartbeat, lambda: _told(daemon, settling, pipeline, health, engine, clock)
+                folders.heartbeat,
+                lambda: _told(daemon, settling, pipeline, health, engine, clock),
+                report,
             ),
             timetable=_timetable(settings),
             clock=clock,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from xray_watcher.config_loading import LoadedSettings
     from xray_watcher.daemon import Daemon
     from xray_watcher.model.weights import WeightStore
+    from xray_watcher.supervisor import Reports
 
 EXIT_SOME_REJECTED = 3
 EXIT_NOT_HEALTHY = 4
@@ -140,12 +141,18 @@ def cli() -> None:
 def run(once: bool, inbox: str | None, **options: str | None) -> int:
     """Watch the inbox in the foreground, until SIGTERM or SIGINT."""
     from xray_watcher import log
-    from xray_watcher.bootstrap import assembled_daemon
+    from xray_watcher.supervisor import supervised
 
     settings = _settings(options, {"intake.inbox": inbox})
     shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
     log.set_up("warning" if shows_bar else settings.log.level)
-    with assembled_daemon(settings, once=once) as daemon:
+    return supervised(lambda reports: _run(settings, reports, once=once))
+
+
+def _run(settings: Settings, reports: Reports, *, once: bool) -> int:
+    from xray_watcher.bootstrap import assembled_daemon
+
+    with assembled_daemon(settings, once=once, report=reports.beat) as daemon:
         if not once:
             daemon.run()
             return 0

@@ -24,11 +24,18 @@ class Heartbeat:
     Args:
         path: of the file.
         tell: what there is to tell, ready for JSON.
+        report: called at each beat, whether the file can be written or not.
     """
 
-    def __init__(self, path: str, tell: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        path: str,
+        tell: Callable[[], dict[str, Any]],
+        report: Callable[[], None] = lambda: None,
+    ) -> None:
         self._path = path
         self._tell = tell
+        self._report = report
         self._next_s = float("-inf")
 
     @property
@@ -41,6 +48,7 @@ class Heartbeat:
         if now_s < self._next_s:
             return
         self._next_s = now_s + EVERY_S
+        self._report()
         told = json.dumps(self._tell()).encode()
         blocks = -(-len(told) // _BLOCK_BYTES)
         with contextlib.suppress(OSError):

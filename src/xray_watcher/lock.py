@@ -14,8 +14,8 @@ from typing import Self
 from xray_watcher.errors import AlreadyRunning, Unavailable
 from xray_watcher.files import read_facts
 
-_TRIES = 10
-_PAUSE_S = 0.05  # `status` holds the lock for a moment to see whether it is free
+_TRIES = 40
+_PAUSE_S = 0.05  # `status` holds it for a moment to see; a daemon that is killed, until it is gone
 _BUSY = (errno.EAGAIN, errno.EACCES)
 
 

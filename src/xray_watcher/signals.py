@@ -16,6 +16,10 @@ class Bell:
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
+    def fileno(self) -> int:
+        """The end that becomes readable when it rings, for select."""
+        return self._read
+
     def ring(self) -> None:
         """End the wait that is going on, or the next one."""
         with contextlib.suppress(BlockingIOError):

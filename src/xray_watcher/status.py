@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 from xray_watcher.bootstrap import inbox_of, work_folder
@@ -12,15 +14,20 @@ from xray_watcher.config import Folders, Settings
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
 from xray_watcher.daemon import free_bytes
+from xray_watcher.deadline import answer_in_time
 from xray_watcher.errors import LedgerError, Unavailable, UsageError
 from xray_watcher.files import read_facts
 from xray_watcher.ledger_reader import LedgerReader
 from xray_watcher.lock import is_held, read_holder
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.reports.daily import Summary, day_summary
+from xray_watcher.supervisor import activity_of
 
-STALE_S = 60.0
+STALE_S = 30.0
 """A daemon that has told nothing for this long hangs."""
+
+ANSWER_S = 5.0
+"""A folder that does not answer for this long is on a share that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +119,15 @@ def _troubles(
     if alive and told:
         age_s = (now - datetime.fromisoformat(told["at"])).total_seconds()
         if age_s > STALE_S:
-            troubles["hangs"] = f"The daemon has said nothing for {age_s:.0f} s."
+            troubles["hangs"] = _silence(told, age_s)
     return troubles
+
+
+def _silence(told: dict[str, Any], age_s: float) -> str:
+    now = activity_of(told.get("pid", 0))
+    waits = now is not None and now.is_stuck_since(now)
+    why = " It waits for a disk or share that does not answer." if waits else ""
+    return f"The daemon has said nothing for {age_s:.0f} s.{why}"
 
 
 def _told_waiting(told: dict[str, Any]) -> _Waiting:
@@ -121,11 +135,20 @@ def _told_waiting(told: dict[str, Any]) -> _Waiting:
 
 
 def _looked_waiting(settings: Settings) -> _Waiting:
+    inbox = settings.folders.inbox
+    try:
+        files, ignored, problem = answer_in_time(lambda: _look(settings), ANSWER_S, inbox)
+    except Unavailable as error:
+        return _Waiting(None, None, error.detail)
+    return _Waiting(files, ignored, problem)
+
+
+def _look(settings: Settings) -> tuple[int | None, int | None, str | None]:
     try:
         look = inbox_of(settings, _known_work_folder(settings)).look()
     except (Unavailable, OSError) as error:
-        return _Waiting(None, None, str(error))
-    return _Waiting(len(look.files), look.ignored)
+        return None, None, str(error)
+    return len(look.files), look.ignored, None
 
 
 def _known_work_folder(settings: Settings) -> str:
@@ -158,11 +181,15 @@ def _free(folders: Folders) -> dict[str, int]:
     """Free bytes by folder, one folder for each file system."""
     free: dict[int, tuple[str, int]] = {}
     for folder in (folders.state, folders.inbox, folders.classified, folders.logs):
-        try:
-            free.setdefault(os.stat(folder).st_dev, (folder, free_bytes(folder)))
-        except OSError:
-            continue
+        with suppress(Unavailable):
+            told = answer_in_time(partial(_device_and_free, folder), ANSWER_S, folder)
+            if told is not None:
+                free.setdefault(told[0], (folder, told[1]))
     return dict(free.values())
+
+
+def _device_and_free(folder: str) -> tuple[int, int]:
+    return os.stat(folder).st_dev, free_bytes(folder)
 
 
 def _first_line(status: dict[str, Any]) -> str:

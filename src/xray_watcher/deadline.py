@@ -1,0 +1,54 @@
+"""Asking a disk or share that may never answer, without waiting for it for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from xray_watcher.errors import Unavailable
+
+
+def answer_in_time(ask: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Ask in a child process, which is left behind when it gets no answer.
+
+    Args:
+        ask: returns something ready for JSON; what it raises is not told.
+        seconds: how long to wait.
+        what: what is asked, for the message: a folder.
+
+    Returns:
+        What `ask` returns, through JSON; None if it raised.
+
+    Raises:
+        Unavailable: no answer in time.
+    """
+    answer, write = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        _answer(ask, write)
+    os.close(write)
+    try:
+        told = _read_in_time(answer, seconds)
+    finally:
+        os.close(answer)
+        os.kill(child, signal.SIGKILL)
+    if told is None:
+        raise Unavailable("inbox", f"{what} does not answer; its share hangs.")
+    os.waitpid(child, 0)
+    return json.loads(told or b"null")
+
+
+def _answer(ask: Callable[[], Any], write: int) -> None:
+    """In the child: answer and end, without the parent's ways of ending."""
+    with contextlib.suppress(BaseException):
+        os.write(write, json.dumps(ask()).encode())
+    os._exit(0)
+
+
+def _read_in_time(fd: int, seconds: float) -> bytes | None:
+    return os.read(fd, 1 << 16) if select.select([fd], [], [], seconds)[0] else None

@@ -1,0 +1,225 @@
+"""The outer process of `run`: it hears signals and feeds the watchdog while the inner one works.
+
+A process that waits for a share which hangs may hear no signal, not even SIGKILL (RELIABILITY.md,
+0.6). So all work is done in a child, and its parent touches no folder. The child reports each beat
+of the daemon through a pipe. When it reports nothing, the parent looks whether it waits for a disk:
+if so, a restart would only wait again, so the watchdog is fed; a child that spins or blocks itself
+is left to the watchdog. When the parent ends, the kernel ends the child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import structlog
+
+from xray_watcher.signals import Bell
+
+GRACE_S = 9.5
+"""After a signal the child is given this long to end; it is ended then."""
+
+QUIET_S = 20.0
+"""A child that has reported nothing for this long is looked at."""
+
+_LOOK_EVERY_S = 5.0
+_KILL_WAIT_S = 0.3
+_NOW_S = 0.3
+_PR_SET_PDEATHSIG = 1
+_REPORT_BYTES = 4096
+
+_log = structlog.get_logger()
+
+
+class Reports:
+    """The child's end of the pipe."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        os.set_blocking(fd, False)
+
+    def beat(self) -> None:
+        """Tell that there is progress; a pipe that is full has told."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._fd, b".")
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What the main thread of a process does at a moment.
+
+    Attributes:
+        state: as in proc(5): R runs, S and D wait, T is stopped.
+        ticks: processor time that it has used, in clock ticks.
+        wait: the kernel function it waits in, as far as that may be known.
+    """
+
+    state: str
+    ticks: int
+    wait: str
+
+    def is_stuck_since(self, earlier: Activity) -> bool:
+        """Whether it waits, all the time since, for something that is not of its own process."""
+        is_waiting = self.state in "SD" and self.ticks == earlier.ticks
+        return is_waiting and "futex" not in self.wait
+
+
+def activity_of(pid: int) -> Activity | None:
+    """What a process does; None if it is gone."""
+    folder = f"/proc/{pid}/task/{pid}"
+    try:
+        with open(f"{folder}/stat", encoding="utf-8", errors="replace") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    try:
+        with open(f"{folder}/wchan", encoding="ascii") as wchan:
+            wait = wchan.read()
+    except OSError:  # hidden from this user
+        wait = ""
+    return Activity(fields[0], int(fields[11]) + int(fields[12]), wait)
+
+
+def supervised(work: Callable[[Reports], int]) -> int:
+    """Do the work in a child process, and look after it in this one.
+
+    Call it before any thread is started. It returns in both processes.
+
+    Args:
+        work: returns the exit code.
+
+    Returns:
+        In the child what `work` returns; in the parent the child's exit code, also after a signal
+        that the child, waiting for a disk, could not follow in time.
+    """
+    reports, told = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.close(reports)
+        _end_with(parent)
+        os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on
+        return work(Reports(told))
+    os.close(told)
+    return _Supervisor(child, reports).until_the_end()
+
+
+def _end_with(parent: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os._exit(1)  # it ended a moment ago
+
+
+class _Supervisor:
+    def __init__(self, child: int, reports: int) -> None:
+        self._child, self._reports = child, reports
+        self._bell = Bell()
+        self._watchdog = _Watchdog()
+        self._stop_until_s: float | None = None
+        self._code_if_ended = 0
+        self._last_report_s = time.monotonic()
+        self._seen: Activity | None = None
+
+    def until_the_end(self) -> int:
+        """Stay until the child has ended, or cannot be waited for any longer."""
+        with self._signals_passed_on():
+            while self._is_child_there(self._timeout_s()):
+                if self._stop_until_s is not None and time.monotonic() > self._stop_until_s:
+                    return self._give_up()
+        return _exit_code(os.waitpid(self._child, 0)[1])
+
+    def _timeout_s(self) -> float:
+        if self._stop_until_s is None:
+            return _LOOK_EVERY_S
+        return max(0.0, self._stop_until_s - time.monotonic()) + 0.01
+
+    def _is_child_there(self, timeout_s: float) -> bool:
+        """Wait for a report, a signal or the time; False when the child has ended."""
+        watched = [self._reports, self._bell.fileno()]
+        readable, _, _ = select.select(watched, [], [], timeout_s)
+        if self._bell.fileno() in readable:
+            self._bell.wait(0)
+        if self._reports in readable:
+            if not os.read(self._reports, _REPORT_BYTES):
+                return False
+            self._last_report_s, self._seen = time.monotonic(), None
+            self._watchdog.feed()
+        elif time.monotonic() - self._last_report_s > QUIET_S:
+            self._look_after()
+        return True
+
+    def _look_after(self) -> None:
+        """The child says nothing: is it the disk that it waits for?"""
+        before, now = self._seen, activity_of(self._child)
+        if now is None:
+            return
+        self._seen = now
+        if before is None:
+            _log.warning("the daemon says nothing", state=now.state, waits_in=now.wait)
+        elif now.is_stuck_since(before):
+            self._watchdog.feed()
+
+    def _give_up(self) -> int:
+        """End a child that does not end; one that the kernel does not let go is left behind."""
+        os.kill(self._child, signal.SIGKILL)
+        if select.select([self._reports], [], [], _KILL_WAIT_S)[0]:
+            os.waitpid(self._child, 0)
+        else:
+            _log.error("left behind: it waits for a disk or share", process=self._child)
+        return self._code_if_ended
+
+    @contextlib.contextmanager
+    def _signals_passed_on(self) -> Iterator[None]:
+        passed = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._pass_on) for number in passed}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        if self._stop_until_s is None:
+            self._stop_until_s = time.monotonic() + GRACE_S
+        else:
+            self._stop_until_s = time.monotonic() + _NOW_S  # a second signal: now
+            self._code_if_ended = 128 + number
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._child, number)
+        self._bell.ring()
+
+
+class _Watchdog:
+    """systemd's watchdog (sd_notify(3)); without one, nothing is told."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+
+    def feed(self) -> None:
+        if not self._address:
+            return
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to_systemd,
+        ):
+            to_systemd.sendto(b"WATCHDOG=1", self._address)
+
+
+def _exit_code(status: int) -> int:
+    """The child's exit code; a child that was killed is followed by the same signal."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        if -code != signal.SIGKILL:  # whose default cannot be changed
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code

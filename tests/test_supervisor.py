@@ -1,0 +1,160 @@
+"""`supervisor`, `deadline`: signals and the watchdog while the inner process works or waits."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from xray_watcher.deadline import answer_in_time
+from xray_watcher.errors import Unavailable
+from xray_watcher.supervisor import Activity, activity_of
+
+WORK = {
+    "ends": "return 3",
+    "raises": "raise SystemExit(5)",
+    "is killed": "os.kill(os.getpid(), signal.SIGKILL)",
+    "waits": "time.sleep(100); return 0",
+    "waits on": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100); return 0",
+    "beats": "[(reports.beat(), time.sleep(0.05)) for _ in range(2000)]; return 0",
+    "spins": "exec('while True: pass')",
+    "blocks itself": "lock = threading.Lock(); lock.acquire(); lock.acquire(); return 0",
+    "is stopped": "os.kill(os.getpid(), signal.SIGSTOP); return 0",
+}
+SCRIPT = """
+import os, signal, sys, threading, time
+from xray_watcher import log, supervisor
+log.set_up("warning")
+supervisor.QUIET_S, supervisor._LOOK_EVERY_S, supervisor.GRACE_S = 0.4, 0.2, 1.0
+def work(reports):
+    print(os.getpid(), flush=True)
+    {work}
+sys.exit(supervisor.supervised(work))
+"""
+
+
+def started(work: str, notify: str = "") -> tuple[subprocess.Popen[str], int]:
+    """A supervisor with that work, and the process id of its child."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(work=WORK[work])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "NOTIFY_SOCKET": notify},
+    )
+    assert process.stdout is not None
+    with process.stdout as told:
+        return process, int(told.readline())
+
+
+def is_gone(pid: int) -> bool:
+    for _ in range(100):
+        found = activity_of(pid)
+        if found is None or found.state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("work", "code"), [("ends", 3), ("raises", 5), ("is killed", -signal.SIGKILL)]
+)
+def test_the_supervisor_ends_as_its_child_ends(work: str, code: int) -> None:
+    process, _ = started(work)
+    assert process.wait(10) == code
+
+
+def test_a_signal_is_passed_on() -> None:
+    process, _ = started("waits")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_child_that_does_not_follow_is_ended(signals: int) -> None:
+    process, child = started("waits on")
+    time.sleep(0.2)  # until it ignores the signal
+    for _ in range(signals):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    assert process.wait(10) == (0 if signals == 1 else 128 + signal.SIGTERM)
+    assert is_gone(child)
+
+
+@pytest.mark.parametrize("work", ["waits", "waits on", "spins"])
+def test_the_child_ends_with_its_supervisor_whatever_it_does(work: str) -> None:
+    process, child = started(work)
+    process.kill()
+    process.wait(10)
+    assert is_gone(child)
+
+
+@pytest.mark.parametrize(
+    ("work", "is_fed"),
+    [
+        ("beats", True),
+        ("waits", True),  # as for a disk: a restart would only wait again
+        ("spins", False),
+        ("blocks itself", False),
+        ("is stopped", False),
+    ],
+)
+def test_the_watchdog_is_fed_while_there_is_progress_or_a_disk_is_waited_for(
+    work: str, is_fed: bool, tmp_path: Path
+) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        process, _ = started(work, notify=address)
+        try:
+            readable, _, _ = select.select([systemd], [], [], 2.5)
+            assert bool(readable) == is_fed
+            if is_fed:
+                assert systemd.recv(100) == b"WATCHDOG=1"
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("now", "is_stuck"),
+    [
+        (Activity("S", 5, "request_wait_answer"), True),
+        (Activity("D", 5, "rpc_wait_bit_killable"), True),
+        (Activity("S", 5, ""), True),
+        (Activity("S", 6, "request_wait_answer"), False),
+        (Activity("R", 5, "0"), False),
+        (Activity("T", 5, "do_signal_stop"), False),
+        (Activity("S", 5, "futex_do_wait"), False),
+    ],
+)
+def test_a_process_is_stuck_when_it_only_waits(now: Activity, is_stuck: bool) -> None:
+    assert now.is_stuck_since(Activity("S", 5, "")) == is_stuck
+
+
+def test_a_process_that_is_gone_does_nothing() -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    assert activity_of(gone.pid) is None
+
+
+def test_an_answer_in_time_is_returned() -> None:
+    assert answer_in_time(lambda: [1, "two", None], 5, "it") == [1, "two", None]
+
+
+def test_a_question_that_fails_has_no_answer() -> None:
+    assert answer_in_time(lambda: 1 / 0, 5, "it") is None
+
+
+def test_no_answer_in_time_is_said() -> None:
+    began_s = time.monotonic()
+    with pytest.raises(Unavailable, match="/a/share does not answer"):
+        answer_in_time(lambda: time.sleep(60), 0.2, "/a/share")
+    assert time.monotonic() - began_s < 5
