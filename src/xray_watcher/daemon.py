@@ -327,6 +327,16 @@ class Daemon:
 
 
 def free_bytes(folder: str) -> int:
-    """Bytes that a user without privileges can still write on the file system of a folder."""
-    status = os.statvfs(folder)
+    """Bytes that a user without privileges can still write on the file system of a folder.
+
+    Raises:
+        Unavailable: it does not say.
+    """
+    try:
+        status = os.statvfs(folder)
+    except OSError as error:
+        raise Unavailable(
+            "disk",
+            f"The free space under {folder} is not known ({os.strerror(error.errno or 0)}).",
+        ) from error
     return status.f_bavail * status.f_frsize
