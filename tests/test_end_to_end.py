@@ -142,6 +142,16 @@ def test_a_stop_while_the_network_is_loaded_takes_no_time(service: Service) -> N
     assert time.monotonic() - began_s < 10
 
 
+@pytest.mark.parametrize("moment_s", [0.0, 0.1, 0.2, 0.4])
+def test_a_stop_while_it_still_starts_is_an_orderly_end(service: Service, moment_s: float) -> None:
+    put(service.inbox, "a.png", small_picture(1))
+    service.start()
+    service.wait_until(lambda: service.hears(signal.SIGTERM))
+    time.sleep(moment_s)
+    assert service.stop() == 0
+    assert (service.inbox / "a.png").exists()
+
+
 def test_a_second_signal_ends_the_service_at_once(service: Service) -> None:
     arrived = [put(service.inbox, f"{n}.png", small_picture(n)) for n in range(60)]
     service.start()
