@@ -225,6 +225,15 @@ def test_neither_names_nor_bytes_of_a_patient_get_into_the_service_log(service: 
     assert any(event["event"] == "filed" for event in service.events())
 
 
+def test_a_log_that_cannot_be_written_stops_nothing(service: Service) -> None:
+    put(service.inbox, "a.png", small_picture(1))
+    service.log = Path("/dev/full")  # as a log on a disk that is full, or a journal that is gone
+    service.start("--once")
+    assert service.process is not None
+    assert service.process.wait(60) == 0
+    audit.check(service.root, [small_picture(1)])
+
+
 def test_missing_weights_end_the_service_with_the_three_ways_on(service: Service) -> None:
     ended = service.command("run", "--weights", "densenet121-res224-nih")
     assert ended.returncode == 10
