@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut audit clean
+.PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut fulldisk audit clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -53,6 +53,9 @@ syscalls: $(READY)        ## something goes wrong at every system call, once eac
 
 powercut: $(READY)        ## 100 power cuts on ext4 and on XFS each; needs root and loop devices
 	$(BIN)/python tests/storms/power_cut.py $(ARGS)
+
+fulldisk: $(READY)        ## a disk that fills and empties 20 times, on tmpfs, ext4 and XFS; needs root
+	$(BIN)/python tests/storms/filling_disk.py $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py
