@@ -15,6 +15,7 @@ import simplejpeg
 _MISSING = re.compile(r"Corrupt JPEG data|Premature end")
 _EXTRA = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes")
 _MOST_EXTRA_BYTES = 16  # some encoders pad the coded data before a marker
+_NO_MEMORY = "Insufficient memory"
 _FOUR_INKS = ("CMYK", "YCCK")
 
 
@@ -23,6 +24,9 @@ def is_complete(data: bytes) -> bool:
 
     Args:
         data: a JPEG that Pillow could read.
+
+    Raises:
+        MemoryError: there is not enough of it to find out.
     """
     try:
         _, _, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -35,6 +39,8 @@ def is_complete(data: bytes) -> bool:
             strict=True,
         )
     except ValueError as error:
+        if _NO_MEMORY in str(error):
+            raise MemoryError from error
         return not _MISSING.search(str(error)) or _is_padding(str(error))
     return True
 
