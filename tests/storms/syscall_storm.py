@@ -142,6 +142,7 @@ def _is_hit(point: Point, root: Path, results: Path, *, recovery: bool) -> bool:
         assert code in (0, 3), f"the run after it ended with {code}"
         audit.check(results, ARRIVED, inbox=service.inbox)
         audit.check_indexes(results)
+        audit.check_nothing_else(results, service.inbox)
     except AssertionError as error:
         raise AssertionError(f"{point}: {error}\n{service.log.read_text()}") from error
     return hit
@@ -163,7 +164,7 @@ def _service(root: Path, results: Path) -> Service:
 
 
 def _created(root: Path, results: Path) -> list[str]:
-    """The files that a run may make, but those with a process id in their names."""
+    """The files that a run may make."""
     with_state = f"{root}-state"
     return [
         path.format(root=root, state=with_state, results=results)
@@ -184,7 +185,6 @@ def _made_in_a_run(*, two: bool) -> frozenset[str]:
             .replace(str(root), "{root}")
             .replace(str(results), "{results}")
             for path in ours
-            if "probe" not in path
         )
 
 
