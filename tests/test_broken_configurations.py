@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from test_config import BROKEN, ROOT
 
 from service import call
+from test_config import BROKEN, ROOT
 
 HIGH = '"Consolidation", "Pneumothorax", "Edema", "Pneumonia", "Lung Lesion", "Mass", "Nodule"'
 MORE = {
