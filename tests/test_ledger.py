@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -167,6 +168,38 @@ def test_no_ledger_is_told_to_those_who_only_read(path: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_who_may_only_read_sees_the_ledger_whether_the_service_runs_or_not() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = f"{folder}/ledger.sqlite3"
+        with Ledger(path) as ledger:
+            ledger.begin_claims([claim()])
+            assert _read_as_nobody(path) == b"1 pending"
+        assert os.listdir(folder) == ["ledger.sqlite3"]
+        assert _read_as_nobody(path) == b"1 pending"
+
+
+def _read_as_nobody(path: str) -> bytes:
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            with LedgerReader.open(path) as reader:
+                os.write(tell, f"{len(reader.open_rows())} pending".encode())
+        except BaseException as error:
+            os.write(tell, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(tell)
+    with open(told, "rb") as answer:
+        return answer.read()
+
+
 def test_a_full_disk_changes_nothing_and_is_waited_for(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -101,13 +102,16 @@ class LedgerReader:
         if not os.path.exists(path):
             raise LedgerError(f"There is no ledger at {path}: has `xray-watcher run` run here?")
         try:
-            db = sqlite3.connect(f"{_uri(path)}?mode=ro", uri=True, isolation_level=None)
-            db.execute("SELECT 1 FROM meta").fetchone()
+            return cls(_connected(path, "mode=ro"))
         except sqlite3.OperationalError as error:
+            # Beside a ledger that nobody has open SQLite wants to make a file, which a user who
+            # may only read cannot; without a write-ahead log the ledger file alone is the whole.
+            if not os.path.exists(f"{path}-wal"):
+                with suppress(sqlite3.OperationalError):
+                    return cls(_connected(path, "mode=ro&immutable=1"))
             raise LedgerError(
                 f"The ledger {path} cannot be read ({error}). Is this user in the service's group?"
             ) from error
-        return cls(db)
 
     def __enter__(self) -> Self:
         """Return the ledger itself."""
@@ -273,6 +277,16 @@ class LedgerReader:
     def _value(self, sql: str, *values: object) -> Any:
         row = self._db.execute(sql, values).fetchone()
         return None if row is None else row[0]
+
+
+def _connected(path: str, how: str) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{_uri(path)}?{how}", uri=True, isolation_level=None)
+    try:
+        db.execute("SELECT 1 FROM meta").fetchone()
+    except sqlite3.OperationalError:
+        db.close()
+        raise
+    return db
 
 
 def _uri(path: str) -> str:

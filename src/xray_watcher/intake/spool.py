@@ -158,7 +158,13 @@ class Spool:
         try:
             with self._parent(path) as parent:
                 name = os.path.basename(path)
-                rename_noreplace(name, _work_name(image_id), source_dir=parent, target_dir=work)
+                rename_noreplace(
+                    name,
+                    _work_name(image_id),
+                    source_dir=parent,
+                    target_dir=work,
+                    is_own_name=True,
+                )
         except OSError as error:
             # A network file system may report a failure of a rename that was done.
             if os.path.lexists(self.work_path(image_id)):
@@ -232,7 +238,11 @@ class Spool:
         """Give a file in the work folder that no row knows the name of its new row."""
         with directory(self._work) as work:
             rename_noreplace(
-                _work_name(work_id), _work_name(image_id), source_dir=work, target_dir=work
+                _work_name(work_id),
+                _work_name(image_id),
+                source_dir=work,
+                target_dir=work,
+                is_own_name=True,
             )
 
     # -- filing ---------------------------------------------------------------------------
