@@ -190,7 +190,7 @@ def _read_as_nobody(path: str) -> bytes:
             os.setuid(65534)
             with LedgerReader.open(path) as reader:
                 os.write(tell, f"{len(reader.open_rows())} pending".encode())
-        except BaseException as error:
+        except (LedgerError, OSError) as error:
             os.write(tell, repr(error).encode())
         finally:
             os._exit(0)
