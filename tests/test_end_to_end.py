@@ -76,10 +76,13 @@ def test_every_image_is_accounted_for_over_a_stop_and_a_start(service: Service) 
     service.start()
     service.wait_until(lambda: records(service) >= 8)
     assert service.stop() == 0
-    for number in range(5):  # the same name five times, in folders of their own
+    for number in range(5):  # one name in five folders, and one name five times in one folder
         arrived.append(put(service.inbox, f"pacs{number}/IM0001.png", small_picture(200 + number)))
     arrived.append(put(service.inbox, "again.png", small_picture(200)))
     service.start()
+    for number in range(5):
+        arrived.append(put(service.inbox, "pacs/IM0001.png", small_picture(300 + number)))
+        service.wait_until(lambda: not (service.inbox / "pacs" / "IM0001.png").exists())
     service.wait_until(lambda: records(service) >= len(arrived))
     assert service.stop(signal.SIGINT) == 0
     audit.check(service.root, arrived)
