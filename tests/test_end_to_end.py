@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from io import BytesIO
@@ -216,6 +217,33 @@ def test_neither_names_nor_bytes_of_a_patient_get_into_the_service_log(service: 
     assert service.process.wait(60) == 3
     assert "DOE" not in service.log.read_text()
     assert any(event["event"] == "filed" for event in service.events())
+
+
+CRASHING = """
+import sys
+from xray_watcher import cli
+from xray_watcher.intake.watcher import Inbox
+
+def look(self):
+    raise FileNotFoundError(2, "No such file or directory", "/inbox/DOE^JOHN_19700101.png")
+
+Inbox.look = look
+sys.argv[0] = "xray-watcher"
+cli.main()
+"""
+
+
+def test_an_error_that_nobody_expected_is_told_without_naming_a_file(tmp_path: Path) -> None:
+    script = tmp_path / "crashing.py"
+    script.write_text(CRASHING)
+    service = Service(tmp_path / "root", command=(sys.executable, str(script)))
+    service.start()
+    assert service.process is not None
+    assert service.process.wait(60) == 1
+    assert "DOE" not in service.log.read_text()
+    last = service.events()[-1]
+    assert last["kind"] == "FileNotFoundError"
+    assert last["where"][-1].endswith("look")
 
 
 def test_missing_weights_end_the_service_with_the_three_ways_on(service: Service) -> None:

@@ -146,7 +146,20 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
     settings = _settings(options, {"intake.inbox": inbox})
     shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
     log.set_up("warning" if shows_bar else settings.log.level)
-    return supervised(lambda reports: _run(settings, reports, once=once))
+    return supervised(lambda reports: _run_and_tell(settings, reports, once=once))
+
+
+def _run_and_tell(settings: Settings, reports: Reports, *, once: bool) -> int:
+    """Run; of an error that nobody expected, tell what can be told without naming a file."""
+    from xray_watcher import log
+
+    try:
+        return _run(settings, reports, once=once)
+    except (XrayWatcherError, click.ClickException, click.Abort, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the last place where it can be told
+        log.crashed(error)
+        return 1
 
 
 def _run(settings: Settings, reports: Reports, *, once: bool) -> int:
