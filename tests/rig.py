@@ -29,7 +29,7 @@ from xray_watcher.intake.images import DecodedImage
 from xray_watcher.intake.spool import WORK_FOLDER, Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup
 from xray_watcher.ledger import Ledger
-from xray_watcher.lock import InstanceLock
+from xray_watcher.lock import InboxLock
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline import Pipeline
@@ -126,9 +126,9 @@ class Rig:
         folders = settings.folders
         state = root / "state"
         state.mkdir(parents=True, exist_ok=True)
-        self.lock = InstanceLock(str(state / "lock"), folders.inbox).__enter__()
         self.ledger = Ledger(str(state / "ledger.sqlite3"))
         work = str(root / WORK_FOLDER)
+        self.lock = InboxLock(folders.inbox, work, self.ledger.id)
         targets = {level: f"{folders.classified}/{level}" for level in ("High", "Medium", "Low")}
         targets |= {"rejected": folders.rejected, "duplicates": folders.duplicates}
         self.spool = Spool(folders.inbox, work, targets, folders.root)

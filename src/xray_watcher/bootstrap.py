@@ -28,7 +28,7 @@ from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import WORK_FOLDER, Spool
 from xray_watcher.intake.watcher import Inbox, is_network, wakeup_for
 from xray_watcher.ledger import RESTORED, Ledger
-from xray_watcher.lock import InstanceLock
+from xray_watcher.lock import InboxLock, InstanceLock
 from xray_watcher.logs import LogFiles, last_index
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.weights import WeightStore
@@ -66,11 +66,12 @@ def assembled_daemon(
     _check_weights(settings)
     with ExitStack() as stack:
         _make(folders.state, "state_dir")
-        lock = stack.enter_context(InstanceLock(folders.lock, folders.inbox))
+        stack.enter_context(InstanceLock(folders.lock))
         ledger = stack.enter_context(Ledger(folders.ledger))
         spool, inbox = _prepared_folders(settings, ledger)
+        lock = stack.enter_context(InboxLock(folders.inbox, spool.work, ledger.id))
         with suppress(Unavailable):  # the daemon waits for an inbox that is out of reach
-            lock.lock_inbox()
+            lock.take()
         decoder = stack.enter_context(decode_pool(settings))
         bell = Bell()
         engine = _engine_in_background(settings)

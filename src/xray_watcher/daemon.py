@@ -19,7 +19,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup, Wakeup
-from xray_watcher.lock import InstanceLock
+from xray_watcher.lock import InboxLock
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline import Pipeline
 from xray_watcher.reports.daily import DailySummaries
@@ -88,7 +88,7 @@ class Daemon:
         *,
         inbox: Inbox,
         wakeup: Wakeup | NoWakeup,
-        lock: InstanceLock,
+        lock: InboxLock,
         spool: Spool,
         settling: Settling,
         batching: Batching,
@@ -243,7 +243,7 @@ class Daemon:
         if now_s < self._look_due_s() and "inbox" not in self._health.troubles:
             return
         began_s = self._clock.monotonic_s()
-        self._lock.lock_inbox()
+        self._lock.take()
         self._wakeup.keep_alive()
         self._is_look_wanted = False
         self._last_look_s = now_s
@@ -275,6 +275,7 @@ class Daemon:
 
     def _work(self, now_s: float) -> None:
         self._recover()
+        self._pipeline.look_after_unsure_claims()
         self._pipeline.complete()
         if self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND:
             self._start_batch(now_s)

@@ -20,6 +20,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from uuid import uuid4
 
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
 from xray_watcher.ledger_reader import LedgerReader, LogState, Outcome
@@ -171,6 +172,7 @@ class Ledger(LedgerReader):
         with self.transaction():
             for statement in _SCHEMA.split(";\n"):
                 self._db.execute(statement)
+            self.set_meta("id", uuid4().hex)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager

@@ -137,6 +137,11 @@ class LedgerReader:
         return None if value is None else str(value)
 
     @property
+    def id(self) -> str:
+        """What tells this ledger from all others; a copy of it has the same."""
+        return str(self.meta("id"))
+
+    @property
     def next_index(self) -> int:
         """The index that the next filed image gets."""
         return int(self.meta("next_index") or 0)

@@ -121,6 +121,7 @@ class Pipeline:
         self._batches: deque[_Batch] = deque()
         self._decided: deque[_Decided] = deque()
         self._again: deque[int] = deque()
+        self._unsure: list[int] = []  # claims that failed, perhaps after the rename was done
         self._begun: set[int] = set()  # open images whose attempt in this life is counted
         self.done = 0
         self.rejected = 0
@@ -159,7 +160,7 @@ class Pipeline:
         ids = self._ledger.begin_claims([self._new_claim(arrival) for arrival in arrivals])
         claims = [(i, arrival.file.path) for i, arrival in zip(ids, arrivals, strict=True)]
         claimed, trouble = self._claim(claims)
-        missed = sorted(set(ids).difference(claimed))
+        missed = sorted(set(ids).difference(claimed, self._unsure))
         if missed:
             self._ledger.drop_claims(missed)
         if claimed:
@@ -188,8 +189,26 @@ class Pipeline:
                 if self._spool.claim(path, image_id):
                     claimed.append(image_id)
             except Unavailable as error:
+                self._unsure.append(image_id)
                 return claimed, error
         return claimed, None
+
+    def look_after_unsure_claims(self) -> None:
+        """See what has become of claims that failed, once the work folder can be seen again.
+
+        A share that goes away may have done a rename whose answer never came.
+
+        Raises:
+            Unavailable: the work folder is out of reach; call it again later.
+        """
+        if not self._unsure:
+            return
+        in_work = self._spool.claimed_ids()
+        arrived = [image_id for image_id in self._unsure if image_id in in_work]
+        self._ledger.drop_claims([i for i in self._unsure if i not in in_work])
+        self._ledger.mark_claimed(arrived)
+        self._again.extend(arrived)
+        self._unsure.clear()
 
     def start_again(self) -> None:
         """Begin one claimed image again, alone, so that a poisonous one harms no other.

@@ -100,6 +100,11 @@ class Spool:
         self._root = root
         self._devices: dict[str, int] = {}  # of each target folder, by its key
 
+    @property
+    def work(self) -> str:
+        """The work folder."""
+        return self._work
+
     def make_inbox(self) -> None:
         """Make inbox and work folder where they are missing, as at the very first start.
 
@@ -148,7 +153,8 @@ class Spool:
             False when it is not there any more.
 
         Raises:
-            Unavailable: the rename failed and the file is still in the inbox.
+            Unavailable: the rename failed. The file is still in the inbox, unless the share went
+                away before it could be seen whether the rename was done all the same.
         """
         try:
             work = os.open(self._work, _FOLDER)
@@ -167,7 +173,8 @@ class Spool:
                 )
         except OSError as error:
             # A network file system may report a failure of a rename that was done.
-            if os.path.lexists(self.work_path(image_id)):
+            is_taken = error.errno == errno.EEXIST  # by another's file: ids of ours are new
+            if not is_taken and os.path.lexists(self.work_path(image_id)):
                 return True
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return False
