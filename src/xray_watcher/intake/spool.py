@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 from xray_watcher.core.values import SeenFile
@@ -29,12 +29,11 @@ from xray_watcher.files import (
     sync_folder,
     write_whole,
 )
+from xray_watcher.intake.below import FOLDER, opened_below, parent_below
 from xray_watcher.intake.readiness import Readiness, readiness_of
 
 WORK_FOLDER = ".xray-watcher"
 """Name of the work folder; hidden, so that no look at the inbox enters it."""
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TargetTaken(XrayWatcherError):
@@ -137,7 +136,7 @@ class Spool:
             Unavailable: the inbox cannot be read.
         """
         try:
-            with self._opened(file.path) as fd:
+            with opened_below(self._inbox, file.path) as fd:
                 return readiness_of(fd, file, overdue=overdue)
         except FileNotFoundError:
             return "gone"
@@ -157,12 +156,12 @@ class Spool:
                 away before it could be seen whether the rename was done all the same.
         """
         try:
-            work = os.open(self._work, _FOLDER)
+            work = os.open(self._work, FOLDER)
         except OSError as error:
             what = f"The work folder {self._work} cannot be opened"
             raise _unavailable("inbox", what, error) from error
         try:
-            with self._parent(path) as parent:
+            with parent_below(self._inbox, path) as parent:
                 name = os.path.basename(path)
                 rename_noreplace(
                     name,
@@ -387,30 +386,6 @@ class Spool:
                 os.unlink(source + ".json")  # its content stands in the ledger and the log
             return candidate
         raise AssertionError("the free names never end")
-
-    # -- the way to a file below the inbox --------------------------------------------------
-
-    @contextmanager
-    def _parent(self, path: str) -> Iterator[int]:
-        """Open the folder of a path below the inbox, following no link on the way."""
-        fd = os.open(self._inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for part in path.split("/")[:-1]:
-                child = os.open(part, _FOLDER, dir_fd=fd)
-                os.close(fd)
-                fd = child
-            yield fd
-        finally:
-            os.close(fd)
-
-    @contextmanager
-    def _opened(self, path: str) -> Iterator[int]:
-        with self._parent(path) as parent:
-            fd = os.open(os.path.basename(path), OPEN_FILE, dir_fd=parent)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
 
     def _make_sole_name(self, path: str) -> None:
         if os.lstat(path).st_nlink > 1:
