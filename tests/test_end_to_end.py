@@ -146,6 +146,16 @@ def test_a_stop_while_the_network_is_loaded_takes_no_time(service: Service) -> N
     assert time.monotonic() - began_s < 10
 
 
+@pytest.mark.parametrize("moment_s", [0.0, 0.1, 0.2, 0.4])
+def test_a_stop_while_it_still_starts_is_an_orderly_end(service: Service, moment_s: float) -> None:
+    put(service.inbox, "a.png", small_picture(1))
+    service.start()
+    service.wait_until(lambda: service.hears(signal.SIGTERM))
+    time.sleep(moment_s)
+    assert service.stop() == 0
+    assert (service.inbox / "a.png").exists()
+
+
 def test_a_second_signal_ends_the_service_at_once(service: Service) -> None:
     arrived = [put(service.inbox, f"{n}.png", small_picture(n)) for n in range(60)]
     service.start()
@@ -244,6 +254,15 @@ def test_an_error_that_nobody_expected_is_told_without_naming_a_file(tmp_path: P
     last = service.events()[-1]
     assert last["kind"] == "FileNotFoundError"
     assert last["where"][-1].endswith("look")
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(service: Service) -> None:
+    put(service.inbox, "a.png", small_picture(1))
+    service.log = Path("/dev/full")  # as a log on a disk that is full, or a journal that is gone
+    service.start("--once")
+    assert service.process is not None
+    assert service.process.wait(60) == 0
+    audit.check(service.root, [small_picture(1)])
 
 
 def test_missing_weights_end_the_service_with_the_three_ways_on(service: Service) -> None:

@@ -140,6 +140,9 @@ def cli() -> None:
 @click.option("--once", is_flag=True, help="File what lies in the inbox, then end.")
 def run(once: bool, inbox: str | None, **options: str | None) -> int:
     """Watch the inbox in the foreground, until SIGTERM or SIGINT."""
+    from xray_watcher.signals import end_in_order_while_starting
+
+    end_in_order_while_starting()
     from xray_watcher import log
     from xray_watcher.supervisor import supervised
 

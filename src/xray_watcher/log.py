@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -39,7 +40,7 @@ def set_up(level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_names: _Lines(),
         cache_logger_on_first_use=False,
     )
 
@@ -57,3 +58,17 @@ def crashed(error: Exception) -> None:
         errno=getattr(error, "errno", None),
         where=where,
     )
+
+
+class _Lines:
+    """Writes each line with one call, so that those of several threads do not mix.
+
+    A log that cannot be written, as on a disk that is full, is no reason to stop: results do not
+    stand in it, and `status` tells how things are.
+    """
+
+    def _write(self, line: str) -> None:
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), f"{line}\n".encode(errors="backslashreplace"))
+
+    debug = info = warning = error = critical = _write

@@ -47,9 +47,7 @@ class Arrivals:
     def _drop(self) -> None:
         self._number += 1
         content = self._content()
-        folder = self._random.choice(("", "", "er/", "ward 3/night/", "пример/"))
-        name = f"{folder}{self._random.choice(('IM', 'a b', '=x'))}{self._number}.png"
-        path = self._inbox / name
+        path = self._inbox / self._name()
         path.parent.mkdir(parents=True, exist_ok=True)
         way = self._random.random()
         if way < 0.7:
@@ -61,6 +59,14 @@ class Arrivals:
             part.write_bytes(content)
             os.rename(part, path)
         self.arrived.append(content)
+
+    def _name(self) -> str:
+        """A new name; or one used before that has left the inbox, as modalities count anew."""
+        folder = self._random.choice(("", "", "er/", "ward 3/night/", "пример/"))
+        again = f"{folder}IM0001.png"
+        if self._random.random() < 0.1 and not (self._inbox / again).exists():
+            return again
+        return f"{folder}{self._random.choice(('IM', 'a b', '=x'))}{self._number}.png"
 
     def _slowly(self, path: Path, content: bytes) -> None:
         with path.open("wb", buffering=0) as file:
