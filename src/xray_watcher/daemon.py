@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import Arrival
+from xray_watcher.disks import free_bytes
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.spool import Spool
@@ -324,19 +324,3 @@ class Daemon:
         elif readiness != "ready":
             self._settling.postpone(path, now_s)
         return readiness == "ready"
-
-
-def free_bytes(folder: str) -> int:
-    """Bytes that a user without privileges can still write on the file system of a folder.
-
-    Raises:
-        Unavailable: it does not say.
-    """
-    try:
-        status = os.statvfs(folder)
-    except OSError as error:
-        raise Unavailable(
-            "disk",
-            f"The free space under {folder} is not known ({os.strerror(error.errno or 0)}).",
-        ) from error
-    return status.f_bavail * status.f_frsize
