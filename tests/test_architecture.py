@@ -22,6 +22,8 @@ PURE = [name for name in MODULES if name.startswith("core.")]
 ROWS = (
     ("__main__",),
     ("cli",),
+    ("cli_care",),
+    ("cli_options",),
     ("demo", "predict", "status", "retry", "backup", "fsck"),
     ("bootstrap",),
     ("daemon",),
@@ -40,6 +42,8 @@ ROWS = (
     ("config_sources",),
     ("config_keys",),
     ("config",),
+    ("config_care",),
+    ("config_base",),
     ("files", "clock", "log", "progress"),
     ("core",),
     ("errors",),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +15,11 @@ from rig import Rig
 from xray_watcher.config import Settings
 from xray_watcher.core.tally import Tally
 from xray_watcher.core.values import REJECTIONS
+from xray_watcher.daemon import Chore
 from xray_watcher.ledger import Ledger
 from xray_watcher.ledger_reader import Totals
 from xray_watcher.reports.metrics import Situation, exposition, metrics_of
+from xray_watcher.reports.textfile import MetricsFile
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 Samples = dict[tuple[str, ...], float]
@@ -183,3 +187,59 @@ def test_a_scrape_of_a_million_images_is_quick(tmp_path: Path) -> None:
         metrics_of(settings, NOW)
         took.append(time.perf_counter() - began_s)
     assert min(took) < 0.3, took
+
+
+# -- the file for node_exporter -----------------------------------------------------------
+
+
+def with_file(path: Path) -> Callable[[Rig], list[Chore]]:
+    def chores(rig: Rig) -> list[Chore]:
+        told = {"at": "2026-11-23T12:00:00.000Z", "troubles": {}}
+        disks = {"inbox": str(rig.inbox), "logs": "/nowhere"}
+        return [
+            MetricsFile(
+                str(path), 15.0, rig.ledger, lambda: told, disks=disks, min_free=7, clock=rig.clock
+            )
+        ]
+
+    return chores
+
+
+def test_the_file_is_written_at_most_so_often_and_says_at_the_end_that_none_is_up(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "xray.prom"
+    rig = Rig(tmp_path, chores=with_file(path))
+    rig.tick()
+    found = samples(path.read_bytes())
+    assert found["xray_watcher_up",] == 1
+    assert found["xray_watcher_disk_free_bytes", "inbox"] > 0
+    assert ("xray_watcher_disk_free_bytes", "logs") not in found
+    rig.drop("a.jpg", "picture:Edema")
+    path.write_bytes(b"")
+    rig.ticks(14)
+    assert path.read_bytes() == b""
+    rig.ticks(1.5)
+    assert samples(path.read_bytes())["xray_watcher_received_total",] == 1
+    assert path.stat().st_mode & 0o777 == 0o644
+    rig.daemon._drain()
+    assert samples(path.read_bytes())["xray_watcher_up",] == 0
+    assert samples(path.read_bytes())["xray_watcher_received_total",] == 1
+    assert [name for name in os.listdir(tmp_path) if "tmp" in name] == []
+
+
+def test_a_file_that_cannot_be_written_is_told_and_keeps_no_image_from_its_way(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "collector"
+    rig = Rig(tmp_path, chores=with_file(folder / "xray.prom"))
+    rig.drop("a.jpg", "picture:Edema")
+    rig.settle()
+    assert len(rig.records()) == 1
+    assert "metrics.textfile" in rig.health.troubles["metrics"].detail
+    assert rig.daemon.is_finished
+    assert rig.daemon._next_due_s() > rig.clock.monotonic_s(), "the loop would spin"
+    folder.mkdir()
+    rig.ticks(61)
+    assert "metrics" not in rig.health.troubles
+    assert (folder / "xray.prom").exists()
