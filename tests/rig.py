@@ -6,6 +6,7 @@ after that makes its bytes its own), `unreadable` is none, `nan` has no finite s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.health import Health
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import ModelInfo, Rejection
-from xray_watcher.daemon import Daemon, Timetable
+from xray_watcher.daemon import Chore, Daemon, Timetable
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
@@ -117,6 +118,7 @@ class Rig:
         duplicates: Literal["flag", "set-aside"] = "flag",
         max_size: int = 16,
         max_waiting_s: float = MAX_WAIT_S,
+        chores: Callable[[Rig], Sequence[Chore]] = lambda _rig: (),
     ) -> None:
         zone = ZoneInfo("Europe/Athens")
         self.root, self.inbox = root, root / "inbox"
@@ -169,6 +171,7 @@ class Rig:
             health=self.health,
             heartbeat=Heartbeat(str(state / "heartbeat.json"), dict),
             timetable=Timetable(SCAN_S, 0, (str(root),)),
+            chores=chores(self),
             clock=self.clock,
             bell=self.bell,
             stop=StopRequest(self.bell),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from xray_watcher.core.tally import Tally
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
 from xray_watcher.ledger import Decision, Ledger, NewClaim
 from xray_watcher.ledger_reader import LedgerReader, LogState
@@ -45,7 +46,7 @@ def decision(image_id: int, idx: int, *, sha256: bytes = b"s" * 32) -> Decision:
 def file_one(ledger: Ledger, idx: int) -> int:
     (image_id,) = ledger.begin_claims([claim()])
     ledger.decide([decision(image_id, idx)], HEADER)
-    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)])
+    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)], Tally())
     return image_id
 
 
@@ -57,7 +58,7 @@ def test_an_image_goes_from_claim_to_done(ledger: Ledger) -> None:
     ledger.decide([decision(image_id, 0)], HEADER)
     assert ledger.image(image_id).state == "FILING"
     assert list(ledger.log_lines(f"results-{DAY}")) == []
-    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)])
+    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)], Tally())
     assert ledger.image(image_id).state == "DONE"
     assert ledger.open_rows() == []
     assert [line.idx for line in ledger.log_lines(f"results-{DAY}")] == [0]

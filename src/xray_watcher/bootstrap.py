@@ -20,7 +20,7 @@ from xray_watcher.core.naming import index_of
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import LEVELS, ModelInfo
-from xray_watcher.daemon import Daemon, Timetable
+from xray_watcher.daemon import Chore, Daemon, Timetable
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import DecodePool
@@ -35,6 +35,8 @@ from xray_watcher.model.weights import WeightStore
 from xray_watcher.pipeline import Pipeline
 from xray_watcher.records import CsvLayout, model_fields
 from xray_watcher.reports.daily import DailySummaries
+from xray_watcher.reports.metrics import disks_by_name
+from xray_watcher.reports.textfile import MetricsFile
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.signals import Bell, StopRequest
 
@@ -90,6 +92,10 @@ def assembled_daemon(
         )
         settling = _settling(settings)
         health = Health()
+
+        def tell() -> dict[str, Any]:
+            return _told(daemon, settling, pipeline, health, engine, clock)
+
         daemon = Daemon(
             inbox=inbox,
             wakeup=wakeup_for(folders.inbox, settings.intake.watch, bell.ring),
@@ -108,12 +114,9 @@ def assembled_daemon(
                 lambda: len(settling),
             ),
             health=health,
-            heartbeat=Heartbeat(
-                folders.heartbeat,
-                lambda: _told(daemon, settling, pipeline, health, engine, clock),
-                report,
-            ),
+            heartbeat=Heartbeat(folders.heartbeat, tell, report),
             timetable=_timetable(settings),
+            chores=_chores(settings, ledger, tell, clock),
             clock=clock,
             bell=bell,
             stop=StopRequest(bell),
@@ -295,6 +298,30 @@ def _timetable(settings: Settings) -> Timetable:
     folders, intake = settings.folders, settings.intake
     disks = (folders.state, folders.inbox, folders.classified, folders.rejected, folders.logs)
     return Timetable(intake.scan_seconds, intake.min_free_bytes, disks)
+
+
+def _chores(
+    settings: Settings, ledger: Ledger, tell: Callable[[], dict[str, Any]], clock: Clock
+) -> list[Chore]:
+    """What the daemon does beside the images, as far as it is wanted."""
+    chores: list[Chore] = []
+    if settings.metrics.textfile:
+        chores.append(_metrics_file(settings, ledger, tell, clock))
+    return chores
+
+
+def _metrics_file(
+    settings: Settings, ledger: Ledger, tell: Callable[[], dict[str, Any]], clock: Clock
+) -> MetricsFile:
+    return MetricsFile(
+        settings.metrics.textfile,
+        settings.metrics.textfile_seconds,
+        ledger,
+        tell,
+        disks=disks_by_name(settings.folders),
+        min_free=settings.intake.min_free_bytes,
+        clock=clock,
+    )
 
 
 def _engine_in_background(settings: Settings) -> Future[Engine]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import Arrival
+from xray_watcher.disks import free_bytes
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.spool import Spool
@@ -44,6 +44,33 @@ class Watching(Protocol):
 
     def __call__(self, done: int, left: int) -> None:
         """Show `done` images and `left` that are known to wait."""
+        ...
+
+
+class Chore(Protocol):
+    """Something that is done beside the images and keeps none of them from its way.
+
+    Attributes:
+        unit: its name in `status` when it is out of order.
+    """
+
+    unit: str
+
+    @property
+    def next_due_s(self) -> float:
+        """When there is something to do, on the monotonic clock."""
+        ...
+
+    def refresh(self, now_s: float) -> None:
+        """Do what is due.
+
+        Raises:
+            Unavailable: it cannot be done now; it is tried again.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Leave things in order: the daemon ends."""
         ...
 
 
@@ -78,6 +105,7 @@ class Daemon:
         health: what is out of order.
         heartbeat: tells `status` how things are.
         timetable: when to look.
+        chores: done in each turn, after the images.
         clock: the time.
         bell: what the loop sleeps on.
         stop: whether to end.
@@ -98,6 +126,7 @@ class Daemon:
         health: Health,
         heartbeat: Heartbeat,
         timetable: Timetable,
+        chores: Sequence[Chore] = (),
         clock: Clock,
         bell: Bell,
         stop: StopRequest,
@@ -114,6 +143,7 @@ class Daemon:
         self._health = health
         self._heartbeat = heartbeat
         self._timetable = timetable
+        self._chores = chores
         self._clock = clock
         self._bell = bell
         self._stop = stop
@@ -143,12 +173,18 @@ class Daemon:
                 self._nap()
             self._drain()
         if once:
-            for cause, trouble in self._health.troubles.items():
-                raise Unavailable(cause, trouble.detail)
+            for cause in self._ours:
+                raise Unavailable(cause, self._health.troubles[cause].detail)
 
     @property
     def _is_over(self) -> bool:
-        return self.is_finished or bool(self._health.troubles)
+        return self.is_finished or bool(self._ours)
+
+    @property
+    def _ours(self) -> list[str]:
+        """What keeps images from their way; a chore that fails does not."""
+        chores = {chore.unit for chore in self._chores}
+        return [cause for cause in self._health.troubles if cause not in chores]
 
     def tick(self, now_s: float) -> None:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""
@@ -156,6 +192,9 @@ class Daemon:
         self._attempt("disk", self._check_disks, now_s)
         self._attempt("work", self._work, now_s)
         self._attempt("summary", self._summaries.refresh, now_s)
+        for chore in self._chores:
+            if chore.next_due_s <= now_s or chore.unit in self._health.troubles:
+                self._attempt(chore.unit, chore.refresh, now_s)
         self._heartbeat.beat(now_s)
 
     @property
@@ -181,7 +220,7 @@ class Daemon:
             and not len(self._batching)
             and self._settling.waiting == self._settling.unfinished
             and self._is_recovered
-            and not self._health.troubles
+            and not self._ours
         )
 
     def _drain(self) -> None:
@@ -195,6 +234,8 @@ class Daemon:
             self._attempt("work", self._finish_decoded, now_s)
         self._wakeup.close()
         self._attempt("summary", lambda _now_s: self._summaries.write(), self._clock.monotonic_s())
+        for chore in self._chores:
+            chore.stop()
         self._heartbeat.stop()
         _log.info("stopped", images=self._pipeline.done)
 
@@ -216,6 +257,7 @@ class Daemon:
             dues.append(self._look_due_s())
         if "summary" not in troubles:
             dues.append(self._summaries.next_due_s)
+        dues += [chore.next_due_s for chore in self._chores if chore.unit not in troubles]
         if self._may_claim:
             dues.append(self._batching.next_due_s())
         return min(due for due in dues if due is not None)
@@ -325,19 +367,3 @@ class Daemon:
         elif readiness != "ready":
             self._settling.postpone(path, now_s)
         return readiness == "ready"
-
-
-def free_bytes(folder: str) -> int:
-    """Bytes that a user without privileges can still write on the file system of a folder.
-
-    Raises:
-        Unavailable: it does not say.
-    """
-    try:
-        status = os.statvfs(folder)
-    except OSError as error:
-        raise Unavailable(
-            "disk",
-            f"The free space under {folder} is not known ({os.strerror(error.errno or 0)}).",
-        ) from error
-    return status.f_bavail * status.f_frsize

@@ -19,6 +19,7 @@ from typing import Literal, Protocol
 import numpy as np
 import structlog
 
+from xray_watcher.aftermath import tally_of
 from xray_watcher.clock import Clock
 from xray_watcher.core.calibration import scores
 from xray_watcher.core.times import local_day, to_us
@@ -360,7 +361,8 @@ class Pipeline:
             self._spool.sync_filed([d.move.folder for d in filed if d.move is not None])
             now = self._clock.now()
             states, conflicts = self._logs.append([d.line for d in filed], now)
-            self._ledger.finish([d.image_id for d in filed], to_us(now), states)
+            tally = tally_of([d.line for d in filed], now)
+            self._ledger.finish([d.image_id for d in filed], to_us(now), states, tally)
         except BaseException:
             self._decided.extendleft(reversed(filed))  # filing again finds them filed
             raise
