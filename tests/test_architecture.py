@@ -22,6 +22,7 @@ PURE = [name for name in MODULES if name.startswith("core.")]
 ROWS = (
     ("__main__",),
     ("cli",),
+    ("web",),
     ("demo", "predict", "status", "retry", "backup", "fsck"),
     ("bootstrap",),
     ("daemon",),

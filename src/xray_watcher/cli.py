@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -188,6 +189,35 @@ def _run_once(daemon: Daemon) -> None:
             bar.update(done - bar.n)
 
         daemon.run(once=True, watching=watching)
+
+
+@cli.command()
+@_settings_options
+@click.option("--host", metavar="ADDRESS", help="The address that is listened on.")
+@click.option("--port", type=int, metavar="PORT", help="The TCP port that is listened on.")
+def serve(host: str | None, port: int | None, **options: str | None) -> int:
+    """Answer the HTTP API and the pages in the foreground, until SIGTERM or SIGINT."""
+    from xray_watcher import log
+
+    settings = _settings(options, {"web.host": host, "web.port": port})
+    log.set_up(settings.log.level)
+    _server().serve(settings)
+    return 0
+
+
+def _server() -> ModuleType:
+    """The web server's module, which needs packages that are an extra."""
+    from importlib import import_module
+
+    try:
+        return import_module("xray_watcher.web.server")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("xray_watcher"):
+            raise
+        raise UsageError(
+            f"This command needs the package {error.name}, which is not installed. "
+            "Install it: pip install 'xray-watcher[web]'"
+        ) from error
 
 
 @cli.command()
