@@ -125,16 +125,18 @@ class Child(ABC, Generic[Result]):
                 "storage", f"The file could not be read within {wall_seconds:g} s."
             ) from None
         if answer["status"] == "storage":
-            raise Unavailable("storage", f"The file cannot be read: {_text(answer, 'detail')}.")
+            raise Unavailable(
+                "storage", f"The file cannot be read: {self._text(answer, 'detail')}."
+            )
 
     def _outcome(self, deadline: float) -> Result | Rejection:
         answer = self._answer(deadline, "decoded", "unreadable")
         if answer["status"] == "decoded":
             return self._result(answer, deadline)
-        code = _text(answer, "code")
+        code = self._text(answer, "code")
         if code not in REJECTIONS:
             raise ValueError(code)
-        return Rejection(code, _text(answer, "detail"))
+        return Rejection(code, self._text(answer, "detail"))
 
     @abstractmethod
     def _result(self, answer: dict[str, Any], deadline: float) -> Result:
@@ -174,6 +176,12 @@ class Child(ABC, Generic[Result]):
                 raise EOFError
             received += part
         return bytes(received)
+
+    def _text(self, answer: dict[str, Any], key: str) -> str:
+        value = answer.get(key)
+        if not isinstance(value, str) or len(value) > _MAX_DETAIL or not value.isprintable():
+            raise ValueError(key)
+        return value
 
     def _crash(self) -> LostChildError:
         if self._exit_status() == -signal.SIGXCPU:
@@ -266,10 +274,3 @@ class ChildWorker(Generic[Result]):
             self.drop_child()
             raise
         return child
-
-
-def _text(answer: dict[str, Any], key: str) -> str:
-    value = answer.get(key)
-    if not isinstance(value, str) or len(value) > _MAX_DETAIL or not value.isprintable():
-        raise ValueError(key)
-    return value
