@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import pictures
@@ -45,7 +45,7 @@ class OneImage:
     def ledger(self) -> OneImage:
         return self
 
-    def __enter__(self) -> OneImage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
