@@ -266,19 +266,20 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
 @_settings_options
 @click.option("--all", "every", is_flag=True, help="All files in the rejected folder.")
 def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
-    """Put rejected files back into the inbox, for another try.
+    """Put rejected files back where they came from, for another try.
 
     NAME is a file's name in the rejected folder, such as 0007_name.jpg, or its index.
     """
+    from xray_watcher.clock import SystemClock
     from xray_watcher.core.naming import safe_name
     from xray_watcher.retry import put_back
 
     if bool(names) == every:
         raise UsageError("Give the names of rejected files, or --all.")
-    moved = put_back(_settings(options), names, every=every)
+    moved = put_back(_settings(options), names, SystemClock().now(), every=every)
     for name, target in moved:
         click.echo(f"{name} -> {safe_name(target)}")
-    click.echo(f"{len(moved)} files are back in the inbox.")
+    click.echo(f"{len(moved)} files are back to be tried again.")
     return 0
 
 

@@ -370,6 +370,11 @@ class Folders:
         return os.path.join(self.state, "lock")
 
     @property
+    def bell(self) -> str:
+        """The named pipe by which the web wakes the daemon."""
+        return os.path.join(self.state, "bell")
+
+    @property
     def heartbeat(self) -> str:
         """The file in which the running daemon tells `status` how things are."""
         return os.path.join(self.state, "heartbeat.json")
