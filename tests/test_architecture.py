@@ -24,6 +24,7 @@ ROWS = (
     ("cli",),
     ("cli_care",),
     ("cli_options",),
+    ("web",),
     ("demo", "predict", "status", "retry", "backup", "fsck"),
     ("bootstrap",),
     ("daemon",),

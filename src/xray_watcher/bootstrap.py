@@ -75,7 +75,7 @@ def assembled_daemon(
         with suppress(Unavailable):  # the daemon waits for an inbox that is out of reach
             lock.take()
         decoder = stack.enter_context(decode_pool(settings))
-        bell = Bell()
+        bell = _bell(folders)
         engine = _engine_in_background(settings)
         engine.add_done_callback(lambda _engine: bell.ring())
         stack.callback(engine.add_done_callback, lambda _engine: bell.close())
@@ -94,7 +94,7 @@ def assembled_daemon(
         health = Health()
 
         def tell() -> dict[str, Any]:
-            return _told(daemon, settling, pipeline, health, engine, clock)
+            return _told(daemon, settling, spool, pipeline, health, engine, clock)
 
         daemon = Daemon(
             inbox=inbox,
@@ -111,7 +111,7 @@ def assembled_daemon(
                 settings.summary.summary_seconds,
                 settings.zone,
                 clock,
-                lambda: len(settling),
+                lambda: len(settling) + len(spool.uploads),
             ),
             health=health,
             heartbeat=Heartbeat(folders.heartbeat, tell, report),
@@ -279,6 +279,17 @@ def _sealer(settings: Settings, ledger: Ledger, spool: Spool) -> Sealer:
     return Sealer(ledger, spool, settings.risk_rules(), layout, settings.zone)
 
 
+def _bell(folders: Folders) -> Bell:
+    try:
+        return Bell(folders.bell)
+    except OSError as error:
+        raise Unavailable(
+            "folders",
+            f"The named pipe {folders.bell} cannot be used ({os.strerror(error.errno or 0)}). "
+            "Remove what lies there and give this user write permission in state_dir.",
+        ) from error
+
+
 def _settling(settings: Settings) -> Settling:
     intake = settings.intake
     network = os.path.isdir(settings.folders.inbox) and is_network(settings.folders.inbox)
@@ -353,6 +364,7 @@ def _engine_in_background(settings: Settings) -> Future[Engine]:
 def _told(
     daemon: Daemon,
     settling: Settling,
+    spool: Spool,
     pipeline: Pipeline,
     health: Health,
     engine: Future[Engine],
@@ -368,6 +380,7 @@ def _told(
         "at": utc_text(clock.now()),
         "waiting_in_inbox": len(settling),
         "unfinished": settling.unfinished,
+        "uploads": len(spool.uploads),
         "oldest_waiting_s": None if oldest_s is None else round(now_s - oldest_s, 1),
         "ignored": daemon.ignored,
         "batches_in_hand": pipeline.batches_in_hand,

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
@@ -152,6 +153,35 @@ def _run_once(daemon: Daemon) -> None:
 
 
 @cli.command()
+@_settings_options
+@click.option("--host", metavar="ADDRESS", help="The address that is listened on.")
+@click.option("--port", type=int, metavar="PORT", help="The TCP port that is listened on.")
+def serve(host: str | None, port: int | None, **options: str | None) -> int:
+    """Answer the HTTP API and the pages in the foreground, until SIGTERM or SIGINT."""
+    from xray_watcher import log
+
+    settings = _settings(options, {"web.host": host, "web.port": port})
+    log.set_up(settings.log.level)
+    _server().serve(settings)
+    return 0
+
+
+def _server() -> ModuleType:
+    """The web server's module, which needs packages that are an extra."""
+    from importlib import import_module
+
+    try:
+        return import_module("xray_watcher.web.server")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("xray_watcher"):
+            raise
+        raise UsageError(
+            f"This command needs the package {error.name}, which is not installed. "
+            "Install it: pip install 'xray-watcher[web]'"
+        ) from error
+
+
+@cli.command()
 @click.option("--images", metavar="FOLDER", help="Drop the images of this folder too.")
 @click.option("--folder", metavar="FOLDER", default="demo-run", show_default=True)
 def demo(images: str | None, folder: str) -> int:
@@ -197,19 +227,20 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
 @_settings_options
 @click.option("--all", "every", is_flag=True, help="All files in the rejected folder.")
 def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
-    """Put rejected files back into the inbox, for another try.
+    """Put rejected files back where they came from, for another try.
 
     NAME is a file's name in the rejected folder, such as 0007_name.jpg, or its index.
     """
+    from xray_watcher.clock import SystemClock
     from xray_watcher.core.naming import safe_name
     from xray_watcher.retry import put_back
 
     if bool(names) == every:
         raise UsageError("Give the names of rejected files, or --all.")
-    moved = put_back(_settings(options), names, every=every)
+    moved = put_back(_settings(options), names, SystemClock().now(), every=every)
     for name, target in moved:
         click.echo(f"{name} -> {safe_name(target)}")
-    click.echo(f"{len(moved)} files are back in the inbox.")
+    click.echo(f"{len(moved)} files are back to be tried again.")
     return 0
 
 

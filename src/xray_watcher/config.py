@@ -272,6 +272,39 @@ class SummarySettings(_Section):
     )
 
 
+class WebSettings(_Section):
+    """`[web]`: what `xray-watcher serve` listens on, whom it answers, and how much it takes."""
+
+    host: Annotated[str, Field(min_length=1), _allowed("an IP address or host name")] = Field(
+        "127.0.0.1",
+        description="The address that is listened on; any but a loopback address needs token_file.",
+    )
+    port: Annotated[int, _unit("port")] = Field(
+        8080, ge=1, le=65_535, description="The TCP port that is listened on."
+    )
+    token_file: Annotated[str, AfterValidator(_usable_path), _allowed('a path, or "" for none')] = (
+        Field(
+            "",
+            description="Tokens and their roles, as `xray-watcher token` writes them (mode 0600); "
+            "with one, every page and call needs a token.",
+        )
+    )
+    allowed_hosts: Annotated[tuple[str, ...], _allowed("a list of host names")] = Field(
+        (),
+        description="Names under which the service is reached, beside localhost, as browsers send "
+        'them: "xray.example.org"; the port is added where it lacks.',
+    )
+    max_request_bytes: Bytes = Field(
+        8_589_934_592, ge=1_048_576, description="Larger uploads are refused as a whole."
+    )
+    max_files: Annotated[int, _unit("files")] = Field(
+        100_000, ge=1, description="Uploads of more files than this are refused."
+    )
+    uploads_at_once: Annotated[int, _unit("requests")] = Field(
+        8, ge=1, le=256, description="Uploads that are taken at the same time."
+    )
+
+
 class LogSettings(_Section):
     """`[log]`: the service's own log."""
 
@@ -311,6 +344,11 @@ class Folders:
     def lock(self) -> str:
         """The file whose lock says that the ledger is in use."""
         return os.path.join(self.state, "lock")
+
+    @property
+    def bell(self) -> str:
+        """The named pipe by which the web wakes the daemon."""
+        return os.path.join(self.state, "bell")
 
     @property
     def heartbeat(self) -> str:
@@ -354,6 +392,9 @@ class Settings(BaseSettings):
     summary: SummarySettings = Field(SummarySettings(), description="The daily figures.")
     metrics: MetricsSettings = Field(
         MetricsSettings(), description="What Prometheus is told, where /metrics is not used."
+    )
+    web: WebSettings = Field(
+        WebSettings(), description="The HTTP API and the pages of `xray-watcher serve`."
     )
     log: LogSettings = Field(LogSettings(), description="The service's own log.")
 

@@ -189,6 +189,7 @@ class Daemon:
     def tick(self, now_s: float) -> None:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""
         self._attempt("inbox", self._look, now_s)
+        self._attempt("uploads", self._look_at_uploads, now_s)
         self._attempt("disk", self._check_disks, now_s)
         self._attempt("work", self._work, now_s)
         self._attempt("summary", self._summaries.refresh, now_s)
@@ -200,7 +201,7 @@ class Daemon:
     @property
     def known_left(self) -> int:
         """Images that are known to be there and not filed."""
-        return len(self._settling) + self._pipeline.images_in_hand
+        return len(self._settling) + len(self._spool.uploads) + self._pipeline.images_in_hand
 
     @property
     def done(self) -> int:
@@ -295,6 +296,11 @@ class Daemon:
         took_s = self._clock.monotonic_s() - began_s
         self._look_gap_s = max(_LOOK_GAP_S, _LOOK_SHARE * took_s)
 
+    def _look_at_uploads(self, now_s: float) -> None:
+        """Costs one listing of a folder of our own; the bell rings when something was put there."""
+        if "inbox" not in self._health.troubles:
+            self._batching.add(self._spool.uploads.look(now_s), now_s)
+
     def _look_due_s(self) -> float:
         if self._is_look_wanted:
             wanted_s = self._last_look_s
@@ -350,14 +356,20 @@ class Daemon:
             if ready:
                 self._pipeline.start(ready)
         except Unavailable:
-            for arrival in batch:  # those that were claimed are gone at the next look
-                self._settling.postpone(arrival.file.path, now_s)
+            # Those that were claimed are gone at the next look.
+            self._spool.uploads.offer_again(a.upload for a in batch if a.upload is not None)
+            for arrival in batch:
+                if arrival.upload is None:
+                    self._settling.postpone(arrival.file.path, now_s)
             raise
         for arrival in ready:
-            self._settling.forget(arrival.file.path)
+            if arrival.upload is None:
+                self._settling.forget(arrival.file.path)
 
     def _is_ready(self, arrival: Arrival, now_s: float) -> bool:
         """Whether a settled file may be claimed; one that may not goes on being watched."""
+        if arrival.upload is not None:
+            return True
         path = arrival.file.path
         readiness = self._spool.readiness(arrival.file, overdue=arrival.overdue)
         if readiness == "unfinished":

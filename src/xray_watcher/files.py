@@ -99,6 +99,18 @@ def _rename_onto_placeholder(
         raise
 
 
+def move(source: str, target: str, part: str) -> None:
+    """Rename unless the target exists; across file systems under the name `part` until whole."""
+    try:
+        rename_noreplace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy(source, part)
+        rename_noreplace(part, target)
+        os.unlink(source)
+
+
 def copy(source: str, target: str) -> None:
     """Copy bytes, mode, owner (where allowed) and times to a file that is then on disk."""
     with open(os.open(source, OPEN_FILE), "rb") as reader, open(target, "wb") as writer:

@@ -2,7 +2,8 @@
 
 Folders and logs follow from it. The daemon holds the only read-write connection; every
 other process opens it with `LedgerReader.open`. The states of an image and where its file then
-lies (a kill at any moment leaves one of these; RELIABILITY.md, 3.1):
+lies (a kill at any moment leaves one of these; RELIABILITY.md, 3.1; an upload
+lies among the uploads where another image lies in the inbox):
 
     state      inbox        work         target       log line
     CLAIMING   yes or no    no or yes    no           no
@@ -52,10 +53,12 @@ CREATE TABLE image (
   reject_code TEXT,
   folder      TEXT,                        -- key of the folder that it is filed in
   filed_name  TEXT,
-  filed_us    INTEGER
+  filed_us    INTEGER,
+  upload      TEXT                         -- its name at the second door, if it came by that
 ) STRICT;
 CREATE INDEX image_open ON image (id) WHERE state IN ('CLAIMING', 'CLAIMED', 'FILING');
 CREATE INDEX image_day ON image (day, outcome, level);
+CREATE INDEX image_upload ON image (upload) WHERE upload IS NOT NULL;
 CREATE INDEX image_sha256 ON image (sha256, idx) WHERE idx IS NOT NULL;
 
 CREATE TABLE record (
@@ -98,6 +101,7 @@ class NewClaim:
         received_us: when it was first seen; microseconds since 1970, UTC.
         settled_us: when it was complete.
         day: local day of `received_us`, as 2026-11-23.
+        upload: its name at the second door, if it came by that.
     """
 
     path: bytes
@@ -105,6 +109,7 @@ class NewClaim:
     received_us: int
     settled_us: int
     day: str
+    upload: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +236,9 @@ class Ledger(LedgerReader):
 
     def _insert(self, claim: NewClaim) -> int:
         cursor = self._db.execute(
-            "INSERT INTO image (state, path, size, received_us, settled_us, day, attempts)"
-            " VALUES ('CLAIMING', ?, ?, ?, ?, ?, 1)",
-            (claim.path, claim.size, claim.received_us, claim.settled_us, claim.day),
+            "INSERT INTO image (state, path, size, received_us, settled_us, day, upload, attempts)"
+            " VALUES ('CLAIMING', ?, ?, ?, ?, ?, ?, 1)",
+            (claim.path, claim.size, claim.received_us, claim.settled_us, claim.day, claim.upload),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid

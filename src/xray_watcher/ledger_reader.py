@@ -45,6 +45,7 @@ class ImageRow:
     folder: str | None
     filed_name: str | None
     filed_us: int | None
+    upload: str | None
 
     @property
     def inbox_path(self) -> str:

@@ -25,6 +25,7 @@ from xray_watcher.core.calibration import scores
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.core.values import REJECTIONS, Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
+from xray_watcher.intake import doors
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
 from xray_watcher.intake.spool import ChangedAfterClaim, Claimed, Move, Spool, TargetTaken
 from xray_watcher.ledger import Decision, Ledger, NewClaim
@@ -159,13 +160,13 @@ class Pipeline:
         """
         began_s = self._clock.monotonic_s()
         ids = self._ledger.begin_claims([self._new_claim(arrival) for arrival in arrivals])
-        claims = [(i, arrival.file.path) for i, arrival in zip(ids, arrivals, strict=True)]
+        claims = list(zip(ids, arrivals, strict=True))
         claimed, trouble = self._claim(claims)
         missed = sorted(set(ids).difference(claimed, self._unsure))
         if missed:
             self._ledger.drop_claims(missed)
         if claimed:
-            self._spool.sync_claims([path for i, path in claims if i in claimed])
+            doors.sync_claims(self._spool, [arrival for i, arrival in claims if i in claimed])
             claim_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(claimed)
             self._begin(claimed, claim_ms)
         if trouble is not None:
@@ -181,13 +182,14 @@ class Pipeline:
             received_us=to_us(received),
             settled_us=to_us(settled),
             day=local_day(received, self._zone),
+            upload=arrival.upload,
         )
 
-    def _claim(self, claims: Iterable[tuple[int, str]]) -> tuple[list[int], Unavailable | None]:
+    def _claim(self, claims: Iterable[tuple[int, Arrival]]) -> tuple[list[int], Unavailable | None]:
         claimed: list[int] = []
-        for image_id, path in claims:
+        for image_id, arrival in claims:
             try:
-                if self._spool.claim(path, image_id):
+                if doors.claim(self._spool, arrival, image_id):
                     claimed.append(image_id)
             except Unavailable as error:
                 self._unsure.append(image_id)

@@ -29,12 +29,43 @@ ANSWER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonState:
+    """How the daemon is, as far as its lock and its heartbeat tell.
+
+    Attributes:
+        alive: whether a daemon runs.
+        healthy: whether it runs and nothing is out of order.
+        troubles: what is out of order, in words, by cause.
+        told: all that its last heartbeat holds; empty when it does not run.
+    """
+
+    alive: bool
+    healthy: bool
+    troubles: dict[str, str]
+    told: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _Waiting:
     """What lies in the inbox; `problem` says why it cannot be known."""
 
     files: int | None
     ignored: int | None
     problem: str | None = None
+
+
+def daemon_state(folders: Folders, now: datetime) -> DaemonState:
+    """How the daemon is, without a look at any folder but the state's own.
+
+    Args:
+        folders: where its lock and heartbeat lie.
+        now: the time, aware.
+    """
+    alive = is_held(folders.lock)
+    told = read_facts(folders.heartbeat) if alive else {}
+    waiting = _told_waiting(told)
+    troubles = _troubles(alive=alive, told=told, waiting=waiting, now=now)
+    return DaemonState(alive, alive and not troubles, troubles, told)
 
 
 def status_of(settings: Settings, now: datetime) -> dict[str, Any]:

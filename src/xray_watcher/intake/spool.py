@@ -21,6 +21,7 @@ from xray_watcher.files import (
     OPEN_FILE,
     copy,
     directory,
+    move,
     probe,
     rename_noreplace,
     replace,
@@ -31,6 +32,7 @@ from xray_watcher.files import (
 )
 from xray_watcher.intake.below import FOLDER, opened_below, parent_below
 from xray_watcher.intake.readiness import Readiness, readiness_of
+from xray_watcher.intake.uploads import Uploads
 
 WORK_FOLDER = ".xray-watcher"
 """Name of the work folder; hidden, so that no look at the inbox enters it."""
@@ -98,6 +100,7 @@ class Spool:
         self._targets = targets
         self._root = root
         self._devices: dict[str, int] = {}  # of each target folder, by its key
+        self.uploads = Uploads(work)
 
     @property
     def work(self) -> str:
@@ -379,13 +382,17 @@ class Spool:
             target = os.path.join(self._inbox, candidate)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             try:
-                _put_back(source, target)
+                move(source, target, _returning(source, target))
             except FileExistsError:
                 continue
-            with suppress(FileNotFoundError):
-                os.unlink(source + ".json")  # its content stands in the ledger and the log
+            self.forget_reason(folder, name)
             return candidate
         raise AssertionError("the free names never end")
+
+    def forget_reason(self, folder: str, name: str) -> None:
+        """Remove `NAME.json` of a file that was put back: it stands in the ledger and the log."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.target_path(folder, name) + ".json")
 
     def _make_sole_name(self, path: str) -> None:
         if os.lstat(path).st_nlink > 1:
@@ -411,17 +418,9 @@ def _work_name(image_id: int) -> str:
     return f"{image_id:012d}"
 
 
-def _put_back(source: str, target: str) -> None:
-    """Move to the inbox; across file systems under a hidden name until it is whole."""
-    try:
-        rename_noreplace(source, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        part = os.path.join(os.path.dirname(target), f".retry-{os.path.basename(source)[:200]}.tmp")
-        copy(source, part)
-        rename_noreplace(part, target)
-        os.unlink(source)
+def _returning(source: str, target: str) -> str:
+    """A hidden name beside the target, for a move across file systems."""
+    return os.path.join(os.path.dirname(target), f".retry-{os.path.basename(source)[:200]}.tmp")
 
 
 def _free_names(path: str) -> Iterator[str]:

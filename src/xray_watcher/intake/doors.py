@@ -1,0 +1,29 @@
+"""Two doors, one way: a file of the inbox and an upload are claimed alike, each from its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xray_watcher.core.values import Arrival
+from xray_watcher.intake.spool import Spool
+
+
+def claim(spool: Spool, arrival: Arrival, image_id: int) -> bool:
+    """Rename a file that has arrived into the work folder.
+
+    Returns:
+        False when it is not there any more.
+
+    Raises:
+        Unavailable: the rename failed and the file still lies where it was.
+    """
+    if arrival.upload is None:
+        return spool.claim(arrival.file.path, image_id)
+    return spool.uploads.claim(arrival.upload, spool.work_path(image_id))
+
+
+def sync_claims(spool: Spool, arrivals: Sequence[Arrival]) -> None:
+    """Make the renames of these files last through a power cut."""
+    spool.sync_claims([arrival.file.path for arrival in arrivals if arrival.upload is None])
+    if uploads := [arrival.upload for arrival in arrivals if arrival.upload is not None]:
+        spool.uploads.sync_claims(uploads)
