@@ -3,9 +3,9 @@
     make fulldisk                                   # 20 times on each kind of file system
     make fulldisk ARGS="--times 5 --kinds ext4"
 
-Results, logs and ledger lie on a small file system of their own: tmpfs, ext4 or XFS. It is filled to
-its last byte, or to its last file; the service must say so in `status`, leave no torn line, and go
-on by itself when there is room again. At the end the auditor checks folders and logs. The same
+Results, logs and ledger lie on a small file system of their own: tmpfs, ext4 or XFS. It is filled
+to its last byte, or to its last file; the service must say so in `status`, leave no torn line, and
+go on by itself when there is room again. At the end the auditor checks folders and logs. The same
 process must have lived through all of it.
 
 Needs root and mounts; says so and counts as not run where they lack.
@@ -154,11 +154,9 @@ def fill_bytes(disk: Path) -> Callable[[], None]:
     path = disk / "ballast"
     with path.open("wb", buffering=0) as file:
         for size in (MB, 4096, 1):
-            try:
+            with no_space():
                 while True:
                     file.write(bytes(size))
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
     return path.unlink
 
 
@@ -167,13 +165,11 @@ def fill_files(disk: Path) -> Callable[[], None]:
     folder = disk / "ballast"
     folder.mkdir()
     made = []
-    try:
+    with no_space():
         for number in range(100_000):
             path = folder / str(number)
             path.touch()
             made.append(path)
-    except OSError as error:
-        assert error.errno == errno.ENOSPC
 
     def empty() -> None:
         for path in made:
@@ -181,6 +177,16 @@ def fill_files(disk: Path) -> Callable[[], None]:
         folder.rmdir()
 
     return empty
+
+
+@contextmanager
+def no_space() -> Iterator[None]:
+    """Go on when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
 
 
 def troubles(service: Service) -> dict[str, str]:
