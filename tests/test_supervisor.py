@@ -123,6 +123,16 @@ def test_the_watchdog_is_fed_while_there_is_progress_or_a_disk_is_waited_for(
             process.wait()
 
 
+def test_a_systemd_that_does_not_read_stops_no_signal(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        process, _ = started("beats", notify=address)
+        time.sleep(2)  # more is told than its socket holds
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+
+
 @pytest.mark.parametrize(
     ("now", "is_stuck"),
     [
@@ -151,6 +161,20 @@ def test_an_answer_in_time_is_returned() -> None:
 
 def test_a_question_that_fails_has_no_answer() -> None:
     assert answer_in_time(lambda: 1 / 0, 5, "it") is None
+
+
+def test_who_is_left_behind_keeps_nobody_waiting_for_the_end_of_the_output() -> None:
+    ask = (
+        "import time; from xray_watcher.deadline import answer_in_time; import signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "from unittest.mock import patch\n"
+        "with patch('os.kill'):\n"  # as if it could not be killed: it waits for a share
+        "    answer_in_time(lambda: time.sleep(20), 0.2, 'a share')"
+    )
+    began_s = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, check=False)
+    assert b"a share does not answer" in done.stderr
+    assert time.monotonic() - began_s < 10
 
 
 def test_no_answer_in_time_is_said() -> None:

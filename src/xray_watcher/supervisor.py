@@ -212,6 +212,7 @@ class _Watchdog:
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to_systemd,
         ):
+            to_systemd.setblocking(False)  # what waits there unread tells enough
             to_systemd.sendto(b"WATCHDOG=1", self._address)
 
 
