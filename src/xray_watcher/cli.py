@@ -139,23 +139,36 @@ def cli() -> None:
 @click.option("--inbox", metavar="FOLDER", help="The shared folder that is watched.")
 @click.option("--once", is_flag=True, help="File what lies in the inbox, then end.")
 def run(once: bool, inbox: str | None, **options: str | None) -> int:
-    """Watch the inbox in the foreground, until SIGTERM or SIGINT."""
+    """Watch the inbox in the foreground, until SIGTERM or SIGINT.
+
+    SIGHUP reads the configuration anew: whole, or not at all.
+    """
     from xray_watcher import log
     from xray_watcher.supervisor import supervised
 
-    settings = _settings(options, {"intake.inbox": inbox})
+    def load() -> Settings:
+        return _settings(options, {"intake.inbox": inbox})
+
+    settings = load()
     shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
     log.set_up("warning" if shows_bar else settings.log.level)
-    return supervised(lambda reports: _run(settings, reports, once=once))
+    if once:
+        return supervised(lambda reports: _run_to_the_end(settings, reports))
+    return supervised(lambda reports: _watch(settings, reports, load))
 
 
-def _run(settings: Settings, reports: Reports, *, once: bool) -> int:
+def _watch(settings: Settings, reports: Reports, reload: Callable[[], Settings]) -> int:
     from xray_watcher.bootstrap import assembled_daemon
 
-    with assembled_daemon(settings, once=once, report=reports.beat) as daemon:
-        if not once:
-            daemon.run()
-            return 0
+    with assembled_daemon(settings, report=reports.beat, reload=reload) as daemon:
+        daemon.run()
+    return 0
+
+
+def _run_to_the_end(settings: Settings, reports: Reports) -> int:
+    from xray_watcher.bootstrap import assembled_daemon
+
+    with assembled_daemon(settings, once=True, report=reports.beat) as daemon:
         _run_once(daemon)
         click.echo(f"{daemon.done} images filed, {daemon.rejected} of them rejected.")
         return EXIT_SOME_REJECTED if daemon.rejected else 0
