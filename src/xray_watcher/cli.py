@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -102,25 +102,33 @@ def cli() -> None:
 @click.option("--inbox", metavar="FOLDER", help="The shared folder that is watched.")
 @click.option("--once", is_flag=True, help="File what lies in the inbox, then end.")
 def run(once: bool, inbox: str | None, **options: str | None) -> int:
-    """Watch the inbox in the foreground, until SIGTERM or SIGINT."""
+    """Watch the inbox in the foreground, until SIGTERM or SIGINT.
+
+    SIGHUP reads the configuration anew: whole, or not at all.
+    """
     from xray_watcher.signals import end_in_order_while_starting
 
     end_in_order_while_starting()
     from xray_watcher import log
     from xray_watcher.supervisor import supervised
 
-    settings = _settings(options, {"intake.inbox": inbox})
+    def load() -> Settings:
+        return _settings(options, {"intake.inbox": inbox})
+
+    settings = load()
     shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
     log.set_up("warning" if shows_bar else settings.log.level)
-    return supervised(lambda reports: _run_and_tell(settings, reports, once=once))
+    if once:
+        return supervised(lambda reports: _telling(lambda: _run_to_the_end(settings, reports)))
+    return supervised(lambda reports: _telling(lambda: _watch(settings, reports, load)))
 
 
-def _run_and_tell(settings: Settings, reports: Reports, *, once: bool) -> int:
-    """Run; of an error that nobody expected, tell what can be told without naming a file."""
+def _telling(work: Callable[[], int]) -> int:
+    """Work; of an error that nobody expected, tell what can be told without naming a file."""
     from xray_watcher import log
 
     try:
-        return _run(settings, reports, once=once)
+        return work()
     except (XrayWatcherError, click.ClickException, click.Abort, BrokenPipeError):
         raise
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
@@ -128,13 +136,18 @@ def _run_and_tell(settings: Settings, reports: Reports, *, once: bool) -> int:
         return 1
 
 
-def _run(settings: Settings, reports: Reports, *, once: bool) -> int:
+def _watch(settings: Settings, reports: Reports, reload: Callable[[], Settings]) -> int:
     from xray_watcher.bootstrap import assembled_daemon
 
-    with assembled_daemon(settings, once=once, report=reports.beat) as daemon:
-        if not once:
-            daemon.run()
-            return 0
+    with assembled_daemon(settings, report=reports.beat, reload=reload) as daemon:
+        daemon.run()
+    return 0
+
+
+def _run_to_the_end(settings: Settings, reports: Reports) -> int:
+    from xray_watcher.bootstrap import assembled_daemon
+
+    with assembled_daemon(settings, once=True, report=reports.beat) as daemon:
         _run_once(daemon)
         click.echo(f"{daemon.done} images filed, {daemon.rejected} of them rejected.")
         return EXIT_SOME_REJECTED if daemon.rejected else 0

@@ -180,11 +180,12 @@ def _origins(settings: Settings, given: Mapping[str, Given]) -> Iterator[tuple[s
 def describe(loaded: LoadedSettings) -> list[Row]:
     """Every key with the value in force, folders with their full path, and who gave it."""
     return [
-        Row(key, _value(loaded.settings, key), origin) for key, origin in loaded.origins.items()
+        Row(key, value_of(loaded.settings, key), origin) for key, origin in loaded.origins.items()
     ]
 
 
-def _value(settings: Settings, key: str) -> Any:
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of a key that is in force; of a folder its full path."""
     if key in FOLDERS:
         return getattr(settings.folders, FOLDERS[key])
     value: Any = settings

@@ -22,6 +22,7 @@ from xray_watcher.intake.watcher import Inbox, NoWakeup, Wakeup
 from xray_watcher.lock import InboxLock
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline import Pipeline
+from xray_watcher.reloading import NoReloading, Reloading
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.signals import Bell, StopRequest
 
@@ -109,6 +110,7 @@ class Daemon:
         clock: the time.
         bell: what the loop sleeps on.
         stop: whether to end.
+        reloading: reads the configuration anew when that is asked for.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
@@ -130,6 +132,7 @@ class Daemon:
         clock: Clock,
         bell: Bell,
         stop: StopRequest,
+        reloading: Reloading | NoReloading | None = None,
     ) -> None:
         self._inbox = inbox
         self._wakeup = wakeup
@@ -147,6 +150,7 @@ class Daemon:
         self._clock = clock
         self._bell = bell
         self._stop = stop
+        self._reloading = reloading or NoReloading()
         self._last_look_s = float("-inf")
         self._look_gap_s = 0.0
         self._is_look_wanted = True
@@ -188,6 +192,7 @@ class Daemon:
 
     def tick(self, now_s: float) -> None:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""
+        self._reload()
         self._attempt("inbox", self._look, now_s)
         self._attempt("uploads", self._look_at_uploads, now_s)
         self._attempt("disk", self._check_disks, now_s)
@@ -197,6 +202,25 @@ class Daemon:
             if chore.next_due_s <= now_s or chore.unit in self._health.troubles:
                 self._attempt(chore.unit, chore.refresh, now_s)
         self._heartbeat.beat(now_s)
+
+    def use(self, timetable: Timetable) -> None:
+        """Look at other times from now on."""
+        self._timetable = timetable
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the network is there and what an earlier run left open is taken up.
+
+        A service that cannot take it up yet, because something is out of reach, is ready too: it
+        waits, says so, and goes on by itself.
+        """
+        has_engine = self._engine.done() and self._engine.exception() is None
+        return has_engine and (self._is_recovered or bool(self._health.troubles))
+
+    @property
+    def reloads(self) -> int:
+        """How often the configuration was read anew, with or without success."""
+        return self._reloading.count
 
     @property
     def known_left(self) -> int:
@@ -268,6 +292,14 @@ class Daemon:
         return self._is_recovered and self._health.troubles.keys().isdisjoint(_NEEDED_TO_CLAIM)
 
     # -- one turn -------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Between two batches, so that none is decided by two configurations."""
+        if not self._reloading.is_wanted or self._pipeline.batches_in_hand:
+            return
+        if (problem := self._reloading.carry_out()) is not None:
+            self._health.last_error = problem
+        self._heartbeat.hurry()
 
     def _attempt(self, unit: str, step: Callable[[float], None], now_s: float) -> None:
         """Do one unit of work; if something of ours is out of reach, back off and say so."""
@@ -343,6 +375,8 @@ class Daemon:
             self._pipeline.finish()
 
     def _start_batch(self, now_s: float) -> None:
+        if self._reloading.is_wanted:
+            return
         self._batching.add(self._settling.due(now_s), now_s)
         if self._pipeline.has_to_repeat:
             if not self._pipeline.batches_in_hand:

@@ -117,7 +117,7 @@ class Pipeline:
         self._decoder = decoder
         self._engine = engine
         self._sealer = sealer
-        self._sets_duplicates_aside = duplicates == "set-aside"
+        self.use(duplicates)
         self._clock = clock
         self._zone = zone
         self._batches: deque[_Batch] = deque()
@@ -127,6 +127,10 @@ class Pipeline:
         self._begun: set[int] = set()  # open images whose attempt in this life is counted
         self.done = 0
         self.rejected = 0
+
+    def use(self, duplicates: Literal["flag", "set-aside"]) -> None:
+        """Treat known bytes in another way from now on."""
+        self._sets_duplicates_aside = duplicates == "set-aside"
 
     @property
     def batches_in_hand(self) -> int:
