@@ -298,7 +298,10 @@ class WebSettings(_Section):
         8_589_934_592, ge=1_048_576, description="Larger uploads are refused as a whole."
     )
     max_files: Annotated[int, _unit("files")] = Field(
-        100_000, ge=1, description="Uploads of more files than this are refused."
+        100_000, ge=1, le=1_000_000, description="Uploads of more files than this are refused."
+    )
+    uploads_per_minute: Annotated[int, _unit("requests")] = Field(
+        600, ge=1, le=100_000, description="Uploads that are taken from each client in a minute."
     )
     uploads_at_once: Annotated[int, _unit("requests")] = Field(
         8, ge=1, le=256, description="Uploads that are taken at the same time."

@@ -224,7 +224,7 @@ def read_facts(path: str) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def write_all(fd: int, content: bytes, offset: int) -> None:
+def write_all(fd: int, content: bytes | bytearray, offset: int) -> None:
     """Write all of it at an offset: a full disk may make a write short without an error.
 
     Raises:

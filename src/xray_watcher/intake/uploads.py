@@ -81,7 +81,7 @@ class Upload:
         self._folder = folder
         self._fd = os.open(self._path(_PART), _NEW_FILE, _MODE)
 
-    def write(self, content: bytes) -> None:
+    def write(self, content: bytes | bytearray) -> None:
         """Add what has come in.
 
         Raises:

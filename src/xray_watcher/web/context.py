@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from xray_watcher.clock import Clock
 from xray_watcher.config import Settings
-from xray_watcher.ledger_reader import LedgerReader
 from xray_watcher.status import DaemonState, daemon_state
+from xray_watcher.web.queries import WebLedger
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,13 @@ class WebContext:
     settings: Settings
     clock: Clock
 
-    def ledger(self) -> LedgerReader:
+    def ledger(self) -> WebLedger:
         """Open the ledger for one request: `with context.ledger() as ledger:`, in a thread.
 
         Raises:
             LedgerError: there is none, or it cannot be read.
         """
-        return LedgerReader.open(self.settings.folders.ledger)
+        return WebLedger.open(self.settings.folders.ledger)
 
     def daemon_state(self) -> DaemonState:
         """How the daemon is, from its lock and its heartbeat; in a thread, for it reads both."""

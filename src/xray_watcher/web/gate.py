@@ -1,4 +1,4 @@
-"""What every request passes before any route: who it is for, where it comes from, what it may be.
+"""What every request passes before any route: who it is for, and where it comes from.
 
 Plain ASGI, so that bodies stream through untouched.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from xray_watcher.web.security import error_response
-
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+from xray_watcher.web.security import SAFE_METHODS, error_response
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -26,9 +26,11 @@ SECURITY_HEADERS = {
 }
 """On every answer. No inline script or style runs, and nothing is loaded from elsewhere."""
 
+_log = structlog.get_logger()
+
 
 class Gate:
-    """The outermost layer: security headers, Host allow-list, Origin check.
+    """The outermost layer: security headers, Host allow-list, Origin check, the last resort.
 
     Args:
         app: what comes behind.
@@ -44,56 +46,54 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        has_begun = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("Cache-Control", "no-store")
+                has_begun = True
+                _add_headers(message)
             await send(message)
 
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send_with_headers)
+            return
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            return
+        except Exception:
+            _log.exception("a request failed", path=scope["path"][:200])
+            if has_begun:
+                raise
+            failed = error_response(500, "failed", "Something went wrong here; it is in the log.")
+            await failed(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if host not in self._hosts or len(headers.getlist("host")) != 1:
-            refusal = error_response(
-                421,
-                "wrong_host",
-                "This service does not answer under that name (web.allowed_hosts).",
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+            return error_response(
+                421, "wrong_host", "The service is not known by that name (web.allowed_hosts)."
             )
-        elif scope["method"] not in SAFE_METHODS and _is_foreign(headers, host):
-            refusal = error_response(
+        if scope["method"] not in SAFE_METHODS and _is_foreign(headers, hosts[0]):
+            return error_response(
                 403, "foreign_origin", "Another site's page may not change anything here."
             )
-        else:
-            await self._app(scope, receive, send_with_headers)
-            return
-        await refusal(scope, receive, send_with_headers)
+        return None
 
 
-class Doorman:
-    """Finds out the role of whoever sent a request.
-
-    Args:
-        app: what comes behind.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Note the role, for `security.role_of`."""
-        if scope["type"] == "http":
-            scope["xray_watcher.role"] = self._role(Request(scope))
-        await self._app(scope, receive, send)
-
-    def _role(self, _request: Request) -> str:
-        return "upload"
+def _add_headers(message: Message) -> None:
+    headers = MutableHeaders(scope=message)
+    for name, value in SECURITY_HEADERS.items():
+        headers.setdefault(name, value)
+    headers.setdefault("Cache-Control", "no-store")
 
 
 def _is_foreign(headers: Headers, host: str) -> bool:
     """Whether a browser says that another site's page made this request."""
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return True
-    origin = headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != host
+    sites, origins = headers.getlist("sec-fetch-site"), headers.getlist("origin")
+    return any(site not in ("same-origin", "none") for site in sites) or any(
+        origin.lower().partition("://")[2] != host.lower() for origin in origins
+    )
