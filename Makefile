@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut fulldisk audit clean
+.PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut fulldisk lives fuzz audit clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -56,6 +56,12 @@ powercut: $(READY)        ## 100 power cuts on ext4 and on XFS each; needs root 
 
 fulldisk: $(READY)        ## a disk that fills and empties 20 times, on tmpfs, ext4 and XFS; needs root
 	$(BIN)/python tests/storms/filling_disk.py $(ARGS)
+
+lives: $(READY)           ## 2,000 random lives of the daemon: arrivals, kills, edits, clocks; about 15 minutes
+	XRAY_LIVES=2000 $(BIN)/python -m pytest tests/test_stateful.py $(ARGS)
+
+fuzz: $(READY)            ## 15 minutes of made-up files for the decoder; needs Linux on x86-64
+	$(BIN)/python tests/fuzz/fuzz_decode.py $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py

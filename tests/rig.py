@@ -45,16 +45,21 @@ START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 class HandClock:
-    """Time that goes on when it is told to."""
+    """Time that goes on when it is told to, and a clock on the wall that can be set."""
 
     def __init__(self) -> None:
         self.passed_s = 0.0
+        self.started = START
 
     def monotonic_s(self) -> float:
         return 1000.0 + self.passed_s
 
     def now(self) -> datetime:
-        return START + timedelta(seconds=self.passed_s)
+        return self.started + timedelta(seconds=self.passed_s)
+
+    def set_to(self, now: datetime) -> None:
+        """Set the clock on the wall; the monotonic one goes on as before."""
+        self.started = now - timedelta(seconds=self.passed_s)
 
 
 class TextDecoder:

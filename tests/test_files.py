@@ -10,6 +10,7 @@ import pytest
 
 from xray_watcher import files
 from xray_watcher.errors import StorageFailure
+from xray_watcher.files import probe
 
 
 @pytest.fixture(params=["renameat2", "link", "placeholder"])
@@ -140,3 +141,20 @@ def test_a_flush_that_fails_is_fatal_unless_the_file_system_has_none(
     with pytest.raises(StorageFailure) as raised:
         files.sync_folder(str(tmp_path))
     assert raised.value.exit_code == 74
+
+
+@pytest.mark.parametrize("step", ["rename", "unlink"])
+def test_what_a_killed_probe_left_goes_away_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, step, killed)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        probe(str(tmp_path))
+    monkeypatch.undo()
+    assert os.listdir(tmp_path)
+    probe(str(tmp_path))
+    assert not os.listdir(tmp_path)

@@ -142,7 +142,8 @@ def probe(folder: str) -> None:
         OSError: it is not.
         StorageFailure: the disk did not confirm.
     """
-    first, second = (os.path.join(folder, f".tmp.probe-{os.getpid()}{end}") for end in "ab")
+    # Always the same names: what a kill leaves here goes away with the next probe.
+    first, second = (os.path.join(folder, f".tmp.probe-{end}") for end in "ab")
     with open(first, "wb") as probe:
         sync(probe.fileno())
     os.rename(first, second)

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+MOST_WAITING = 150  # or a service that is killed all the time would only fall behind
+
 
 class Arrivals:
     """Drops files into an inbox until it is stopped; `arrived` holds the bytes of each.
@@ -40,6 +42,9 @@ class Arrivals:
 
     def _drop_on(self) -> None:
         while not self._ended.is_set():
+            if sum(path.is_file() for path in self._inbox.rglob("*.png")) > MOST_WAITING:
+                time.sleep(self._pause_s)
+                continue
             for _ in range(self._random.choice((1, 1, 2, 5, 12))):
                 self._drop()
             time.sleep(self._random.uniform(0, 2 * self._pause_s))
