@@ -23,7 +23,7 @@ ROWS = (
     ("__main__",),
     ("cli",),
     ("web",),
-    ("demo", "predict", "status", "retry", "backup", "fsck"),
+    ("demo", "predict", "status", "retry", "backup", "fsck", "up"),
     ("bootstrap",),
     ("daemon",),
     ("pipeline",),
