@@ -25,7 +25,7 @@ ROWS = (
     ("cli_care",),
     ("cli_options",),
     ("web",),
-    ("demo", "predict", "status", "retry", "backup", "fsck"),
+    ("demo", "predict", "status", "retry", "backup", "fsck", "up"),
     ("bootstrap",),
     ("daemon",),
     ("pipeline",),

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -167,6 +167,7 @@ def _run_once(daemon: Daemon) -> None:
 
 @cli.command()
 @_settings_options
+@_weights_options
 @click.option("--host", metavar="ADDRESS", help="The address that is listened on.")
 @click.option("--port", type=int, metavar="PORT", help="The TCP port that is listened on.")
 def serve(host: str | None, port: int | None, **options: str | None) -> int:
@@ -176,6 +177,40 @@ def serve(host: str | None, port: int | None, **options: str | None) -> int:
     settings = _settings(options, {"web.host": host, "web.port": port})
     log.set_up(settings.log.level)
     _server().serve(settings)
+    return 0
+
+
+@cli.command()
+@_settings_options
+@_weights_options
+def up(**options: str | None) -> int:
+    """Start `run` and `serve` together, for a workstation; end both with Ctrl-C."""
+    from xray_watcher import log
+    from xray_watcher.up import run_both
+
+    settings = _settings(options)
+    log.set_up(settings.log.level)
+    click.echo(f"Images: {settings.folders.inbox}\nPages: {_server().url_of(settings)}", err=True)
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in options.items() if value]
+    flags = [part for flag in given for part in flag]
+    return run_both([["run", *flags], ["serve", *flags]])
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["view", "upload"]), required=True)
+@_settings_options
+def token(name: str, role: Literal["view", "upload"], **options: str | None) -> int:
+    """Make a token for NAME, a person or a program, and print it; it is shown this once only.
+
+    Its hash goes to the file web.token_file, which is made where it is missing.
+    """
+    from xray_watcher.web.tokens import add_token
+
+    path = _settings(options, needs_root=False).web.token_file
+    if not path:
+        raise UsageError("Set web.token_file to the path that the tokens' hashes go to.")
+    click.echo(add_token(path, name, role))
     return 0
 
 
@@ -197,11 +232,13 @@ def _server() -> ModuleType:
 @cli.command()
 @click.option("--images", metavar="FOLDER", help="Drop the images of this folder too.")
 @click.option("--folder", metavar="FOLDER", default="demo-run", show_default=True)
-def demo(images: str | None, folder: str) -> int:
+@click.option("--serve", "with_pages", is_flag=True, help="Serve the pages, until Ctrl-C.")
+def demo(images: str | None, folder: str, with_pages: bool) -> int:
     """Start the service on a fresh folder, drop made images, show what happens, end."""
+    from xray_watcher.config import Settings
     from xray_watcher.demo import run_demo
 
-    run_demo(folder, images)
+    run_demo(folder, images, _server().url_of(Settings()) if with_pages else None)
     return 0
 
 

@@ -28,7 +28,7 @@ from xray_watcher.config_sources import (
 )
 from xray_watcher.errors import ConfigError
 
-_PATHS = ("root", "state_dir", "model.weights_file", "metrics.textfile")
+_PATHS = ("root", "state_dir", "model.weights_file", "metrics.textfile", "web.token_file")
 _NESTING = 2  # `risk.levels.High`; further dots belong to a label under `risk.thresholds`
 
 

@@ -132,14 +132,19 @@ def supervised(work: Callable[[Reports], int]) -> int:
     child = os.fork()
     if child == 0:
         os.close(reports)
-        _end_with(parent)
+        end_with(parent)
         os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on
         return work(Reports(told))
     os.close(told)
     return _Supervisor(child, reports).until_the_end()
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
+    """In a new child: have the kernel end it when its parent ends.
+
+    Args:
+        parent: process id of the parent, asked for before the child was made.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
