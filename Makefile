@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut fulldisk audit clean
+.PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut fulldisk audit manual install-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -56,6 +56,12 @@ powercut: $(READY)        ## 100 power cuts on ext4 and on XFS each; needs root 
 
 fulldisk: $(READY)        ## a disk that fills and empties 20 times, on tmpfs, ext4 and XFS; needs root
 	$(BIN)/python tests/storms/filling_disk.py $(ARGS)
+
+manual: $(READY)          ## write the manual pages anew from the commands and settings
+	$(BIN)/python -m xray_watcher.manual deploy/man
+
+install-test: $(READY)    ## install on fresh Debians with a systemd of their own; root, network, an hour
+	$(BIN)/python -m pytest tests/deploy/installing $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py

@@ -2,6 +2,7 @@
 # Installs xray-watcher as a service on Debian 12 or 13, from the checkout that this file lies in.
 # Every step is printed, and may be repeated: what is there already is kept or brought up to date.
 set -eu
+umask 022 # the service's user must be able to read the program
 
 usage() {
     cat <<'END'
@@ -120,6 +121,17 @@ run() { # print a command, and carry it out unless this is a dry run
     [ "$DRY" = yes ] || "$@"
 }
 
+run_quietly() { # the same, and what it prints is shown only if it fails
+    printf '   $ %s\n' "$*"
+    [ "$DRY" = no ] || return 0
+    told=$(mktemp)
+    status=0
+    "$@" >"$told" 2>&1 || status=$?
+    [ "$status" -eq 0 ] || cat "$told"
+    rm -f "$told"
+    return "$status"
+}
+
 as_service() { runuser -u "$USER_NAME" -g "$GROUP_NAME" -- env "HOME=$STATE" "$@"; }
 
 has_systemd() { [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; }
@@ -148,8 +160,8 @@ find_python() {
 
 apt_install() {
     command -v apt-get >/dev/null 2>&1 || fail "$* is missing, and there is no apt-get to install it."
-    run apt-get update -qq || say "(the package lists could not be renewed)"
-    run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" ||
+    run_quietly apt-get update -qq || say "(the package lists could not be renewed)"
+    run_quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" ||
         fail "Debian's $* could not be installed. Install it, and run this again."
 }
 

@@ -38,7 +38,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="`make test` installs shellcheck")
 @pytest.mark.parametrize(
-    "script", [*sorted(DEPLOY.rglob("*.sh")), DEPLOY.parent / ".ci" / "apt-install"], ids=str
+    "script", [*sorted(DEPLOY.rglob("*.sh")), *sorted(DEPLOY.parent.glob(".ci/*-*"))], ids=str
 )
 def test_shellcheck_finds_nothing(script: Path) -> None:
     done = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
