@@ -65,7 +65,7 @@ class Guest:
         network: whether it shares this machine's network; without, it has a loopback alone and
             no way to resolve a name.
         binds: folders and files of this machine, and where the guest has them.
-        target: what it starts; basic.target has none of the services of a busy machine.
+        target: what it starts; sysinit.target has none of the services of a busy machine.
     """
 
     def __init__(
@@ -152,6 +152,13 @@ class Guest:
         )
         assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}"
         return done
+
+    def start(self, *units: str) -> None:
+        """Start units and wait until they are up; what they logged is told if one is not."""
+        done = self.run("systemctl", "start", *units, check=False)
+        if done.returncode:
+            log = self.run("journalctl", "--no-pager", "-n", "50", check=False)
+            raise AssertionError(f"{done.stdout}\n{log.stdout}")
 
     def write(self, path: str, text: str) -> None:
         """Write one of its files."""

@@ -89,7 +89,8 @@ COMPLETED = {
     ),
     "fish": 'source "$argv[1]"; complete --do-complete "xray-watcher wei"',
     "zsh": (  # as zsh itself would call it: what the function hands to the completion system
-        "compdef() { : }; _describe() { print -l -- ${${(P)3}%%:*} }; compadd() { print -l -- $@ }; "
+        "compdef() { : }; compadd() { print -l -- $@ }; "
+        "_describe() { print -l -- ${${(P)3}%%:*} }; "
         'words=(xray-watcher wei) CURRENT=2; source "$1"; _xray_watcher_completion'
     ),
 }
