@@ -20,7 +20,7 @@ PURE = [name for name in MODULES if name.startswith("core.")]
 
 # Who stands above whom; a module imports only from its own row or from rows below it.
 ROWS = (
-    ("__main__",),
+    ("__main__", "manual"),
     ("cli",),
     ("cli_care",),
     ("cli_options",),
