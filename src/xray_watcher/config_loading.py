@@ -127,6 +127,8 @@ def _validated(given: Mapping[str, Given]) -> tuple[Settings, dict[str, list[str
         broken: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
             key = _key_of(detail, given)
+            if key in broken and detail["type"] == "too_short":
+                continue  # of a list only whose wrong elements are told already
             broken.setdefault(key, []).append(_problem(key, detail, given[key].where))
     sound = {key: one for key, one in given.items() if key not in broken}
     return Settings(**_tree(sound)), broken

@@ -126,7 +126,7 @@ class Disk:
             os.close(fd)
 
     def unmount(self) -> None:
-        for _ in range(100):
+        for _ in range(600):  # what was killed may take a while to let go
             if subprocess.run(["umount", self.mounted], capture_output=True).returncode == 0:  # noqa: PLW1510
                 return
             time.sleep(0.1)
@@ -174,7 +174,7 @@ def cuts(kind: str, count: int, seed: int, weakened: str | None = None) -> Itera
                     yield _named(error)
                 finally:
                     service.kill()
-                    shutil.rmtree(root)
+                shutil.rmtree(root)
         finally:
             disk.unmount()
 
