@@ -170,7 +170,8 @@ class Pipeline:
         if missed:
             self._ledger.drop_claims(missed)
         if claimed:
-            doors.sync_claims(self._spool, [arrival for i, arrival in claims if i in claimed])
+            done = [(arrival.file.path, arrival.upload) for i, arrival in claims if i in claimed]
+            doors.sync_claims(self._spool, done)
             claim_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(claimed)
             self._begin(claimed, claim_ms)
         if trouble is not None:
@@ -406,6 +407,7 @@ class Pipeline:
         """The claimed images, those first that had the fewest tries: a poisonous one comes last."""
         arrived = [row for row in claiming if row.id in in_work]
         self._ledger.drop_claims([row.id for row in claiming if row.id not in in_work])
+        doors.sync_claims(self._spool, [(row.inbox_path, row.upload) for row in arrived])
         self._ledger.mark_claimed([row.id for row in arrived])
         again = sorted([*arrived, *claimed], key=lambda row: (row.attempts, row.id))
         return [row.id for row in again]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from xray_watcher.core.values import Arrival
 from xray_watcher.intake.spool import Spool
@@ -22,8 +22,19 @@ def claim(spool: Spool, arrival: Arrival, image_id: int) -> bool:
     return spool.uploads.claim(arrival.upload, spool.work_path(image_id))
 
 
-def sync_claims(spool: Spool, arrivals: Sequence[Arrival]) -> None:
-    """Make the renames of these files last through a power cut."""
-    spool.sync_claims([arrival.file.path for arrival in arrivals if arrival.upload is None])
-    if uploads := [arrival.upload for arrival in arrivals if arrival.upload is not None]:
+def sync_claims(spool: Spool, claims: Iterable[tuple[str, str | None]]) -> None:
+    """Make claims last through a power cut.
+
+    Args:
+        spool: where they were made.
+        claims: path below the inbox, and name of the upload if it is one.
+    """
+    paths, uploads = [], []
+    for path, upload in claims:
+        if upload is None:
+            paths.append(path)
+        else:
+            uploads.append(upload)
+    spool.sync_claims(paths)
+    if uploads:
         spool.uploads.sync_claims(uploads)

@@ -52,7 +52,7 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
     for route in routes:
         if not isinstance(route, SecuredRoute):
             raise TypeError(f"{route} does not say which role it needs")
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[
             Middleware(Gate, hosts=allowed_hosts(settings)),
@@ -64,6 +64,8 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
             **dict.fromkeys(_ERRORS, _failed),
         },
     )
+    app.state.is_ending = False  # streams without an end of their own look at it
+    return app
 
 
 def allowed_hosts(settings: Settings) -> Collection[str]:

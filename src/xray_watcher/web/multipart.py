@@ -61,6 +61,8 @@ async def events(chunks: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator
     async for chunk in chunks:
         for event in reader.read(chunk):
             yield event
+        if reader.damage is not None:  # what came before it is sound
+            raise MalformedBody(f"The body is no multipart form: {reader.damage}.")
     if not reader.is_over:
         raise MalformedBody("The body ends before its last boundary: the upload was cut off.")
 
@@ -70,6 +72,7 @@ class _Reader:
 
     def __init__(self, boundary: bytes) -> None:
         self.is_over = False
+        self.damage: FormParserError | None = None
         self._events: list[Event] = []
         self._name, self._value = b"", b""
         self._disposition = b""
@@ -95,7 +98,7 @@ class _Reader:
         try:
             self._parser.write(chunk)
         except FormParserError as error:
-            raise MalformedBody(f"The body is no multipart form: {error}.") from error
+            self.damage = error
         found, self._events = self._events, []
         return found
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from xray_watcher.clock import SystemClock
@@ -60,7 +61,7 @@ def serve(settings: Settings) -> None:
     )
     _log.info("serving", url=url_of(settings))
     with listening:
-        _Server(config).run([listening])
+        _Server(config, app).run([listening])
     _log.info("stopped serving")
 
 
@@ -90,6 +91,10 @@ def _listen(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """Ends in order on a signal, with exit code 0 as `run` does."""
 
+    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
+        super().__init__(config)
+        self._app = app
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         before = {s: signal.signal(s, self._end) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -100,6 +105,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
+        self._app.state.is_ending = True
         self.handle_exit(number, frame)
 
 

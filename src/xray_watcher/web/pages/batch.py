@@ -39,5 +39,8 @@ class BatchPage:
     async def sign_in(self, request: Request) -> Response:
         """The form for a token."""
         return await self._pages.page(
-            request, "login.html", has_failed="failed" in request.query_params
+            request,
+            "login.html",
+            has_failed="failed" in request.query_params,
+            next=request.query_params.get("next", "/"),
         )

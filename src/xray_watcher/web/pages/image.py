@@ -60,7 +60,7 @@ class ImagePages:
 
     async def retry(self, request: Request) -> Response:
         """Put a rejected file back into the inbox, and say so on the live page."""
-        index = request.path_params["index"]
+        index = min(request.path_params["index"], _MAX_INDEX)
         settings = self._pages.context.settings
         try:
             await run_sync(lambda: put_back(settings, [str(index)], self._pages.now(), every=False))

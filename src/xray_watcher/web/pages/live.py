@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,17 +66,20 @@ class LiveFeed:
                 self._taken_s = time.monotonic()
             return self._moment
 
-    async def events(self, *, may_upload: bool, last_index: int) -> AsyncIterator[str]:
-        """Server-sent events for one viewer, until it goes away.
+    async def events(
+        self, is_ending: Callable[[], bool], *, may_upload: bool, last_index: int
+    ) -> AsyncIterator[str]:
+        """Server-sent events for one viewer, until it or the server goes away.
 
         Args:
+            is_ending: whether the server is about to.
             may_upload: whether it may put rejected files back.
             last_index: the newest image that it has; those behind it are sent first.
         """
         self.streams += 1
         try:
             viewer = _Viewer(self._pages, may_upload=may_upload, last_index=last_index)
-            while True:
+            while not is_ending():
                 for event in await run_sync(viewer.news, await self.moment()):
                     yield event
                 await asyncio.sleep(_EVERY_S)
@@ -198,7 +201,11 @@ class LivePage:
             return error_response(503, "too_many", "Too many live pages are open already.")
         known = request.headers.get("last-event-id") or request.query_params.get("after") or ""
         last_index = int(known) if known.isascii() and known.isdecimal() else -1
-        events = self._feed.events(may_upload=may(request, "upload"), last_index=last_index)
+        events = self._feed.events(
+            lambda: bool(request.app.state.is_ending),
+            may_upload=may(request, "upload"),
+            last_index=last_index,
+        )
         return StreamingResponse(events, media_type="text/event-stream")
 
 

@@ -62,7 +62,6 @@ class Pages:
         self._templates.filters |= {
             "percent": percent,
             "bytes": bytes_text,
-            "duration": duration_text,
             "clock": "{:%H:%M:%S}".format,
             "thousands": "{:,}".format,
         }
@@ -85,6 +84,7 @@ class Pages:
             "state": state,
             "banners": sorted(banners),
             "may_upload": may(request, "upload"),
+            "may_sign_out": bool(self.context.settings.web.token_file) and may(request, "view"),
             "today": self.today(),
         }
         text = await run_sync(partial(self.fragment, template, **common, **values))
@@ -136,12 +136,3 @@ def bytes_text(count: int) -> str:
     while size >= 1000 and len(units) > 1:
         size, units = size / 1000, units[1:]
     return f"{size:.0f} {units[0]}" if units[0] == "bytes" else f"{size:.1f} {units[0]}"
-
-
-def duration_text(seconds: float) -> str:
-    """A time span in the two units that suit it."""
-    whole = round(seconds)
-    for unit_s, unit, part_s, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
-        if whole >= unit_s:
-            return f"{whole // unit_s} {unit} {whole % unit_s // part_s} {part}"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
