@@ -67,8 +67,9 @@ fuzz: $(READY)            ## 15 minutes of made-up files for the decoder; needs 
 manual: $(READY)          ## write the manual pages anew from the commands and settings
 	$(BIN)/python -m xray_watcher.manual deploy/man
 
-install-test: $(READY)    ## install on fresh Debians with a systemd of their own; root, network, an hour
-	$(BIN)/python -m pytest tests/deploy/installing $(ARGS)
+install-test: $(READY)    ## install on fresh Debians 12 and 13 with a systemd of their own; root, network
+	command -v debootstrap >/dev/null || sh .ci/apt-install debootstrap
+	$(BIN)/python -m pytest tests/deploy/installing/on_debian.py $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py
