@@ -5,7 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench parity storm syscalls powercut audit clean
+.PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut fulldisk \
+  lives fuzz audit manual install-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -42,14 +43,32 @@ audit: $(READY)           ## known vulnerabilities of the pinned versions; needs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-storm: $(READY)           ## 2,000 kills at random moments while files arrive; about an hour
+storm: $(READY)           ## 2,000 kills at random moments while files arrive; about half an hour
 	$(BIN)/python tests/storms/kill_storm.py $(ARGS)
+
+sigterm: $(READY)         ## 200 requests to stop at random moments
+	$(BIN)/python tests/storms/kill_storm.py --politely --kills 200 $(ARGS)
 
 syscalls: $(READY)        ## something goes wrong at every system call, once each; needs strace
 	$(BIN)/python tests/storms/syscall_storm.py $(ARGS)
 
 powercut: $(READY)        ## 100 power cuts on ext4 and on XFS each; needs root and loop devices
 	$(BIN)/python tests/storms/power_cut.py $(ARGS)
+
+fulldisk: $(READY)        ## a disk that fills and empties 20 times, on tmpfs, ext4 and XFS; needs root
+	$(BIN)/python tests/storms/filling_disk.py $(ARGS)
+
+lives: $(READY)           ## 2,000 random lives of the daemon: arrivals, kills, edits, clocks; about 15 minutes
+	XRAY_LIVES=2000 $(BIN)/python -m pytest tests/test_stateful.py $(ARGS)
+
+fuzz: $(READY)            ## 15 minutes of made-up files for the decoder; needs Linux on x86-64
+	$(BIN)/python tests/fuzz/fuzz_decode.py $(ARGS)
+
+manual: $(READY)          ## write the manual pages anew from the commands and settings
+	$(BIN)/python -m xray_watcher.manual deploy/man
+
+install-test: $(READY)    ## install on fresh Debians with a systemd of their own; root, network, an hour
+	$(BIN)/python -m pytest tests/deploy/installing $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py

@@ -42,7 +42,10 @@ def csv_rows(root: Path) -> list[dict[str, str]]:
         content = log.read_bytes()
         assert content.startswith(b"\xef\xbb\xbf"), "Excel knows UTF-8 by its byte-order mark"
         assert content.endswith(b"\r\n"), "the CSV ends in a torn row"
-        rows += csv.DictReader(content.decode("utf-8-sig").splitlines(keepends=True))
+        lines = content.decode("utf-8-sig").splitlines(keepends=True)
+        found = list(csv.DictReader(lines))
+        assert len(found) == len(lines) - 1, "a row of the CSV has more than one line"
+        rows += found
     return rows
 
 
@@ -73,6 +76,24 @@ def _check_record(record: dict[str, Any], row: dict[str, str], file: Path) -> No
         assert record["risk_level"] == "Rejected"
     else:
         assert file.parent.name == record["risk_level"]
+
+
+def check_indexes(root: Path) -> None:
+    """The indexes are 0 to N-1 in the order of the log.
+
+    So it is unless an image had to be decided anew (its writer went on, its name was taken), or
+    an older ledger was restored: an index that was given is never given again.
+    """
+    indexes = [record["index"] for record in jsonl_records(root)]
+    assert indexes == list(range(len(indexes))), f"the indexes have gaps: {indexes}"
+
+
+def check_nothing_else(root: Path, *more: Path) -> None:
+    """No half-made file is left: all that lies there is an image, a reason, a log or a summary."""
+    known = set(filed(root)) | {str(path) for path in (root / "rejected").glob("*.json")}
+    known |= {str(path) for path in (root / "logs").rglob("*") if not path.name.startswith(".")}
+    found = {str(path) for top in (root, *more) for path in top.rglob("*") if path.is_file()}
+    assert found <= known, f"left behind: {sorted(found - known)[:3]}"
 
 
 def check_summary(root: Path, day: str, received: int) -> dict[str, Any]:

@@ -92,6 +92,13 @@ class Service:
         pid = self.process.pid
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
+    def hears(self, number: signal.Signals) -> bool:
+        """Whether the program has a handler for a signal; the interpreter starts without one."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
     def command(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command with the service's configuration."""
         return call(name, "--config", str(self.config), *arguments, **self.env)

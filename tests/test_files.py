@@ -10,6 +10,7 @@ import pytest
 
 from xray_watcher import files
 from xray_watcher.errors import StorageFailure
+from xray_watcher.files import probe
 
 
 @pytest.fixture(params=["renameat2", "link", "placeholder"])
@@ -53,6 +54,23 @@ def test_a_dangling_link_with_the_target_s_name_is_not_overwritten(tmp_path: Pat
     with pytest.raises(FileExistsError):
         files.rename_noreplace(str(source), str(target))
     assert source.exists()
+
+
+@pytest.mark.usefixtures("way")
+def test_a_name_of_our_own_is_taken_in_one_step_whatever_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_args: Any, **_kwargs: Any) -> None:
+        raise AssertionError("a kill here would leave the file under two names")
+
+    monkeypatch.setattr(files.os, "link", killed)
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_text("ours")
+    files.rename_noreplace(str(source), str(target), is_own_name=True)
+    assert (target.read_text(), source.exists()) == ("ours", False)
+    source.write_text("more of ours")
+    with pytest.raises(FileExistsError):
+        files.rename_noreplace(str(source), str(target), is_own_name=True)
 
 
 def test_a_copy_keeps_bytes_mode_and_time(tmp_path: Path) -> None:
@@ -123,3 +141,20 @@ def test_a_flush_that_fails_is_fatal_unless_the_file_system_has_none(
     with pytest.raises(StorageFailure) as raised:
         files.sync_folder(str(tmp_path))
     assert raised.value.exit_code == 74
+
+
+@pytest.mark.parametrize("step", ["rename", "unlink"])
+def test_what_a_killed_probe_left_goes_away_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, step, killed)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        probe(str(tmp_path))
+    monkeypatch.undo()
+    assert os.listdir(tmp_path)
+    probe(str(tmp_path))
+    assert not os.listdir(tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,6 +13,8 @@ import pytest
 
 import audit
 from rig import Rig
+from xray_watcher import logs
+from xray_watcher.files import write_all
 from xray_watcher.logs import LogFiles
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -100,16 +104,39 @@ def test_a_log_changed_while_the_service_was_down_is_found_at_the_next_line(
 
 def test_logs_that_cannot_be_written_wait_and_are_completed_later(rig: Rig) -> None:
     arrived = [file_one(rig, "a.jpg")]
-    logs = rig.root / "logs"
-    logs.rename(rig.root / "away")
-    logs.write_text("in the way")
+    folder = rig.root / "logs"
+    folder.rename(rig.root / "away")
+    folder.write_text("in the way")
     arrived.append(rig.drop("b.jpg", "picture:Effusion"))
     rig.ticks(30)
     assert "work" in rig.health.troubles
-    logs.unlink()
-    (rig.root / "away").rename(logs)
+    folder.unlink()
+    (rig.root / "away").rename(folder)
     rig.ticks(120)
     assert not rig.health.troubles
+    audit.check(rig.root, arrived)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_disk_that_gets_full_within_a_line_leaves_no_part_of_it(
+    rig: Rig, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = [file_one(rig, "a.jpg")]
+    whole = file(rig, form).read_bytes()
+
+    def half(fd: int, content: bytes, offset: int) -> None:
+        if content.startswith(b"{") == (form == "jsonl"):
+            os.pwrite(fd, content[: len(content) // 2], offset)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_all(fd, content, offset)
+
+    monkeypatch.setattr(logs, "write_all", half)
+    arrived.append(rig.drop("b.jpg", "picture:Effusion"))
+    rig.ticks(30)
+    assert "work" in rig.health.troubles
+    assert file(rig, form).read_bytes() == whole
+    monkeypatch.undo()
+    rig.ticks(90)
     audit.check(rig.root, arrived)
 
 

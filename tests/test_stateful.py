@@ -1,17 +1,24 @@
 """Anything may happen in any order: arrivals, kills, edits, midnights. Nothing is lost or doubled.
 
-Hypothesis makes up the orders. After each step every file that arrived is somewhere exactly once;
-at the end, when all has settled, the auditor checks folders and logs.
+Hypothesis makes up the orders. After each step every file that arrived is somewhere exactly once,
+and under one index; at the end, when all has settled, the auditor checks folders and logs, and
+that the figures of the days together are all that arrived.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BufferedWriter
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -29,6 +36,24 @@ CONTENTS = st.one_of(
     st.just("nan"),
 )
 STEPS = ("begin_claims", "decide", "finish")
+WALL_CLOCKS = st.sampled_from(
+    [
+        datetime(2026, 10, 25, 0, 59, 58, tzinfo=UTC),  # 3:59:58 in Athens, the first of two
+        datetime(2026, 10, 25, 1, 30, tzinfo=UTC),  # 3:30 for the second time
+        datetime(2027, 3, 28, 0, 59, 58, tzinfo=UTC),  # 2:59:58, and then it is 4:00
+        datetime(2026, 11, 23, 21, 59, 58, tzinfo=UTC),  # two seconds before midnight
+        datetime(2026, 2, 28, 12, 0, tzinfo=UTC),  # months back
+        datetime(2031, 12, 31, 21, 59, tzinfo=UTC),  # years ahead
+    ]
+)
+
+
+@dataclass
+class Writing:
+    """A file that somebody has open and writes in its place."""
+
+    file: BufferedWriter
+    content: bytes
 
 
 class Killed(BaseException):
@@ -45,12 +70,15 @@ class Life(RuleBasedStateMachine):
         self.rig = Rig(self.root, clock=self.clock, max_size=3)
         self.arrived: Counter[bytes] = Counter()
         self.writing: dict[str, str] = {}
+        self.open: dict[str, Writing] = {}
 
     def teardown(self) -> None:
         """Finish what is being written, let all settle, and look at everything once more."""
         if not hasattr(self, "rig"):
             return
         self.rig.engine.broken = False
+        while self.open:
+            self.finish_in_place()
         for name, content in self.writing.items():
             self.rig.drop(name, content)
             self.arrived[content.encode()] += 1
@@ -59,6 +87,10 @@ class Life(RuleBasedStateMachine):
         assert not self.rig.health.troubles
         for log in self.rig.ledger.log_states():  # as `fsck --repair` does with edits of old days
             self.rig.logs.repair(log, self.clock.now())
+        self.rig.ticks(90)  # the summaries are written once a minute
+        days = (self.root / "logs" / "daily").glob("*.json")
+        received = [json.loads(day.read_text())["received"] for day in days]
+        assert sum(received) == self.arrived.total()
         self.rig.crash()
         audit.check(self.root, list(self.arrived.elements()))
         shutil.rmtree(self.root)
@@ -88,6 +120,38 @@ class Life(RuleBasedStateMachine):
             part.rename(self.rig.inbox / name)
             self.arrived[content.encode()] += 1
 
+    @rule(name=NAMES, content=CONTENTS)
+    def begin_in_place(self, name: str, content: str) -> None:
+        path = self.rig.inbox / name
+        if name in self.writing or path.exists():
+            return
+        path.parent.mkdir(exist_ok=True)
+        file = path.open("wb", buffering=0)
+        file.write(content.encode()[:5])
+        self.open[name] = Writing(file, content.encode())
+
+    @precondition(lambda self: self.open)
+    @rule()
+    def finish_in_place(self) -> None:
+        _, writing = self.open.popitem()
+        writing.file.write(writing.content[5:])
+        writing.file.close()
+        self.arrived[writing.content] += 1
+
+    @rule(data=st.data())
+    def somebody_deletes_a_file_of_the_inbox(self, data: st.DataObject) -> None:
+        if files := self.lying():
+            path = data.draw(st.sampled_from(files))
+            self.arrived[path.read_bytes()] -= 1
+            path.unlink()
+
+    @rule(data=st.data(), name=NAMES)
+    def somebody_renames_a_file_of_the_inbox(self, data: st.DataObject, name: str) -> None:
+        target = self.rig.inbox / name
+        if (files := self.lying()) and not target.exists() and name not in self.writing:
+            target.parent.mkdir(exist_ok=True)
+            data.draw(st.sampled_from(files)).rename(target)
+
     @rule(form=st.sampled_from(("csv", "jsonl")), how=st.sampled_from(("edit", "delete", "add")))
     def somebody_opens_a_log(self, form: str, how: str) -> None:
         for log in (self.root / "logs").glob(f"results-*.{form}"):
@@ -113,6 +177,10 @@ class Life(RuleBasedStateMachine):
     @rule(hours=st.sampled_from((6, 13, 30)))
     def a_day_goes_by(self, hours: int) -> None:
         self.rig.tick(hours * 3600)
+
+    @rule(now=WALL_CLOCKS)
+    def the_clock_on_the_wall_is_set(self, now: datetime) -> None:
+        self.clock.set_to(now)
 
     @rule(step=st.sampled_from(STEPS), after=st.booleans())
     def a_kill_strikes_at_a_step(self, step: str, after: bool) -> None:
@@ -143,11 +211,20 @@ class Life(RuleBasedStateMachine):
     def every_file_is_somewhere_once(self) -> None:
         if not hasattr(self, "rig"):
             return
-        inbox = [p for p in self.rig.inbox.rglob("*") if p.is_file() and p.suffix != ".part"]
-        work = [p for p in (self.root / ".xray-watcher").iterdir() if p.is_file()]
+        inbox = self.lying()
+        work = [p for p in (self.root / ".xray-watcher").iterdir() if p.name.isdecimal()]
         filed = list(audit.filed(self.root).values())
         found = Counter(path.read_bytes() for path in [*inbox, *work, *filed])
         assert found == self.arrived
+
+    def lying(self) -> list[Path]:
+        """The files of the inbox that have arrived and not left."""
+        being_written = {self.rig.inbox / name for name in self.open}
+        return sorted(
+            path
+            for path in self.rig.inbox.rglob("*")
+            if path.is_file() and path.suffix != ".part" and path not in being_written
+        )
 
     @invariant()
     def indexes_are_given_once(self) -> None:
@@ -157,10 +234,13 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
+TestLife.pytestmark = [pytest.mark.timeout(0 if os.environ.get("XRAY_LIVES") else 300)]
+LIVES = os.environ.get("XRAY_LIVES")  # `make lives`: many more, and others each time
 TestLife.settings = settings(
-    max_examples=60,
+    max_examples=int(LIVES or 100),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    derandomize=True,
+    derandomize=LIVES is None,
+    database=None,
 )

@@ -28,7 +28,7 @@ from xray_watcher.config_sources import (
 )
 from xray_watcher.errors import ConfigError
 
-_PATHS = ("root", "state_dir", "model.weights_file", "web.token_file")
+_PATHS = ("root", "state_dir", "model.weights_file", "metrics.textfile", "web.token_file")
 _NESTING = 2  # `risk.levels.High`; further dots belong to a label under `risk.thresholds`
 
 
@@ -127,6 +127,8 @@ def _validated(given: Mapping[str, Given]) -> tuple[Settings, dict[str, list[str
         broken: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
             key = _key_of(detail, given)
+            if key in broken and detail["type"] == "too_short":
+                continue  # of a list only whose wrong elements are told already
             broken.setdefault(key, []).append(_problem(key, detail, given[key].where))
     sound = {key: one for key, one in given.items() if key not in broken}
     return Settings(**_tree(sound)), broken
@@ -180,11 +182,12 @@ def _origins(settings: Settings, given: Mapping[str, Given]) -> Iterator[tuple[s
 def describe(loaded: LoadedSettings) -> list[Row]:
     """Every key with the value in force, folders with their full path, and who gave it."""
     return [
-        Row(key, _value(loaded.settings, key), origin) for key, origin in loaded.origins.items()
+        Row(key, value_of(loaded.settings, key), origin) for key, origin in loaded.origins.items()
     ]
 
 
-def _value(settings: Settings, key: str) -> Any:
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of a key that is in force; of a folder its full path."""
     if key in FOLDERS:
         return getattr(settings.folders, FOLDERS[key])
     value: Any = settings

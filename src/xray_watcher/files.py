@@ -31,9 +31,28 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def rename_noreplace(
-    source: str, target: str, *, source_dir: int | None = None, target_dir: int | None = None
+    source: str,
+    target: str,
+    *,
+    source_dir: int | None = None,
+    target_dir: int | None = None,
+    is_own_name: bool = False,
 ) -> None:
-    """Rename unless the target exists, on file systems without that flag by link and unlink."""
+    """Rename unless the target exists, on file systems without that flag by link and unlink.
+
+    Args:
+        source: the file.
+        target: its new name.
+        source_dir: what `source` is relative to, opened; None is the current folder.
+        target_dir: likewise for `target`.
+        is_own_name: nobody else ever makes a file with the new name. Then a look and a plain
+            rename do where the flag is unknown: between link and unlink a kill would leave
+            the file under both names.
+
+    Raises:
+        FileExistsError: the target exists.
+        OSError: the rename failed.
+    """
     result = _libc.renameat2(
         _AT_CWD if source_dir is None else source_dir,
         os.fsencode(source),
@@ -46,6 +65,9 @@ def rename_noreplace(
     code = ctypes.get_errno()
     if code not in _NO_FLAGS:
         raise OSError(code, os.strerror(code))
+    if is_own_name:
+        _rename_to_own_name(source, target, source_dir, target_dir)
+        return
     try:
         os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
         os.unlink(source, dir_fd=source_dir)
@@ -53,6 +75,15 @@ def rename_noreplace(
         if error.errno not in _NO_LINKS:
             raise
         _rename_onto_placeholder(source, target, source_dir, target_dir)
+
+
+def _rename_to_own_name(
+    source: str, target: str, source_dir: int | None, target_dir: int | None
+) -> None:
+    with suppress(FileNotFoundError):
+        os.stat(target, dir_fd=target_dir, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
 
 
 def _rename_onto_placeholder(
@@ -111,7 +142,8 @@ def probe(folder: str) -> None:
         OSError: it is not.
         StorageFailure: the disk did not confirm.
     """
-    first, second = (os.path.join(folder, f".tmp.probe-{os.getpid()}{end}") for end in "ab")
+    # Always the same names: what a kill leaves here goes away with the next probe.
+    first, second = (os.path.join(folder, f".tmp.probe-{end}") for end in "ab")
     with open(first, "wb") as probe:
         sync(probe.fileno())
     os.rename(first, second)

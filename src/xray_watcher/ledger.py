@@ -21,9 +21,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from uuid import uuid4
 
+from xray_watcher.core.tally import Tally, tally_of_batch
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
-from xray_watcher.ledger_reader import LedgerReader, LogState, Outcome
+from xray_watcher.ledger_reader import LAST_FILED, LedgerReader, LogState, Outcome
 
 SCHEMA_VERSION = 1
 
@@ -77,6 +79,14 @@ CREATE TABLE log_file (
 CREATE TABLE summary_day (
   day    TEXT PRIMARY KEY,
   closed INTEGER NOT NULL                  -- 1 when the day is over and nothing is pending
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tally (                       -- running totals; core/tally.py says which
+  series TEXT NOT NULL,
+  label  TEXT NOT NULL,
+  bucket TEXT NOT NULL,
+  value  REAL NOT NULL,
+  PRIMARY KEY (series, label, bucket)
 ) STRICT, WITHOUT ROWID;
 """
 
@@ -176,6 +186,7 @@ class Ledger(LedgerReader):
         with self.transaction():
             for statement in _SCHEMA.split(";\n"):
                 self._db.execute(statement)
+            self.set_meta("id", uuid4().hex)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager
@@ -274,6 +285,7 @@ class Ledger(LedgerReader):
             beyond = max(decision.idx for decision in decisions) + 1
             self.set_meta("next_index", str(max(self.next_index, beyond)))
             self._update("UPDATE image SET state = 'RETRIED' WHERE id = ?", retried)
+            self._add(tally_of_batch(len(decisions)))
 
     def _put(self, decision: Decision, csv_header: bytes) -> None:
         d = decision
@@ -304,14 +316,32 @@ class Ledger(LedgerReader):
             "DELETE FROM record WHERE idx = (SELECT idx FROM image WHERE id = ?)", (image_id,)
         )
 
-    def finish(self, image_ids: Sequence[int], filed_us: int, logs: Sequence[LogState]) -> None:
-        """Commit that images are filed and logged, together with the new watermarks."""
+    def finish(
+        self, image_ids: Sequence[int], filed_us: int, logs: Sequence[LogState], tally: Tally
+    ) -> None:
+        """Commit that images are filed and logged, with the new watermarks and totals.
+
+        Args:
+            image_ids: their rows.
+            filed_us: now.
+            logs: how far the logs are known to be on disk.
+            tally: what the images add to the running totals.
+        """
         with self.transaction():
             self._db.executemany(
                 "UPDATE image SET state = 'DONE', filed_us = ? WHERE id = ?",
                 [(filed_us, image_id) for image_id in image_ids],
             )
             self.set_log_states(logs)
+            self._add(tally)
+            self.set_meta(LAST_FILED, str(filed_us))
+
+    def _add(self, tally: Tally) -> None:
+        self._db.executemany(
+            "INSERT INTO tally VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET value = value + excluded.value",
+            [(*key, value) for key, value in tally.items()],
+        )
 
     def set_log_states(self, logs: Sequence[LogState]) -> None:
         """Note how far logs are known to be on disk; inside a transaction committed with it."""

@@ -7,7 +7,10 @@ a file or a patient at INFO.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import traceback
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -37,6 +40,35 @@ def set_up(level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_names: _Lines(),
         cache_logger_on_first_use=False,
     )
+
+
+def crashed(error: Exception) -> None:
+    """Log an error that nobody expected: its kind and where it arose, outermost call first.
+
+    Its message is left out, for it may name a file, and a file's name a patient.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in frames]
+    structlog.get_logger().error(
+        "crashed: please report this",
+        kind=type(error).__name__,
+        errno=getattr(error, "errno", None),
+        where=where,
+    )
+
+
+class _Lines:
+    """Writes each line with one call, so that those of several threads do not mix.
+
+    A log that cannot be written, as on a disk that is full, is no reason to stop: results do not
+    stand in it, and `status` tells how things are.
+    """
+
+    def _write(self, line: str) -> None:
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), f"{line}\n".encode(errors="backslashreplace"))
+
+    debug = info = warning = error = critical = _write

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -171,7 +172,7 @@ class LogFiles:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
         try:
             os.ftruncate(fd, offset)  # what a kill left behind the watermark is written again
-            write_all(fd, content, offset)
+            _write_or_leave(fd, content, offset)
             sync(fd)
             self._known[path] = _identity(os.fstat(fd))
         finally:
@@ -179,6 +180,16 @@ class LogFiles:
         if is_new:
             sync_folder(self._folder)
         return offset + len(content)
+
+
+def _write_or_leave(fd: int, content: bytes, offset: int) -> None:
+    """Write all of it or nothing: who reads the log of a full disk sees whole lines."""
+    try:
+        write_all(fd, content, offset)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, offset)
+        raise
 
 
 def last_index(folder: str) -> int:

@@ -59,6 +59,14 @@ class Bell:
         os.close(self._write)
 
 
+def end_in_order_while_starting() -> None:
+    """Until `StopRequest` listens, SIGTERM ends this process and its forks with exit code 0.
+
+    Nothing is in hand yet that could not be taken up at the next start.
+    """
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
+
+
 def ring_from_outside(path: str) -> None:
     """Ring the bell of another process; nobody may be there to hear it."""
     with contextlib.suppress(OSError):
@@ -101,4 +109,37 @@ class StopRequest:
         if self.signal is not None:
             os._exit(128 + signal_number)
         self.signal = signal.Signals(signal_number)
+        self._bell.ring()
+
+
+class ReloadRequest:
+    """Whether SIGHUP has asked for the configuration to be read anew."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._is_wanted = False
+
+    def __bool__(self) -> bool:
+        """Whether it was asked for since the last `take`."""
+        return self._is_wanted
+
+    def take(self) -> None:
+        """Take the request; a signal from now on is another one."""
+        self._is_wanted = False
+
+    @contextlib.contextmanager
+    def on_signal(self) -> Iterator[None]:
+        """Listen to SIGHUP inside the block, and restore what was before.
+
+        A signal that was held back until somebody listens is heard now.
+        """
+        before = signal.signal(signal.SIGHUP, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def _handle(self, _signal_number: int, _frame: FrameType | None) -> None:
+        self._is_wanted = True
         self._bell.ring()

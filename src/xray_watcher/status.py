@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import partial
 from typing import Any
 
 from xray_watcher.bootstrap import inbox_of, work_folder
 from xray_watcher.config import Folders, Settings
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
-from xray_watcher.daemon import free_bytes
 from xray_watcher.deadline import answer_in_time
+from xray_watcher.disks import answering
 from xray_watcher.errors import LedgerError, Unavailable, UsageError
 from xray_watcher.files import read_facts
 from xray_watcher.ledger_reader import LedgerReader
@@ -212,17 +210,11 @@ def _ledger_facts(settings: Settings, now: datetime) -> dict[str, Any]:
 
 def _free(folders: Folders) -> dict[str, int]:
     """Free bytes by folder, one folder for each file system."""
+    asked = (folders.state, folders.inbox, folders.classified, folders.logs)
     free: dict[int, tuple[str, int]] = {}
-    for folder in (folders.state, folders.inbox, folders.classified, folders.logs):
-        with suppress(Unavailable):
-            told = answer_in_time(partial(_device_and_free, folder), ANSWER_S, folder)
-            if told is not None:
-                free.setdefault(told[0], (folder, told[1]))
+    for folder, device, here in answering(asked, ANSWER_S):
+        free.setdefault(device, (folder, here))
     return dict(free.values())
-
-
-def _device_and_free(folder: str) -> tuple[int, int]:
-    return os.stat(folder).st_dev, free_bytes(folder)
 
 
 def _first_line(status: dict[str, Any]) -> str:

@@ -35,6 +35,9 @@ ADAM7 = (
 GREY = pictures.chest()
 PNG = pictures.png(Image.fromarray(GREY))
 JPEG = pictures.jpeg(Image.fromarray(GREY))
+CODED = {f"png {name}": data for name, data in pictures.lossless(GREY).items()} | {
+    f"jpeg {name}": data for name, data in pictures.lossy(GREY).items()
+}
 BOTH = pytest.mark.parametrize("whole", [PNG, JPEG], ids=["png", "jpeg"])
 
 
@@ -205,6 +208,27 @@ def test_damaged_metadata_does_not_cost_the_picture(exif: bytes) -> None:
 
 
 # ---------------------------------------------------------------- only whole pictures
+
+
+@pytest.mark.parametrize("beginning", CODED, ids=CODED)
+@pytest.mark.parametrize("rest", ["nothing", "zeros", "garbage"])
+@pytest.mark.parametrize("has_end", [False, True], ids=["without end", "with an end"])
+def test_no_part_of_a_picture_is_accepted_at_any_percent_of_its_length(
+    beginning: str, rest: str, *, has_end: bool
+) -> None:
+    whole, rng = CODED[beginning], random.Random(3)
+    end = whole[-2:] if whole.startswith(b"\xff\xd8") else whole[-12:]
+    for percent in range(1, 100):
+        kept = len(whole) * percent // 100
+        length = len(whole) - kept
+        filling = {"nothing": b"", "zeros": bytes(length), "garbage": rng.randbytes(length)}[rest]
+        refusal(whole[:kept] + filling + (end if has_end else b""))
+
+
+@pytest.mark.parametrize("name", [name for name in CODED if name.startswith("jpeg")])
+def test_a_whole_jpeg_may_have_a_few_bytes_of_padding_before_its_end(name: str) -> None:
+    whole = CODED[name]
+    assert mean_difference(pixels(whole[:-2] + bytes(3) + whole[-2:]), pixels(whole)) == 0
 
 
 @BOTH

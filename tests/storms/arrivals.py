@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+MOST_WAITING = 150  # or a service that is killed all the time would only fall behind
+
 
 class Arrivals:
     """Drops files into an inbox until it is stopped; `arrived` holds the bytes of each.
@@ -40,6 +42,9 @@ class Arrivals:
 
     def _drop_on(self) -> None:
         while not self._ended.is_set():
+            if sum(path.is_file() for path in self._inbox.rglob("*.png")) > MOST_WAITING:
+                time.sleep(self._pause_s)
+                continue
             for _ in range(self._random.choice((1, 1, 2, 5, 12))):
                 self._drop()
             time.sleep(self._random.uniform(0, 2 * self._pause_s))
@@ -47,9 +52,7 @@ class Arrivals:
     def _drop(self) -> None:
         self._number += 1
         content = self._content()
-        folder = self._random.choice(("", "", "er/", "ward 3/night/", "пример/"))
-        name = f"{folder}{self._random.choice(('IM', 'a b', '=x'))}{self._number}.png"
-        path = self._inbox / name
+        path = self._inbox / self._name()
         path.parent.mkdir(parents=True, exist_ok=True)
         way = self._random.random()
         if way < 0.7:
@@ -61,6 +64,14 @@ class Arrivals:
             part.write_bytes(content)
             os.rename(part, path)
         self.arrived.append(content)
+
+    def _name(self) -> str:
+        """A new name; or one used before that has left the inbox, as modalities count anew."""
+        folder = self._random.choice(("", "", "er/", "ward 3/night/", "пример/"))
+        again = f"{folder}IM0001.png"
+        if self._random.random() < 0.1 and not (self._inbox / again).exists():
+            return again
+        return f"{folder}{self._random.choice(('IM', 'a b', '=x'))}{self._number}.png"
 
     def _slowly(self, path: Path, content: bytes) -> None:
         with path.open("wb", buffering=0) as file:

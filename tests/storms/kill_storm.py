@@ -1,11 +1,13 @@
 """The kill storm: SIGKILL at random moments, again and again, while files arrive.
 
     make storm                        # 2,000 kills; ARGS="--kills 200 --seed 5" for another
-    make storm ARGS="--kills 200 --politely"      # SIGTERM: exit code 0, and how long that takes
+    make sigterm                      # 200 requests to stop: exit code 0, and how long that takes
 
 The service is real but for its network (`stub_service`). At the end it runs until nothing is left,
 and an auditor of its own (`audit`) reads folders and logs: every file that arrived must be there
-once, once in each log, under one index; lines must be whole; levels must agree.
+once, once in each log, under one index; lines must be whole; levels must agree; the indexes must be
+0 to N-1 without a gap. Several storms go on side by side, each with a root of its own, since a
+storm mostly waits.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +33,9 @@ import audit  # noqa: E402
 from service import Service  # noqa: E402
 
 COMMAND = (sys.executable, str(HERE / "stub_service.py"))
+QUICKER = {"XRAY_WATCHER_INTAKE__SETTLE_SECONDS": "0.2", "XRAY_WATCHER_BATCH__QUIET_SECONDS": "0.1"}
+LONGEST_LIFE_S = 1.2  # several batches are filed in it
+LANES = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,23 @@ class Storm:
     stops_s: tuple[float, ...]
 
 
+def storms(
+    folder: Path, kills: int, seed: int, *, lanes: int, politely: bool = False
+) -> Sequence[Storm]:
+    """Run storms side by side that have so many kills in all.
+
+    Raises:
+        AssertionError: a promise was broken.
+    """
+    shares = [kills // lanes + (lane < kills % lanes) for lane in range(lanes)]
+
+    def run(lane: int) -> Storm:
+        return storm(folder / f"root-{lane}", shares[lane], seed + lane, politely=politely)
+
+    with ThreadPoolExecutor(lanes) as threads:
+        return list(threads.map(run, range(lanes)))
+
+
 def storm(root: Path, kills: int, seed: int, *, politely: bool = False) -> Storm:
     """Run one storm of SIGKILL or, politely, of SIGTERM.
 
@@ -53,16 +77,23 @@ def storm(root: Path, kills: int, seed: int, *, politely: bool = False) -> Storm
     """
     began_s = time.monotonic()
     chance = random.Random(seed)
-    service = Service(root, command=COMMAND)
+    service = Service(root, command=COMMAND, **QUICKER)
     arrivals = Arrivals(service.inbox, seed)
     arrivals.start()
     stops_s: list[float] = []
     try:
         for _ in range(kills):
+            logged = service.log.stat().st_size if service.log.exists() else 0
             service.start()
-            time.sleep(chance.uniform(0.3, 2.2))
+            if chance.random() < 0.75:  # else it is struck while it starts and recovers
+                wait_until_watching(service, logged)
+            elif politely:
+                service.wait_until(lambda: service.hears(signal.SIGTERM))
+            time.sleep(chance.uniform(0, LONGEST_LIFE_S))
             if politely:
-                stops_s.append(stopped_s(service))
+                began_to_stop_s = time.monotonic()
+                assert service.stop(signal.SIGTERM) == 0
+                stops_s.append(time.monotonic() - began_to_stop_s)
             else:
                 service.kill()
     finally:
@@ -70,23 +101,22 @@ def storm(root: Path, kills: int, seed: int, *, politely: bool = False) -> Storm
         service.kill()
     run_to_the_end(service)
     audit.check(root, arrivals.arrived)
+    audit.check_nothing_else(root)
+    audit.check_indexes(root)
     records = audit.jsonl_records(root)
-    assert [r["index"] for r in records] == list(range(len(records))), "indexes have gaps"
     rejected = sum("rejected" in record for record in records)
     return Storm(kills, len(records), rejected, time.monotonic() - began_s, tuple(sorted(stops_s)))
 
 
-def stopped_s(service: Service) -> float:
-    """Seconds that the service takes to end in order."""
-    service.wait_until(lambda: service.log.exists() and "watching" in last_life(service))
-    began_s = time.monotonic()
-    assert service.stop(signal.SIGTERM) == 0
-    return time.monotonic() - began_s
+def wait_until_watching(service: Service, logged: int) -> None:
+    """Wait until the life that began when the log had so many bytes has reached its loop."""
 
+    def watches() -> bool:
+        with service.log.open("rb") as log:
+            log.seek(logged)
+            return b'"watching"' in log.read()
 
-def last_life(service: Service) -> str:
-    """What the service has logged since its last end."""
-    return service.log.read_text().rpartition('"stopped"')[2]
+    service.wait_until(watches)
 
 
 def run_to_the_end(service: Service) -> None:
@@ -100,29 +130,38 @@ def left(service: Service) -> list[Path]:
     """What still lies in the inbox or the work folder."""
     work = service.root / ".xray-watcher"
     waiting = [path for path in service.inbox.rglob("*.png") if path.is_file()]
-    return waiting + [path for path in work.iterdir() if path.is_file()]
+    return waiting + [path for path in work.iterdir() if path.name.isdecimal()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lanes", type=int, default=LANES, help="storms side by side")
     parser.add_argument("--politely", action="store_true", help="SIGTERM in place of SIGKILL")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="xray-watcher-storm-") as folder:
         try:
-            found = storm(
-                Path(folder) / "root", options.kills, options.seed, politely=options.politely
+            found = storms(
+                Path(folder),
+                options.kills,
+                options.seed,
+                lanes=options.lanes,
+                politely=options.politely,
             )
         except subprocess.SubprocessError as error:
             sys.exit(f"the storm could not be run: {error}")
-    if found.stops_s:
-        middle, late = (found.stops_s[int(share * len(found.stops_s))] for share in (0.5, 0.99))
-        longest = found.stops_s[-1]
-        print(f"ended in: median {middle:.2f} s, 99 % {late:.2f} s, longest {longest:.2f} s")
+    if stops_s := sorted(second for one in found for second in one.stops_s):
+        middle, late = (stops_s[int(share * len(stops_s))] for share in (0.5, 0.99))
+        print(f"ended in: median {middle:.2f} s, 99 % {late:.2f} s, longest {stops_s[-1]:.2f} s")
+    kills, files, rejected = (
+        sum(getattr(one, what) for one in found) for what in ("kills", "files", "rejected")
+    )
+    minutes = max(one.seconds for one in found) / 60
+    signals = "SIGTERMs" if options.politely else "kills"
     print(
-        f"{found.kills} kills, {found.files} files ({found.rejected} rejected), "
-        f"{found.seconds / 60:.1f} minutes: 0 violations"
+        f"{kills} {signals} in {len(found)} storms, {files} files ({rejected} rejected), "
+        f"{minutes:.1f} minutes: 0 violations"
     )
 
 

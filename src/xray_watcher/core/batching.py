@@ -23,11 +23,15 @@ class Batching:
     """
 
     def __init__(self, max_size: int, quiet_s: float, max_wait_s: float) -> None:
+        self._queue: deque[tuple[Arrival, float]] = deque()
+        self._uploads = 0  # in the queue
+        self.use(max_size, quiet_s, max_wait_s)
+
+    def use(self, max_size: int, quiet_s: float, max_wait_s: float) -> None:
+        """Gather by other rules from now on; what waits goes on waiting."""
         self._max_size = max_size
         self._quiet_s = quiet_s
         self._max_wait_s = max_wait_s
-        self._queue: deque[tuple[Arrival, float]] = deque()
-        self._uploads = 0  # in the queue
 
     def __len__(self) -> int:
         """Number of images that wait for a batch."""

@@ -28,6 +28,7 @@ from xray_watcher.intake.containers import (
     is_interlaced,
     may_become_picture,
 )
+from xray_watcher.intake.jpegs import is_complete
 from xray_watcher.intake.resampling import SIDE, axis_weights, used, weighted_sums
 
 HALF_RANGE = 1024.0
@@ -286,8 +287,14 @@ def _check_nothing_follows(data: bytes, end: int) -> None:
 
 
 def _check_rows(image: Image.Image, data: bytes, kind: Format) -> None:
-    """Refuse a PNG with fewer rows than it says: Pillow leaves those that are missing at zero."""
-    if kind != "PNG" or (np.asarray(image)[-1].any() and not is_interlaced(data)):
+    """Refuse a picture that is not all there: Pillow leaves what is missing at one value."""
+    if kind == "JPEG":
+        if not is_complete(data):
+            raise UnreadableImage(
+                "corrupt", "The JPEG is damaged: parts of the picture are missing."
+            )
+        return
+    if np.asarray(image)[-1].any() and not is_interlaced(data):
         return
     if not has_all_rows(data):
         raise UnreadableImage("corrupt", "The PNG is damaged: rows of the picture are missing.")

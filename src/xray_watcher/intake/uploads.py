@@ -201,12 +201,13 @@ class Uploads:
             Unavailable: the rename failed and the upload still lies where it was.
         """
         try:
-            rename_noreplace(self._path(name, _IMAGE), target)
+            rename_noreplace(self._path(name, _IMAGE), target, is_own_name=True)
         except FileNotFoundError:
             return os.path.lexists(target)
         except OSError as error:
             # A network file system may report a failure of a rename that was done.
-            if os.path.lexists(target):
+            is_taken = error.errno == errno.EEXIST  # by another's file: ids of ours are new
+            if not is_taken and os.path.lexists(target):
                 return True
             raise _unavailable("An upload cannot be claimed", error) from error
         return True
