@@ -65,6 +65,8 @@ def daemon_state(folders: Folders, now: datetime) -> DaemonState:
     told = read_facts(folders.heartbeat) if alive else {}
     waiting = _told_waiting(told)
     troubles = _troubles(alive=alive, told=told, waiting=waiting, now=now)
+    if alive and not told:
+        troubles["starting"] = "The daemon is starting."
     return DaemonState(alive, alive and not troubles, troubles, told)
 
 

@@ -102,7 +102,7 @@ STREAM = "/live/events"  # it goes on for as long as somebody listens
 
 def concrete(path: str) -> str:
     for name, value in {
-        "{index:int}": "0",
+        "{index:index}": "0",
         "{day}": "2026-11-23",
         "{batch}": "20261123T120000-0123456789ab",
         "{log}": "results-2026-11-23",
@@ -120,7 +120,7 @@ def test_every_route_of_the_application_says_which_role_it_needs(open_app: Starl
     assert all(isinstance(route, SecuredRoute) for route in open_app.routes)
     assert {path for _, path, _ in ROUTES} >= {
         "/predict_batch", "/api/v1/batches", "/api/v1/batches/{batch}", "/api/v1/results",
-        "/api/v1/results/{index:int}", "/api/v1/summary/{day}", "/api/v1/status", "/healthz",
+        "/api/v1/results/{index:index}", "/api/v1/summary/{day}", "/api/v1/status", "/healthz",
         "/openapi.json", "/login", "/logout", "/",
     }  # fmt: skip
 

@@ -44,7 +44,7 @@ class PageQuery(BaseModel):
     source: str | None = Field(
         None, description='First folder below the inbox, "" for the inbox itself, or "web".'
     )
-    cursor: Annotated[int, Field(ge=0)] | None = Field(
+    cursor: Annotated[int, Field(ge=0, lt=1 << 62)] | None = Field(
         None, description="`next` of the page before; without it the newest come first."
     )
     limit: int = Field(100, ge=1, le=1000, description="Most that are returned.")
@@ -64,7 +64,7 @@ def routes(context: WebContext) -> list[BaseRoute]:
         ApiRoute("/api/v1/batches", predicting.begin, _BEGIN, role="upload", method="POST"),
         ApiRoute("/api/v1/batches/{batch}", predicting.show, _SHOW, role="view", method="GET"),
         ApiRoute("/api/v1/results", reading.page, _PAGE, role="view", method="GET"),
-        ApiRoute("/api/v1/results/{index:int}", reading.one, _ONE, role="view", method="GET"),
+        ApiRoute("/api/v1/results/{index:index}", reading.one, _ONE, role="view", method="GET"),
         ApiRoute("/api/v1/summary/{day}", reading.summary, _SUMMARY, role="view", method="GET"),
         ApiRoute("/api/v1/status", reading.status, _STATUS, role="view", method="GET"),
         ApiRoute("/healthz", reading.health, _HEALTH, role="anyone", method="GET"),

@@ -75,7 +75,7 @@ def document(routes: Sequence[ApiRoute]) -> dict[str, Any]:
     )
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        path = route.path.replace(":int", "")
+        path = route.path.replace(":index", "")
         paths.setdefault(path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
@@ -134,7 +134,7 @@ def _in_path(route: ApiRoute) -> list[dict[str, Any]]:
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "integer" if f"{{{name}:int}}" in route.path else "string"},
+            "schema": {"type": "integer" if f"{{{name}:index}}" in route.path else "string"},
         }
         for name in route.param_convertors
     ]

@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
+from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
 from xray_watcher.intake.uploads import new_batch, uploads_folder
 from xray_watcher.web import answers
 from xray_watcher.web.answers import Batches, DaemonGone
@@ -32,7 +32,7 @@ from xray_watcher.web.security import Refused, who
 LINES = "application/x-ndjson"
 
 _WRITERS = 8  # threads that write uploads; others stay free for everything else
-_KEEPS_FROM_CLAIMING = ("hangs", "inbox", "uploads", "work")
+_KEEPS_FROM_CLAIMING = ("starting", "hangs", "inbox", "uploads", "work")
 _PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     MalformedBody: (400, "malformed", ""),
     TooSlow: (408, "too_slow", "The upload came in too slowly and was cut off."),
@@ -127,8 +127,13 @@ class Predicting:
             raise Refused(400, "cut_off", "The client went away.", batch.id, batch.accepted) from (
                 None
             )
+        except Refused as refusal:
+            _log.warning("upload refused", client=who(request), code=refusal.code)
+            raise
         except tuple(_PROBLEMS) as error:
-            raise _refused(error, batch) from error
+            told = _refused(error, batch)
+            _log.warning("upload refused", client=who(request), code=told.code, batch=batch.id)
+            raise told from error
         if not batch.files:
             raise Refused(400, "no_files", "The request holds no files in the field `files`.")
         return batch
@@ -167,7 +172,7 @@ class Predicting:
         with self._context.ledger() as ledger:
             work = ledger.meta("work")
         if work is None:
-            raise Refused(503, "starting", "The service is starting; come again in a moment.")
+            raise Refused(503, "degraded", "Nothing was taken. The service is starting.")
         door = Door(
             uploads_folder(work),
             settings.folders.bell,
@@ -247,8 +252,6 @@ def _refused(error: Exception, batch: Batch) -> Refused:
     """What the client is told; of what was handed over before, nothing is taken back."""
     status, code, sentence = _PROBLEMS[type(error)]
     message = sentence or str(error)
-    if isinstance(error, XrayWatcherError):
-        _log.warning("upload refused", code=code, batch=batch.id)
     if batch.accepted:
         message += (
             f" {batch.accepted} files of it were taken before and are filed; ask for them at "

@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import parse_qs, quote
 
 import structlog
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -67,11 +68,26 @@ class Refused(Exception):
         return JSONResponse(answer.model_dump(exclude_defaults=True), self.status)
 
 
+class _Index(Convertor[int]):
+    """An index in a path: digits that a 64-bit number can hold."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("index", _Index())
+
+
 class SecuredRoute(Route):
     """A route that knows which role it needs; the only kind that the application takes.
 
     Args:
-        path: as Starlette has it.
+        path: as Starlette has it; an index in it is `{name:index}`.
         endpoint: an `async def` that answers a request; disk and ledger only in threads.
         role: the least role that may call it.
         methods: of HTTP.
