@@ -5,7 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut fulldisk spreadsheet lives fuzz audit clean
+.PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut fulldisk \
+  spreadsheet lives fuzz audit manual install-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -67,6 +68,13 @@ lives: $(READY)           ## 2,000 random lives of the daemon: arrivals, kills, 
 
 fuzz: $(READY)            ## 15 minutes of made-up files for the decoder; needs Linux on x86-64
 	$(BIN)/python tests/fuzz/fuzz_decode.py $(ARGS)
+
+manual: $(READY)          ## write the manual pages anew from the commands and settings
+	$(BIN)/python -m xray_watcher.manual deploy/man
+
+install-test: $(READY)    ## install on fresh Debians 12 and 13 with a systemd of their own; root, network
+	command -v debootstrap >/dev/null || sh .ci/apt-install debootstrap
+	$(BIN)/python -m pytest tests/deploy/installing/on_debian.py $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py

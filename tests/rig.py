@@ -6,6 +6,7 @@ after that makes its bytes its own), `unreadable` is none, `nan` has no finite s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.health import Health
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import ModelInfo, Rejection
-from xray_watcher.daemon import Daemon, Timetable
+from xray_watcher.daemon import Chore, Daemon, Timetable
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
@@ -29,7 +30,7 @@ from xray_watcher.intake.images import DecodedImage
 from xray_watcher.intake.spool import WORK_FOLDER, Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup
 from xray_watcher.ledger import Ledger
-from xray_watcher.lock import InstanceLock
+from xray_watcher.lock import InboxLock
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline import Pipeline
@@ -122,6 +123,7 @@ class Rig:
         duplicates: Literal["flag", "set-aside"] = "flag",
         max_size: int = 16,
         max_waiting_s: float = MAX_WAIT_S,
+        chores: Callable[[Rig], Sequence[Chore]] = lambda _rig: (),
     ) -> None:
         zone = ZoneInfo("Europe/Athens")
         self.root, self.inbox = root, root / "inbox"
@@ -131,9 +133,9 @@ class Rig:
         folders = settings.folders
         state = root / "state"
         state.mkdir(parents=True, exist_ok=True)
-        self.lock = InstanceLock(str(state / "lock"), folders.inbox).__enter__()
         self.ledger = Ledger(str(state / "ledger.sqlite3"))
         work = str(root / WORK_FOLDER)
+        self.lock = InboxLock(folders.inbox, work, self.ledger.id)
         targets = {level: f"{folders.classified}/{level}" for level in ("High", "Medium", "Low")}
         targets |= {"rejected": folders.rejected, "duplicates": folders.duplicates}
         self.spool = Spool(folders.inbox, work, targets, folders.root)
@@ -174,6 +176,7 @@ class Rig:
             health=self.health,
             heartbeat=Heartbeat(str(state / "heartbeat.json"), dict),
             timetable=Timetable(SCAN_S, 0, (str(root),)),
+            chores=chores(self),
             clock=self.clock,
             bell=self.bell,
             stop=StopRequest(self.bell),

@@ -14,6 +14,7 @@ import audit
 from rig import INCOMPLETE_S, QUIET_S, SCAN_S, SETTLE_S, Rig
 from xray_watcher import daemon as daemon_module
 from xray_watcher.errors import Unavailable
+from xray_watcher.intake.spool import Spool
 
 JPEG_WITHOUT_END = b"\xff\xd8\xff\xe0" + b"picture" * 100
 
@@ -286,7 +287,8 @@ def test_a_claimed_file_that_somebody_deletes_is_recorded_as_missing(rig: Rig) -
     rig.engine.broken = True
     rig.drop("a.jpg", "picture:Edema")
     rig.ticks(20)
-    (work_file,) = (path for path in (rig.root / ".xray-watcher").iterdir() if path.is_file())
+    work = (rig.root / ".xray-watcher").iterdir()
+    (work_file,) = (path for path in work if path.name.isdecimal())
     work_file.unlink()
     rig.engine.broken = False
     rig.ticks(120)
@@ -319,3 +321,34 @@ def test_the_summary_balances_and_a_day_that_is_over_is_closed(rig: Rig) -> None
     log = rig.root / "logs" / "results-2026-11-24.jsonl"
     assert log.read_bytes().count(b"\n") == 1
     assert (rig.root / "logs" / "daily" / "2026-11-24.json").exists()
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_claim_whose_answer_never_came_is_looked_after_when_the_share_is_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, is_done: bool
+) -> None:
+    claim, is_away = rig.spool.claim, [True]
+
+    def away(path: str, image_id: int) -> bool:
+        if not is_away[0]:
+            return claim(path, image_id)
+        if is_done:
+            claim(path, image_id)
+        raise Unavailable("inbox", "The share went away.")
+
+    def listed() -> set[int]:
+        if is_away[0]:
+            raise Unavailable("inbox", "The share is away.")
+        return Spool.claimed_ids(rig.spool)
+
+    monkeypatch.setattr(rig.spool, "claim", away)
+    monkeypatch.setattr(rig.spool, "claimed_ids", listed)
+    content = rig.drop("ward/a.png", "picture:Edema")
+    rig.ticks(20)
+    assert "work" in rig.health.troubles
+    is_away[0] = False
+    rig.ticks(90)
+    assert not rig.health.troubles
+    audit.check(rig.root, [content])
+    (line,) = rig.records()
+    assert '"inbox_path":"ward/a.png"' in line

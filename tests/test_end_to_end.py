@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from io import BytesIO
@@ -76,10 +77,13 @@ def test_every_image_is_accounted_for_over_a_stop_and_a_start(service: Service) 
     service.start()
     service.wait_until(lambda: records(service) >= 8)
     assert service.stop() == 0
-    for number in range(5):  # the same name five times, in folders of their own
+    for number in range(5):  # one name in five folders, and one name five times in one folder
         arrived.append(put(service.inbox, f"pacs{number}/IM0001.png", small_picture(200 + number)))
     arrived.append(put(service.inbox, "again.png", small_picture(200)))
     service.start()
+    for number in range(5):
+        arrived.append(put(service.inbox, "pacs/IM0001.png", small_picture(300 + number)))
+        service.wait_until(lambda: not (service.inbox / "pacs" / "IM0001.png").exists())
     service.wait_until(lambda: records(service) >= len(arrived))
     assert service.stop(signal.SIGINT) == 0
     audit.check(service.root, arrived)
@@ -223,6 +227,33 @@ def test_neither_names_nor_bytes_of_a_patient_get_into_the_service_log(service: 
     assert service.process.wait(60) == 3
     assert "DOE" not in service.log.read_text()
     assert any(event["event"] == "filed" for event in service.events())
+
+
+CRASHING = """
+import sys
+from xray_watcher import cli
+from xray_watcher.intake.watcher import Inbox
+
+def look(self):
+    raise FileNotFoundError(2, "No such file or directory", "/inbox/DOE^JOHN_19700101.png")
+
+Inbox.look = look
+sys.argv[0] = "xray-watcher"
+cli.main()
+"""
+
+
+def test_an_error_that_nobody_expected_is_told_without_naming_a_file(tmp_path: Path) -> None:
+    script = tmp_path / "crashing.py"
+    script.write_text(CRASHING)
+    service = Service(tmp_path / "root", command=(sys.executable, str(script)))
+    service.start()
+    assert service.process is not None
+    assert service.process.wait(60) == 1
+    assert "DOE" not in service.log.read_text()
+    last = service.events()[-1]
+    assert last["kind"] == "FileNotFoundError"
+    assert last["where"][-1].endswith("look")
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(service: Service) -> None:

@@ -56,6 +56,23 @@ def test_a_dangling_link_with_the_target_s_name_is_not_overwritten(tmp_path: Pat
     assert source.exists()
 
 
+@pytest.mark.usefixtures("way")
+def test_a_name_of_our_own_is_taken_in_one_step_whatever_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_args: Any, **_kwargs: Any) -> None:
+        raise AssertionError("a kill here would leave the file under two names")
+
+    monkeypatch.setattr(files.os, "link", killed)
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_text("ours")
+    files.rename_noreplace(str(source), str(target), is_own_name=True)
+    assert (target.read_text(), source.exists()) == ("ours", False)
+    source.write_text("more of ours")
+    with pytest.raises(FileExistsError):
+        files.rename_noreplace(str(source), str(target), is_own_name=True)
+
+
 def test_a_copy_keeps_bytes_mode_and_time(tmp_path: Path) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_bytes(os.urandom(3_000_000))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
 import pytest
 
+from xray_watcher.core.tally import Tally
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
 from xray_watcher.ledger import Decision, Ledger, NewClaim
 from xray_watcher.ledger_reader import LedgerReader, LogState
@@ -44,7 +46,7 @@ def decision(image_id: int, idx: int, *, sha256: bytes = b"s" * 32) -> Decision:
 def file_one(ledger: Ledger, idx: int) -> int:
     (image_id,) = ledger.begin_claims([claim()])
     ledger.decide([decision(image_id, idx)], HEADER)
-    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)])
+    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)], Tally())
     return image_id
 
 
@@ -56,7 +58,7 @@ def test_an_image_goes_from_claim_to_done(ledger: Ledger) -> None:
     ledger.decide([decision(image_id, 0)], HEADER)
     assert ledger.image(image_id).state == "FILING"
     assert list(ledger.log_lines(f"results-{DAY}")) == []
-    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)])
+    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)], Tally())
     assert ledger.image(image_id).state == "DONE"
     assert ledger.open_rows() == []
     assert [line.idx for line in ledger.log_lines(f"results-{DAY}")] == [0]
@@ -167,6 +169,38 @@ def test_no_ledger_is_told_to_those_who_only_read(path: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_who_may_only_read_sees_the_ledger_whether_the_service_runs_or_not() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = f"{folder}/ledger.sqlite3"
+        with Ledger(path) as ledger:
+            ledger.begin_claims([claim()])
+            assert _read_as_nobody(path) == b"1 pending"
+        assert os.listdir(folder) == ["ledger.sqlite3"]
+        assert _read_as_nobody(path) == b"1 pending"
+
+
+def _read_as_nobody(path: str) -> bytes:
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            with LedgerReader.open(path) as reader:
+                os.write(tell, f"{len(reader.open_rows())} pending".encode())
+        except (LedgerError, OSError) as error:
+            os.write(tell, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(tell)
+    with open(told, "rb") as answer:
+        return answer.read()
+
+
 def test_a_full_disk_changes_nothing_and_is_waited_for(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

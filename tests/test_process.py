@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -13,13 +14,18 @@ import pytest
 from xray_watcher.errors import AlreadyRunning, Unavailable
 from xray_watcher.files import read_facts
 from xray_watcher.heartbeat import Heartbeat
-from xray_watcher.lock import InstanceLock, is_held, read_holder
+from xray_watcher.lock import InboxLock, InstanceLock, is_held, read_holder
 from xray_watcher.signals import Bell, StopRequest
 
 
-def lock_of(tmp_path: Path, name: str = "lock") -> InstanceLock:
-    (tmp_path / "inbox").mkdir(exist_ok=True)
-    return InstanceLock(str(tmp_path / name), str(tmp_path / "inbox"))
+def lock_of(tmp_path: Path) -> InstanceLock:
+    return InstanceLock(str(tmp_path / "lock"))
+
+
+def inbox_lock(tmp_path: Path, ledger_id: str = "one") -> InboxLock:
+    for name in ("inbox", "work"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    return InboxLock(str(tmp_path / "inbox"), str(tmp_path / "work"), ledger_id)
 
 
 def test_a_ledger_has_one_holder_and_says_who(tmp_path: Path) -> None:
@@ -34,25 +40,50 @@ def test_a_ledger_has_one_holder_and_says_who(tmp_path: Path) -> None:
 
 
 def test_an_inbox_has_one_holder_whatever_the_ledger(tmp_path: Path) -> None:
-    with lock_of(tmp_path, "one") as first:
-        first.lock_inbox()
-        first.lock_inbox()
+    with inbox_lock(tmp_path) as first:
+        first.take()
+        first.take()
         with (
-            lock_of(tmp_path, "two") as second,
+            inbox_lock(tmp_path, "another") as second,
             pytest.raises(AlreadyRunning, match=f"process {os.getpid()}"),
         ):
-            second.lock_inbox()
-    with lock_of(tmp_path, "two") as second:
-        second.lock_inbox()
+            second.take()
+    with inbox_lock(tmp_path, "another") as second:
+        second.take()
 
 
 def test_an_inbox_that_is_away_can_be_locked_later(tmp_path: Path) -> None:
-    with lock_of(tmp_path) as lock:
+    with inbox_lock(tmp_path) as lock:
         (tmp_path / "inbox").rmdir()
         with pytest.raises(Unavailable):
-            lock.lock_inbox()
+            lock.take()
         (tmp_path / "inbox").mkdir()
-        lock.lock_inbox()
+        lock.take()
+
+
+def test_an_inbox_on_a_share_belongs_to_one_host_until_somebody_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with inbox_lock(tmp_path) as lock:
+        lock.take()
+    monkeypatch.setattr(socket, "gethostname", lambda: "another-host")
+    with inbox_lock(tmp_path, "another") as lock:
+        with pytest.raises(AlreadyRunning, match=r"owner\.json"):
+            lock.take()
+        (tmp_path / "work" / "owner.json").unlink()
+        lock.take()
+
+
+def test_a_ledger_may_move_to_another_host_and_a_host_may_get_another_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with inbox_lock(tmp_path, "one") as lock:
+        lock.take()
+    with inbox_lock(tmp_path, "a new one after the old was lost") as lock:
+        lock.take()
+    monkeypatch.setattr(socket, "gethostname", lambda: "another-host")
+    with inbox_lock(tmp_path, "a new one after the old was lost") as lock:
+        lock.take()
 
 
 def test_asking_whether_it_is_held_does_not_keep_a_service_from_starting(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ class Life(RuleBasedStateMachine):
         if not hasattr(self, "rig"):
             return
         inbox = self.lying()
-        work = [p for p in (self.root / ".xray-watcher").iterdir() if p.is_file()]
+        work = [p for p in (self.root / ".xray-watcher").iterdir() if p.name.isdecimal()]
         filed = list(audit.filed(self.root).values())
         found = Counter(path.read_bytes() for path in [*inbox, *work, *filed])
         assert found == self.arrived

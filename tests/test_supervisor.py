@@ -15,7 +15,7 @@ import pytest
 
 from xray_watcher.deadline import answer_in_time
 from xray_watcher.errors import Unavailable
-from xray_watcher.supervisor import Activity, activity_of
+from xray_watcher.supervisor import Activity, activity_of, in_words
 
 WORK = {
     "ends": "return 3",
@@ -23,7 +23,8 @@ WORK = {
     "is killed": "os.kill(os.getpid(), signal.SIGKILL)",
     "waits": "time.sleep(100); return 0",
     "waits on": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100); return 0",
-    "beats": "[(reports.beat(), time.sleep(0.05)) for _ in range(2000)]; return 0",
+    "beats": "[(reports.beat(TOLD), time.sleep(0.05)) for _ in range(2000)]; return 0",
+    "reloads": "return reload_twice(reports)",
     "spins": "exec('while True: pass')",
     "blocks itself": "lock = threading.Lock(); lock.acquire(); lock.acquire(); return 0",
     "is stopped": "os.kill(os.getpid(), signal.SIGSTOP); return 0",
@@ -33,6 +34,20 @@ import os, signal, sys, threading, time
 from xray_watcher import log, supervisor
 log.set_up("warning")
 supervisor.QUIET_S, supervisor._LOOK_EVERY_S, supervisor.GRACE_S = 0.4, 0.2, 1.0
+TOLD = dict(ready=False, reloads=0, filed_since_start=3, waiting_in_inbox=2, batches_in_hand=1,
+            troubles=dict())
+def reload_twice(reports):
+    from xray_watcher.signals import Bell, ReloadRequest
+    bell = Bell()
+    request = ReloadRequest(bell)
+    with request.on_signal():
+        reports.beat(TOLD)
+        for reloads in range(3):
+            reports.beat(dict(TOLD, ready=True, reloads=reloads))
+            reports.beat(dict(TOLD, ready=True, reloads=reloads))
+            bell.wait(100)
+            request.take()
+    return 0
 def work(reports):
     print(os.getpid(), flush=True)
     {work}
@@ -54,10 +69,14 @@ def started(work: str, notify: str = "") -> tuple[subprocess.Popen[str], int]:
         return process, int(told.readline())
 
 
+def is_gone_now(pid: int) -> bool:
+    found = activity_of(pid)
+    return found is None or found.state == "Z"
+
+
 def is_gone(pid: int) -> bool:
     for _ in range(100):
-        found = activity_of(pid)
-        if found is None or found.state == "Z":
+        if is_gone_now(pid):
             return True
         time.sleep(0.02)
     return False
@@ -117,10 +136,71 @@ def test_the_watchdog_is_fed_while_there_is_progress_or_a_disk_is_waited_for(
             readable, _, _ = select.select([systemd], [], [], 2.5)
             assert bool(readable) == is_fed
             if is_fed:
-                assert systemd.recv(100) == b"WATCHDOG=1"
+                assert b"WATCHDOG=1" in systemd.recv(1000).splitlines()
         finally:
             process.kill()
             process.wait()
+
+
+def test_a_systemd_that_does_not_read_stops_no_signal(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        process, _ = started("beats", notify=address)
+        time.sleep(2)  # more is told than its socket holds
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+
+
+def test_systemd_hears_when_it_is_ready_reloads_is_ready_again_and_stops(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        systemd.settimeout(20)
+
+        def heard(word: str) -> list[str]:
+            """What is told up to the datagram that begins with this word."""
+            told: list[str] = []
+            while not any(line.startswith(word) for line in told):
+                told += systemd.recv(1000).decode().splitlines()
+            return told
+
+        process, _ = started("reloads", notify=address)
+        try:
+            before, *_ = told = heard("READY=1")
+            assert before == "WATCHDOG=1"
+            assert "STATUS=starting: 3 images filed since the start, 2 waiting, " in "\n".join(told)
+            for _ in range(2):
+                assert "READY=1" not in heard("WATCHDOG=1")
+                process.send_signal(signal.SIGHUP)
+                told = heard("RELOADING=1")
+                assert "READY=1" not in told
+                assert told[-1].startswith("MONOTONIC_USEC=")
+                heard("READY=1")
+            process.send_signal(signal.SIGTERM)
+            heard("STOPPING=1")
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_hang_up_before_anybody_listens_is_heard_later() -> None:
+    process, child = started("waits")
+    for pid in (process.pid, child):
+        os.kill(pid, signal.SIGHUP)
+    time.sleep(0.2)
+    assert process.poll() is None
+    assert not is_gone_now(child)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGTERM
+
+
+def test_the_status_says_what_is_out_of_order() -> None:
+    told = {"filed_since_start": 1, "waiting_in_inbox": 0, "batches_in_hand": 0, "ready": True}
+    assert in_words({**told, "troubles": {}}).startswith("watching: 1 images filed")
+    words = in_words({**told, "troubles": {"inbox": "It is away."}})
+    assert words.startswith("degraded: inbox: It is away. (1 images filed")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +231,20 @@ def test_an_answer_in_time_is_returned() -> None:
 
 def test_a_question_that_fails_has_no_answer() -> None:
     assert answer_in_time(lambda: 1 / 0, 5, "it") is None
+
+
+def test_who_is_left_behind_keeps_nobody_waiting_for_the_end_of_the_output() -> None:
+    ask = (
+        "import time; from xray_watcher.deadline import answer_in_time; import signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "from unittest.mock import patch\n"
+        "with patch('os.kill'):\n"  # as if it could not be killed: it waits for a share
+        "    answer_in_time(lambda: time.sleep(20), 0.2, 'a share')"
+    )
+    began_s = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, check=False)
+    assert b"a share does not answer" in done.stderr
+    assert time.monotonic() - began_s < 10
 
 
 def test_no_answer_in_time_is_said() -> None:

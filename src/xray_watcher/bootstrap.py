@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import structlog
 
-from xray_watcher import __version__
+from xray_watcher import __version__, log
 from xray_watcher.clock import Clock, SystemClock
 from xray_watcher.config import Folders, Settings
 from xray_watcher.core.batching import Batching
@@ -20,7 +20,7 @@ from xray_watcher.core.naming import index_of
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import LEVELS, ModelInfo
-from xray_watcher.daemon import Daemon, Timetable
+from xray_watcher.daemon import Chore, Daemon, Timetable
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import DecodePool
@@ -28,15 +28,19 @@ from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import WORK_FOLDER, Spool
 from xray_watcher.intake.watcher import Inbox, is_network, wakeup_for
 from xray_watcher.ledger import RESTORED, Ledger
-from xray_watcher.lock import InstanceLock
+from xray_watcher.lock import InboxLock, InstanceLock
 from xray_watcher.logs import LogFiles, last_index
 from xray_watcher.model.engine import Engine, load_engine
+from xray_watcher.model.self_test import check_engine
 from xray_watcher.model.weights import WeightStore
 from xray_watcher.pipeline import Pipeline
 from xray_watcher.records import CsvLayout, model_fields
+from xray_watcher.reloading import DECODE_LIMITS, LivePart, NoReloading, Reloading, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
+from xray_watcher.reports.metrics import disks_by_name
+from xray_watcher.reports.textfile import MetricsFile
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
-from xray_watcher.signals import Bell, StopRequest
+from xray_watcher.signals import Bell, ReloadRequest, StopRequest
 
 _SECONDS_A_MINUTE = 60.0
 _FOLDER_MODE = 0o750
@@ -46,14 +50,19 @@ _log = structlog.get_logger()
 
 @contextmanager
 def assembled_daemon(
-    settings: Settings, *, once: bool = False, report: Callable[[], None] = lambda: None
+    settings: Settings,
+    *,
+    once: bool = False,
+    report: Callable[[Mapping[str, Any]], None] = lambda _told: None,
+    reload: Callable[[], Settings] | None = None,
 ) -> Iterator[Daemon]:
     """Put the daemon together, ready to run; at the end everything is closed.
 
     Args:
         settings: what is in force.
         once: gather no batch longer than needed; nothing more is expected.
-        report: called every few seconds while the daemon makes progress.
+        report: is told every few seconds how things are while the daemon makes progress.
+        reload: reads all settings anew; None where SIGHUP asks for nothing.
 
     Raises:
         WeightsError: the weights are not installed; nothing was touched.
@@ -66,13 +75,18 @@ def assembled_daemon(
     _check_weights(settings)
     with ExitStack() as stack:
         _make(folders.state, "state_dir")
-        lock = stack.enter_context(InstanceLock(folders.lock, folders.inbox))
+        stack.enter_context(InstanceLock(folders.lock))
         ledger = stack.enter_context(Ledger(folders.ledger))
         spool, inbox = _prepared_folders(settings, ledger)
+        lock = stack.enter_context(InboxLock(folders.inbox, spool.work, ledger.id))
         with suppress(Unavailable):  # the daemon waits for an inbox that is out of reach
-            lock.lock_inbox()
-        decoder = stack.enter_context(decode_pool(settings))
-        bell = Bell()
+            lock.take()
+        bell = _bell(folders)
+        request = ReloadRequest(bell)
+        if reload is not None:
+            stack.enter_context(request.on_signal())
+        decoder = stack.enter_context(RenewableDecoder(decode_pool, settings))
+        sealer = _sealer(settings, ledger, spool)
         engine = _engine_in_background(settings)
         engine.add_done_callback(lambda _engine: bell.ring())
         stack.callback(engine.add_done_callback, lambda _engine: bell.close())
@@ -82,40 +96,51 @@ def assembled_daemon(
             logs=LogFiles(folders.logs, ledger),
             decoder=decoder,
             engine=engine.result,
-            sealer=_sealer(settings, ledger, spool),
+            sealer=sealer,
             duplicates=settings.intake.duplicates,
             clock=clock,
             zone=settings.zone,
         )
+        batching = _batching(settings, once=once)
         settling = _settling(settings)
+        summaries = DailySummaries(
+            ledger,
+            os.path.join(folders.logs, "daily"),
+            settings.summary.summary_seconds,
+            settings.zone,
+            clock,
+            lambda: len(settling) + len(spool.uploads),
+        )
+        reloading: Reloading | NoReloading = NoReloading()
+        if reload is not None:
+            live = _live_parts(
+                inbox, settling, batching, decoder, pipeline, sealer, summaries,
+                lambda timetable: daemon.use(timetable),  # noqa: PLW0108 - it is made below
+            )  # fmt: skip
+            reloading = Reloading(request, settings, reload, live)
         health = Health()
+
+        def tell() -> dict[str, Any]:
+            return _told(daemon, settling, spool, pipeline, health, engine, clock)
+
         daemon = Daemon(
             inbox=inbox,
             wakeup=wakeup_for(folders.inbox, settings.intake.watch, bell.ring),
             lock=lock,
             spool=spool,
             settling=settling,
-            batching=_batching(settings, once=once),
+            batching=batching,
             pipeline=pipeline,
             engine=engine,
-            summaries=DailySummaries(
-                ledger,
-                os.path.join(folders.logs, "daily"),
-                settings.summary.summary_seconds,
-                settings.zone,
-                clock,
-                lambda: len(settling),
-            ),
+            summaries=summaries,
             health=health,
-            heartbeat=Heartbeat(
-                folders.heartbeat,
-                lambda: _told(daemon, settling, pipeline, health, engine, clock),
-                report,
-            ),
+            heartbeat=Heartbeat(folders.heartbeat, tell, report),
             timetable=_timetable(settings),
+            chores=_chores(settings, ledger, tell, clock),
             clock=clock,
             bell=bell,
             stop=StopRequest(bell),
+            reloading=reloading,
         )
         yield daemon
 
@@ -275,25 +300,101 @@ def _sealer(settings: Settings, ledger: Ledger, spool: Spool) -> Sealer:
     return Sealer(ledger, spool, settings.risk_rules(), layout, settings.zone)
 
 
+def _bell(folders: Folders) -> Bell:
+    try:
+        return Bell(folders.bell)
+    except OSError as error:
+        raise Unavailable(
+            "folders",
+            f"The named pipe {folders.bell} cannot be used ({os.strerror(error.errno or 0)}). "
+            "Remove what lies there and give this user write permission in state_dir.",
+        ) from error
+
+
+def _live_parts(
+    inbox: Inbox,
+    settling: Settling,
+    batching: Batching,
+    decoder: RenewableDecoder,
+    pipeline: Pipeline,
+    sealer: Sealer,
+    summaries: DailySummaries,
+    use_timetable: Callable[[Timetable], None],
+) -> tuple[LivePart, ...]:
+    """Who takes new settings while the service runs; every other key waits for a restart."""
+    return (
+        LivePart(
+            ("intake.suffixes", "intake.ignore"),
+            lambda s: inbox.use(s.intake.suffixes, s.intake.ignore),
+        ),
+        LivePart(
+            ("intake.settle_seconds", "intake.incomplete_after_minutes"),
+            lambda s: settling.use(*_settle_times(s)),
+        ),
+        LivePart(
+            ("intake.scan_seconds", "intake.min_free_bytes"),
+            lambda s: use_timetable(_timetable(s)),
+        ),
+        LivePart(("batch",), lambda s: batching.use(*_batch_rules(s))),
+        LivePart(DECODE_LIMITS, decoder.use),
+        LivePart(("intake.duplicates",), lambda s: pipeline.use(s.intake.duplicates)),
+        LivePart(("risk",), lambda s: sealer.use(s.risk_rules())),
+        LivePart(("summary",), lambda s: summaries.use(s.summary.summary_seconds)),
+        LivePart(("log",), lambda s: log.set_up(s.log.level)),
+    )
+
+
 def _settling(settings: Settings) -> Settling:
+    return Settling(*_settle_times(settings))
+
+
+def _settle_times(settings: Settings) -> tuple[float, float]:
     intake = settings.intake
     network = os.path.isdir(settings.folders.inbox) and is_network(settings.folders.inbox)
-    return Settling(
+    return (
         intake.settle_seconds_on(network=network),
         intake.incomplete_after_minutes * _SECONDS_A_MINUTE,
     )
 
 
 def _batching(settings: Settings, *, once: bool) -> Batching:
+    max_size, quiet_s, max_wait_s = _batch_rules(settings)
+    return Batching(max_size, 0.0 if once else quiet_s, max_wait_s)
+
+
+def _batch_rules(settings: Settings) -> tuple[int, float, float]:
     batch = settings.batch
-    quiet_s = 0.0 if once else batch.quiet_seconds
-    return Batching(batch.max_size, quiet_s, batch.max_wait_seconds)
+    return batch.max_size, batch.quiet_seconds, batch.max_wait_seconds
 
 
 def _timetable(settings: Settings) -> Timetable:
     folders, intake = settings.folders, settings.intake
     disks = (folders.state, folders.inbox, folders.classified, folders.rejected, folders.logs)
     return Timetable(intake.scan_seconds, intake.min_free_bytes, disks)
+
+
+def _chores(
+    settings: Settings, ledger: Ledger, tell: Callable[[], dict[str, Any]], clock: Clock
+) -> list[Chore]:
+    """What the daemon does beside the images, as far as it is wanted."""
+    chores: list[Chore] = []
+    if settings.metrics.textfile:
+        chores.append(_metrics_file(settings, ledger, tell, clock))
+    return chores
+
+
+def _metrics_file(
+    settings: Settings, ledger: Ledger, tell: Callable[[], dict[str, Any]], clock: Clock
+) -> MetricsFile:
+    return MetricsFile(
+        settings.metrics.textfile,
+        settings.metrics.textfile_seconds,
+        ledger,
+        tell,
+        disks=disks_by_name(settings.folders),
+        min_free=settings.intake.min_free_bytes,
+        clock=clock,
+    )
 
 
 def _engine_in_background(settings: Settings) -> Future[Engine]:
@@ -306,6 +407,7 @@ def _engine_in_background(settings: Settings) -> Future[Engine]:
     def load() -> None:
         try:
             engine = engine_of(settings)
+            check_engine(engine)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for it
             future.set_exception(error)
         else:
@@ -325,6 +427,7 @@ def _engine_in_background(settings: Settings) -> Future[Engine]:
 def _told(
     daemon: Daemon,
     settling: Settling,
+    spool: Spool,
     pipeline: Pipeline,
     health: Health,
     engine: Future[Engine],
@@ -337,9 +440,12 @@ def _told(
     return {
         "version": __version__,
         "pid": os.getpid(),
+        "ready": daemon.is_ready,
+        "reloads": daemon.reloads,
         "at": utc_text(clock.now()),
         "waiting_in_inbox": len(settling),
         "unfinished": settling.unfinished,
+        "uploads": len(spool.uploads),
         "oldest_waiting_s": None if oldest_s is None else round(now_s - oldest_s, 1),
         "ignored": daemon.ignored,
         "batches_in_hand": pipeline.batches_in_hand,

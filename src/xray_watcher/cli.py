@@ -6,23 +6,28 @@ Data goes to stdout, logs and complaints to stderr.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from xray_watcher import __version__
+from xray_watcher.cli_care import metrics
+from xray_watcher.cli_options import loaded as _loaded
+from xray_watcher.cli_options import print_json as _print_json
+from xray_watcher.cli_options import settings_of as _settings
+from xray_watcher.cli_options import settings_options as _settings_options
+from xray_watcher.cli_options import weights_options as _weights_options
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, PHANTOM
 from xray_watcher.errors import ConfigError, UsageError, XrayWatcherError
 
 if TYPE_CHECKING:
     from xray_watcher.config import Settings
-    from xray_watcher.config_loading import LoadedSettings
     from xray_watcher.daemon import Daemon
     from xray_watcher.model.weights import WeightStore
     from xray_watcher.supervisor import Reports
@@ -30,8 +35,6 @@ if TYPE_CHECKING:
 EXIT_SOME_REJECTED = 3
 EXIT_NOT_HEALTHY = 4
 EXIT_INTERRUPTED = 130
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _EXIT_CODES = """\b
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some files were rejected;
@@ -78,46 +81,6 @@ def _end(code: int) -> None:
     sys.exit(code)
 
 
-def _settings_options(command: _Command) -> _Command:
-    """The options by which every command finds its settings."""
-    options = (
-        click.option("--config", metavar="FILE", help="The configuration file."),
-        click.option("--root", metavar="FOLDER", help="The folder of inbox and results."),
-        click.option("--state-dir", metavar="FOLDER", help="Ledger, lock and weights."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _weights_options(command: _Command) -> _Command:
-    options = (
-        click.option("--weights", metavar="NAME", help="The set of weights; see `weights list`."),
-        click.option("--weights-file", metavar="FILE", help="A checkpoint of the named set."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _loaded(
-    config: str | None,
-    root: str | None,
-    state_dir: str | None,
-    more: Mapping[str, object] | None = None,
-    *,
-    needs_root: bool = True,
-) -> LoadedSettings:
-    from xray_watcher.config_loading import load_settings
-
-    flags = {"root": root, "state_dir": state_dir, **(more or {})}
-    return load_settings(config, flags, os.environ, needs_root=needs_root)
-
-
-def _print_json(data: object) -> None:
-    click.echo(json.dumps(data, indent=2))
-
-
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXIT_CODES,
@@ -139,46 +102,55 @@ def cli() -> None:
 @click.option("--inbox", metavar="FOLDER", help="The shared folder that is watched.")
 @click.option("--once", is_flag=True, help="File what lies in the inbox, then end.")
 def run(once: bool, inbox: str | None, **options: str | None) -> int:
-    """Watch the inbox in the foreground, until SIGTERM or SIGINT."""
+    """Watch the inbox in the foreground, until SIGTERM or SIGINT.
+
+    SIGHUP reads the configuration anew: whole, or not at all.
+    """
     from xray_watcher.signals import end_in_order_while_starting
 
     end_in_order_while_starting()
     from xray_watcher import log
     from xray_watcher.supervisor import supervised
 
-    settings = _settings(options, {"intake.inbox": inbox})
+    def load() -> Settings:
+        return _settings(options, {"intake.inbox": inbox})
+
+    settings = load()
     shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
     log.set_up("warning" if shows_bar else settings.log.level)
-    return supervised(lambda reports: _run(settings, reports, once=once))
+    if once:
+        return supervised(lambda reports: _telling(lambda: _run_to_the_end(settings, reports)))
+    return supervised(lambda reports: _telling(lambda: _watch(settings, reports, load)))
 
 
-def _run(settings: Settings, reports: Reports, *, once: bool) -> int:
+def _telling(work: Callable[[], int]) -> int:
+    """Work; of an error that nobody expected, tell what can be told without naming a file."""
+    from xray_watcher import log
+
+    try:
+        return work()
+    except (XrayWatcherError, click.ClickException, click.Abort, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the last place where it can be told
+        log.crashed(error)
+        return 1
+
+
+def _watch(settings: Settings, reports: Reports, reload: Callable[[], Settings]) -> int:
     from xray_watcher.bootstrap import assembled_daemon
 
-    with assembled_daemon(settings, once=once, report=reports.beat) as daemon:
-        if not once:
-            daemon.run()
-            return 0
+    with assembled_daemon(settings, report=reports.beat, reload=reload) as daemon:
+        daemon.run()
+    return 0
+
+
+def _run_to_the_end(settings: Settings, reports: Reports) -> int:
+    from xray_watcher.bootstrap import assembled_daemon
+
+    with assembled_daemon(settings, once=True, report=reports.beat) as daemon:
         _run_once(daemon)
         click.echo(f"{daemon.done} images filed, {daemon.rejected} of them rejected.")
         return EXIT_SOME_REJECTED if daemon.rejected else 0
-
-
-def _settings(
-    options: Mapping[str, str | None],
-    more: Mapping[str, object] | None = None,
-    *,
-    needs_root: bool = True,
-) -> Settings:
-    flags = {
-        "model.weights": options.get("weights"),
-        "model.weights_file": options.get("weights_file"),
-        **(more or {}),
-    }
-    loaded = _loaded(
-        options["config"], options["root"], options["state_dir"], flags, needs_root=needs_root
-    )
-    return loaded.settings
 
 
 def _run_once(daemon: Daemon) -> None:
@@ -194,13 +166,79 @@ def _run_once(daemon: Daemon) -> None:
 
 
 @cli.command()
+@_settings_options
+@_weights_options
+@click.option("--host", metavar="ADDRESS", help="The address that is listened on.")
+@click.option("--port", type=int, metavar="PORT", help="The TCP port that is listened on.")
+def serve(host: str | None, port: int | None, **options: str | None) -> int:
+    """Answer the HTTP API and the pages in the foreground, until SIGTERM or SIGINT."""
+    from xray_watcher import log
+
+    settings = _settings(options, {"web.host": host, "web.port": port})
+    log.set_up(settings.log.level)
+    _server().serve(settings)
+    return 0
+
+
+@cli.command()
+@_settings_options
+@_weights_options
+def up(**options: str | None) -> int:
+    """Start `run` and `serve` together, for a workstation; end both with Ctrl-C."""
+    from xray_watcher import log
+    from xray_watcher.up import run_both
+
+    settings = _settings(options)
+    log.set_up(settings.log.level)
+    click.echo(f"Images: {settings.folders.inbox}\nPages: {_server().url_of(settings)}", err=True)
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in options.items() if value]
+    flags = [part for flag in given for part in flag]
+    return run_both([["run", *flags], ["serve", *flags]])
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["view", "upload"]), required=True)
+@_settings_options
+def token(name: str, role: Literal["view", "upload"], **options: str | None) -> int:
+    """Make a token for NAME, a person or a program, and print it; it is shown this once only.
+
+    Its hash goes to the file web.token_file, which is made where it is missing.
+    """
+    from xray_watcher.web.tokens import add_token
+
+    path = _settings(options, needs_root=False).web.token_file
+    if not path:
+        raise UsageError("Set web.token_file to the path that the tokens' hashes go to.")
+    click.echo(add_token(path, name, role))
+    return 0
+
+
+def _server() -> ModuleType:
+    """The web server's module, which needs packages that are an extra."""
+    from importlib import import_module
+
+    try:
+        return import_module("xray_watcher.web.server")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("xray_watcher"):
+            raise
+        raise UsageError(
+            f"This command needs the package {error.name}, which is not installed. "
+            "Install it: pip install 'xray-watcher[web]'"
+        ) from error
+
+
+@cli.command()
 @click.option("--images", metavar="FOLDER", help="Drop the images of this folder too.")
 @click.option("--folder", metavar="FOLDER", default="demo-run", show_default=True)
-def demo(images: str | None, folder: str) -> int:
+@click.option("--serve", "with_pages", is_flag=True, help="Serve the pages, until Ctrl-C.")
+def demo(images: str | None, folder: str, with_pages: bool) -> int:
     """Start the service on a fresh folder, drop made images, show what happens, end."""
+    from xray_watcher.config import Settings
     from xray_watcher.demo import run_demo
 
-    run_demo(folder, images)
+    run_demo(folder, images, _server().url_of(Settings()) if with_pages else None)
     return 0
 
 
@@ -239,19 +277,20 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
 @_settings_options
 @click.option("--all", "every", is_flag=True, help="All files in the rejected folder.")
 def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
-    """Put rejected files back into the inbox, for another try.
+    """Put rejected files back where they came from, for another try.
 
     NAME is a file's name in the rejected folder, such as 0007_name.jpg, or its index.
     """
+    from xray_watcher.clock import SystemClock
     from xray_watcher.core.naming import safe_name
     from xray_watcher.retry import put_back
 
     if bool(names) == every:
         raise UsageError("Give the names of rejected files, or --all.")
-    moved = put_back(_settings(options), names, every=every)
+    moved = put_back(_settings(options), names, SystemClock().now(), every=every)
     for name, target in moved:
         click.echo(f"{name} -> {safe_name(target)}")
-    click.echo(f"{len(moved)} files are back in the inbox.")
+    click.echo(f"{len(moved)} files are back to be tried again.")
     return 0
 
 
@@ -439,6 +478,9 @@ def check_config(as_json: bool, **options: str | None) -> int:
         click.echo(describe_text(loaded))
     return 0
 
+
+for command in (metrics,):
+    cli.add_command(command)
 
 if __name__ == "__main__":
     main()

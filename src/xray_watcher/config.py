@@ -13,10 +13,15 @@ from difflib import get_close_matches
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from xray_watcher.config_base import Bytes, FolderText, Minutes, PathText, Seconds
+from xray_watcher.config_base import Section as _Section
+from xray_watcher.config_base import allowed as _allowed
+from xray_watcher.config_base import unit as _unit
+from xray_watcher.config_base import usable_path as _usable_path
+from xray_watcher.config_care import MetricsSettings
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS, WeightSet
 from xray_watcher.core.values import LEVELS, Level, RiskRules
 
@@ -33,12 +38,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean "X"?` for the known word that is most like this one, or nothing."""
     close = get_close_matches(word, [*known], n=1, cutoff=0.7)
     return f'did you mean "{close[0]}"?' if close else ""
-
-
-def _usable_path(path: str) -> str:
-    if "\0" in path:
-        raise ValueError("a path has no NUL character")
-    return path
 
 
 def _known_zone(name: str) -> str:
@@ -62,32 +61,9 @@ def _suffix(text: str) -> str:
     return text.lower()
 
 
-def _unit(name: str) -> FieldInfo:
-    return Field(json_schema_extra={"unit": name})  # type: ignore[no-any-return]
-
-
-def _allowed(text: str) -> FieldInfo:
-    return Field(json_schema_extra={"allowed": text})  # type: ignore[no-any-return]
-
-
-Seconds = Annotated[float, _unit("seconds")]
-Minutes = Annotated[float, _unit("minutes")]
-Bytes = Annotated[int, _unit("bytes")]
-PathText = Annotated[str, AfterValidator(_usable_path), _allowed("a path")]
-FolderText = Annotated[
-    str,
-    AfterValidator(_usable_path),
-    _allowed('a path, below root if relative, or "" for the default'),
-]
 Suffix = Annotated[str, AfterValidator(_suffix)]
 Score = Annotated[float, Field(gt=0, lt=1)]
 Labels = tuple[str, ...]
-
-
-class _Section(BaseModel):
-    """One table of the file. Strict: 16 is not "16", 1 is not true."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class IntakeSettings(_Section):
@@ -296,6 +272,42 @@ class SummarySettings(_Section):
     )
 
 
+class WebSettings(_Section):
+    """`[web]`: what `xray-watcher serve` listens on, whom it answers, and how much it takes."""
+
+    host: Annotated[str, Field(min_length=1), _allowed("an IP address or host name")] = Field(
+        "127.0.0.1",
+        description="The address that is listened on; any but a loopback address needs token_file.",
+    )
+    port: Annotated[int, _unit("port")] = Field(
+        8080, ge=1, le=65_535, description="The TCP port that is listened on."
+    )
+    token_file: Annotated[str, AfterValidator(_usable_path), _allowed('a path, or "" for none')] = (
+        Field(
+            "",
+            description="Tokens and their roles, as `xray-watcher token` writes them (mode 0600); "
+            "with one, every page and call needs a token.",
+        )
+    )
+    allowed_hosts: Annotated[tuple[str, ...], _allowed("a list of host names")] = Field(
+        (),
+        description="Names under which the service is reached, beside localhost, as browsers send "
+        'them: "xray.example.org"; the port is added where it lacks.',
+    )
+    max_request_bytes: Bytes = Field(
+        8_589_934_592, ge=1_048_576, description="Larger uploads are refused as a whole."
+    )
+    max_files: Annotated[int, _unit("files")] = Field(
+        100_000, ge=1, le=1_000_000, description="Uploads of more files than this are refused."
+    )
+    uploads_per_minute: Annotated[int, _unit("requests")] = Field(
+        600, ge=1, le=100_000, description="Uploads that are taken from each client in a minute."
+    )
+    uploads_at_once: Annotated[int, _unit("requests")] = Field(
+        8, ge=1, le=256, description="Uploads that are taken at the same time."
+    )
+
+
 class LogSettings(_Section):
     """`[log]`: the service's own log."""
 
@@ -337,6 +349,11 @@ class Folders:
         return os.path.join(self.state, "lock")
 
     @property
+    def bell(self) -> str:
+        """The named pipe by which the web wakes the daemon."""
+        return os.path.join(self.state, "bell")
+
+    @property
     def heartbeat(self) -> str:
         """The file in which the running daemon tells `status` how things are."""
         return os.path.join(self.state, "heartbeat.json")
@@ -376,6 +393,12 @@ class Settings(BaseSettings):
     model: ModelSettings = Field(ModelSettings(), description="The network and what it runs on.")
     risk: RiskSettings = Field(RiskSettings(), description="How scores become a level.")
     summary: SummarySettings = Field(SummarySettings(), description="The daily figures.")
+    metrics: MetricsSettings = Field(
+        MetricsSettings(), description="What Prometheus is told, where /metrics is not used."
+    )
+    web: WebSettings = Field(
+        WebSettings(), description="The HTTP API and the pages of `xray-watcher serve`."
+    )
     log: LogSettings = Field(LogSettings(), description="The service's own log.")
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from itertools import combinations
 
 from xray_watcher.config import Settings, did_you_mean
@@ -37,6 +38,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _unknown_labels(settings)
     yield from _labels_in_two_levels(settings)
     yield from _labels_without_level(settings)
+    yield from _open_to_the_network(settings)
 
 
 def _missing_root(settings: Settings) -> Iterator[Finding]:
@@ -114,3 +116,20 @@ def _labels_without_level(settings: Settings) -> Iterator[Finding]:
                 f"no level names {shown(label)}, which {weights.name} scores; "
                 f"add it to {', '.join(LEVELS[:-1])} or {LEVELS[-1]}",
             )
+
+
+def _open_to_the_network(settings: Settings) -> Iterator[Finding]:
+    web = settings.web
+    if not web.token_file and not _is_loopback(web.host):
+        yield Finding(
+            ("web.host", "web.token_file"),
+            f"{shown(web.host)} can be reached from other machines, so web.token_file must be set; "
+            "make it with `xray-watcher token`, or allowed: 127.0.0.1",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -28,7 +28,7 @@ from xray_watcher.config_sources import (
 )
 from xray_watcher.errors import ConfigError
 
-_PATHS = ("root", "state_dir", "model.weights_file")
+_PATHS = ("root", "state_dir", "model.weights_file", "metrics.textfile", "web.token_file")
 _NESTING = 2  # `risk.levels.High`; further dots belong to a label under `risk.thresholds`
 
 
@@ -182,11 +182,12 @@ def _origins(settings: Settings, given: Mapping[str, Given]) -> Iterator[tuple[s
 def describe(loaded: LoadedSettings) -> list[Row]:
     """Every key with the value in force, folders with their full path, and who gave it."""
     return [
-        Row(key, _value(loaded.settings, key), origin) for key, origin in loaded.origins.items()
+        Row(key, value_of(loaded.settings, key), origin) for key, origin in loaded.origins.items()
     ]
 
 
-def _value(settings: Settings, key: str) -> Any:
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of a key that is in force; of a folder its full path."""
     if key in FOLDERS:
         return getattr(settings.folders, FOLDERS[key])
     value: Any = settings

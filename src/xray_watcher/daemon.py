@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,13 +14,15 @@ from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import Arrival
+from xray_watcher.disks import free_bytes
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup, Wakeup
-from xray_watcher.lock import InstanceLock
+from xray_watcher.lock import InboxLock
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline import Pipeline
+from xray_watcher.reloading import NoReloading, Reloading
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.signals import Bell, StopRequest
 
@@ -44,6 +45,33 @@ class Watching(Protocol):
 
     def __call__(self, done: int, left: int) -> None:
         """Show `done` images and `left` that are known to wait."""
+        ...
+
+
+class Chore(Protocol):
+    """Something that is done beside the images and keeps none of them from its way.
+
+    Attributes:
+        unit: its name in `status` when it is out of order.
+    """
+
+    unit: str
+
+    @property
+    def next_due_s(self) -> float:
+        """When there is something to do, on the monotonic clock."""
+        ...
+
+    def refresh(self, now_s: float) -> None:
+        """Do what is due.
+
+        Raises:
+            Unavailable: it cannot be done now; it is tried again.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Leave things in order: the daemon ends."""
         ...
 
 
@@ -78,9 +106,11 @@ class Daemon:
         health: what is out of order.
         heartbeat: tells `status` how things are.
         timetable: when to look.
+        chores: done in each turn, after the images.
         clock: the time.
         bell: what the loop sleeps on.
         stop: whether to end.
+        reloading: reads the configuration anew when that is asked for.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
@@ -88,7 +118,7 @@ class Daemon:
         *,
         inbox: Inbox,
         wakeup: Wakeup | NoWakeup,
-        lock: InstanceLock,
+        lock: InboxLock,
         spool: Spool,
         settling: Settling,
         batching: Batching,
@@ -98,9 +128,11 @@ class Daemon:
         health: Health,
         heartbeat: Heartbeat,
         timetable: Timetable,
+        chores: Sequence[Chore] = (),
         clock: Clock,
         bell: Bell,
         stop: StopRequest,
+        reloading: Reloading | NoReloading | None = None,
     ) -> None:
         self._inbox = inbox
         self._wakeup = wakeup
@@ -114,9 +146,11 @@ class Daemon:
         self._health = health
         self._heartbeat = heartbeat
         self._timetable = timetable
+        self._chores = chores
         self._clock = clock
         self._bell = bell
         self._stop = stop
+        self._reloading = reloading or NoReloading()
         self._last_look_s = float("-inf")
         self._look_gap_s = 0.0
         self._is_look_wanted = True
@@ -143,25 +177,55 @@ class Daemon:
                 self._nap()
             self._drain()
         if once:
-            for cause, trouble in self._health.troubles.items():
-                raise Unavailable(cause, trouble.detail)
+            for cause in self._ours:
+                raise Unavailable(cause, self._health.troubles[cause].detail)
 
     @property
     def _is_over(self) -> bool:
-        return self.is_finished or bool(self._health.troubles)
+        return self.is_finished or bool(self._ours)
+
+    @property
+    def _ours(self) -> list[str]:
+        """What keeps images from their way; a chore that fails does not."""
+        chores = {chore.unit for chore in self._chores}
+        return [cause for cause in self._health.troubles if cause not in chores]
 
     def tick(self, now_s: float) -> None:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""
+        self._reload()
         self._attempt("inbox", self._look, now_s)
+        self._attempt("uploads", self._look_at_uploads, now_s)
         self._attempt("disk", self._check_disks, now_s)
         self._attempt("work", self._work, now_s)
         self._attempt("summary", self._summaries.refresh, now_s)
+        for chore in self._chores:
+            if chore.next_due_s <= now_s or chore.unit in self._health.troubles:
+                self._attempt(chore.unit, chore.refresh, now_s)
         self._heartbeat.beat(now_s)
+
+    def use(self, timetable: Timetable) -> None:
+        """Look at other times from now on."""
+        self._timetable = timetable
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the network is there and what an earlier run left open is taken up.
+
+        A service that cannot take it up yet, because something is out of reach, is ready too: it
+        waits, says so, and goes on by itself.
+        """
+        has_engine = self._engine.done() and self._engine.exception() is None
+        return has_engine and (self._is_recovered or bool(self._health.troubles))
+
+    @property
+    def reloads(self) -> int:
+        """How often the configuration was read anew, with or without success."""
+        return self._reloading.count
 
     @property
     def known_left(self) -> int:
         """Images that are known to be there and not filed."""
-        return len(self._settling) + self._pipeline.images_in_hand
+        return len(self._settling) + len(self._spool.uploads) + self._pipeline.images_in_hand
 
     @property
     def done(self) -> int:
@@ -181,7 +245,7 @@ class Daemon:
             and not len(self._batching)
             and self._settling.waiting == self._settling.unfinished
             and self._is_recovered
-            and not self._health.troubles
+            and not self._ours
         )
 
     def _drain(self) -> None:
@@ -195,6 +259,8 @@ class Daemon:
             self._attempt("work", self._finish_decoded, now_s)
         self._wakeup.close()
         self._attempt("summary", lambda _now_s: self._summaries.write(), self._clock.monotonic_s())
+        for chore in self._chores:
+            chore.stop()
         self._heartbeat.stop()
         _log.info("stopped", images=self._pipeline.done)
 
@@ -216,6 +282,7 @@ class Daemon:
             dues.append(self._look_due_s())
         if "summary" not in troubles:
             dues.append(self._summaries.next_due_s)
+        dues += [chore.next_due_s for chore in self._chores if chore.unit not in troubles]
         if self._may_claim:
             dues.append(self._batching.next_due_s())
         return min(due for due in dues if due is not None)
@@ -225,6 +292,14 @@ class Daemon:
         return self._is_recovered and self._health.troubles.keys().isdisjoint(_NEEDED_TO_CLAIM)
 
     # -- one turn -------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Between two batches, so that none is decided by two configurations."""
+        if not self._reloading.is_wanted or self._pipeline.batches_in_hand:
+            return
+        if (problem := self._reloading.carry_out()) is not None:
+            self._health.last_error = problem
+        self._heartbeat.hurry()
 
     def _attempt(self, unit: str, step: Callable[[float], None], now_s: float) -> None:
         """Do one unit of work; if something of ours is out of reach, back off and say so."""
@@ -243,7 +318,7 @@ class Daemon:
         if now_s < self._look_due_s() and "inbox" not in self._health.troubles:
             return
         began_s = self._clock.monotonic_s()
-        self._lock.lock_inbox()
+        self._lock.take()
         self._wakeup.keep_alive()
         self._is_look_wanted = False
         self._last_look_s = now_s
@@ -252,6 +327,11 @@ class Daemon:
         self._settling.observe(look.files, now_s)
         took_s = self._clock.monotonic_s() - began_s
         self._look_gap_s = max(_LOOK_GAP_S, _LOOK_SHARE * took_s)
+
+    def _look_at_uploads(self, now_s: float) -> None:
+        """Costs one listing of a folder of our own; the bell rings when something was put there."""
+        if "inbox" not in self._health.troubles:
+            self._batching.add(self._spool.uploads.look(now_s), now_s)
 
     def _look_due_s(self) -> float:
         if self._is_look_wanted:
@@ -275,6 +355,7 @@ class Daemon:
 
     def _work(self, now_s: float) -> None:
         self._recover()
+        self._pipeline.look_after_unsure_claims()
         self._pipeline.complete()
         if self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND:
             self._start_batch(now_s)
@@ -294,6 +375,8 @@ class Daemon:
             self._pipeline.finish()
 
     def _start_batch(self, now_s: float) -> None:
+        if self._reloading.is_wanted:
+            return
         self._batching.add(self._settling.due(now_s), now_s)
         if self._pipeline.has_to_repeat:
             if not self._pipeline.batches_in_hand:
@@ -307,14 +390,20 @@ class Daemon:
             if ready:
                 self._pipeline.start(ready)
         except Unavailable:
-            for arrival in batch:  # those that were claimed are gone at the next look
-                self._settling.postpone(arrival.file.path, now_s)
+            # Those that were claimed are gone at the next look.
+            self._spool.uploads.offer_again(a.upload for a in batch if a.upload is not None)
+            for arrival in batch:
+                if arrival.upload is None:
+                    self._settling.postpone(arrival.file.path, now_s)
             raise
         for arrival in ready:
-            self._settling.forget(arrival.file.path)
+            if arrival.upload is None:
+                self._settling.forget(arrival.file.path)
 
     def _is_ready(self, arrival: Arrival, now_s: float) -> bool:
         """Whether a settled file may be claimed; one that may not goes on being watched."""
+        if arrival.upload is not None:
+            return True
         path = arrival.file.path
         readiness = self._spool.readiness(arrival.file, overdue=arrival.overdue)
         if readiness == "unfinished":
@@ -324,19 +413,3 @@ class Daemon:
         elif readiness != "ready":
             self._settling.postpone(path, now_s)
         return readiness == "ready"
-
-
-def free_bytes(folder: str) -> int:
-    """Bytes that a user without privileges can still write on the file system of a folder.
-
-    Raises:
-        Unavailable: it does not say.
-    """
-    try:
-        status = os.statvfs(folder)
-    except OSError as error:
-        raise Unavailable(
-            "disk",
-            f"The free space under {folder} is not known ({os.strerror(error.errno or 0)}).",
-        ) from error
-    return status.f_bavail * status.f_frsize

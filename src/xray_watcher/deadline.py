@@ -46,8 +46,18 @@ def answer_in_time(ask: Callable[[], Any], seconds: float, what: str) -> Any:
 def _answer(ask: Callable[[], Any], write: int) -> None:
     """In the child: answer and end, without the parent's ways of ending."""
     with contextlib.suppress(BaseException):
+        _let_go_of_all_but(write)
         os.write(write, json.dumps(ask()).encode())
     os._exit(0)
+
+
+def _let_go_of_all_but(fd: int) -> None:
+    """Hold nothing open that somebody waits for the end of: this child may be there for days."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nothing, standard)
+    os.closerange(3, fd)
+    os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _read_in_time(fd: int, seconds: float) -> bytes | None:

@@ -6,6 +6,7 @@ It ends by itself and checks what it shows: every dropped file must be found exa
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import BinaryIO
 
 import click
 import numpy as np
@@ -27,6 +29,7 @@ from xray_watcher.core.catalogue import PHANTOM
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
+from xray_watcher.intake.uploads import SOURCE
 from xray_watcher.phantoms import NORMAL, MadeImage, made_images
 from xray_watcher.progress import progress_bar
 from xray_watcher.records import NOTICE, SIMULATIONS, Record, from_jsonl
@@ -80,12 +83,13 @@ class Drop:
     is_slow: bool = False
 
 
-def run_demo(parent: str, images: str | None) -> None:
+def run_demo(parent: str, images: str | None, url: str | None = None) -> None:
     """Run the demonstration and print it.
 
     Args:
         parent: a new folder is made in here.
         images: a folder of further images to drop, or None.
+        url: where the pages are served meanwhile, and until Ctrl-C; None for no pages.
 
     Raises:
         DemoFailed: an image was lost or doubled, fewer than 90 % of the drawings were found to
@@ -96,15 +100,19 @@ def run_demo(parent: str, images: str | None) -> None:
     click.echo(f"Starting the service on {root}/inbox")
     config = _write_config(root)
     with open(os.path.join(root, "service.log"), "wb") as log:
-        service = subprocess.Popen(
-            [sys.executable, "-m", "xray_watcher", "run", "--config", config], stderr=log
-        )
+        names = ["run"] if url is None else ["run", "serve"]
+        processes = [_started(name, config, log) for name in names]
         try:
-            records = _watched(root, drops, service)
-            _stop(service)
+            if url is not None:
+                click.echo(f"The pages are at {url}")
+            records = _watched(root, drops, processes)
+            if url is not None:
+                _stay(url, processes)
+            _stop(processes)
         finally:
-            service.kill()
-            service.wait()
+            for process in processes:
+                process.kill()
+                process.wait()
     _check(root, drops, records)
     _show(root, records)
     _compare(drops, records)
@@ -191,7 +199,15 @@ def _copy(inbox: str, drop: Drop) -> None:
 # -- what becomes of it -------------------------------------------------------------------
 
 
-def _watched(root: str, drops: Sequence[Drop], service: subprocess.Popen[bytes]) -> list[Record]:
+def _started(name: str, config: str, log: BinaryIO) -> subprocess.Popen[bytes]:
+    """Start a command of ours, in a group of its own: Ctrl-C is for the demonstration alone."""
+    command = [sys.executable, "-m", "xray_watcher", name, "--config", config]
+    return subprocess.Popen(command, stderr=log, process_group=0)
+
+
+def _watched(
+    root: str, drops: Sequence[Drop], processes: Sequence[subprocess.Popen[bytes]]
+) -> list[Record]:
     """Drop everything and print each record as the service writes it."""
     dropping = threading.Thread(
         target=_drop_all, args=(os.path.join(root, "inbox"), drops), daemon=True
@@ -203,7 +219,7 @@ def _watched(root: str, drops: Sequence[Drop], service: subprocess.Popen[bytes])
     until_s = time.monotonic() + _TIMEOUT_S
     with progress_bar(total=len(drops), unit=" files") as bar:
         while len(records) < len(drops):
-            if service.poll() is not None:
+            if any(process.poll() is not None for process in processes):
                 raise DemoFailed(f"The service ended early; {root}/service.log says why.")
             if time.monotonic() > until_s:
                 raise DemoFailed(f"Only {len(records)} of {len(drops)} files were done in time.")
@@ -217,12 +233,13 @@ def _watched(root: str, drops: Sequence[Drop], service: subprocess.Popen[bytes])
 
 
 def _records(root: str) -> list[Record]:
-    """Every whole line of the JSONL logs."""
+    """Every whole line of the JSONL logs, but for what somebody uploads on the pages."""
     lines: list[bytes] = []
     for path in _logs(root, ".jsonl"):
         with open(path, "rb") as log:
             lines += [line for line in log if line.endswith(b"\n")]
-    return [from_jsonl(line) for line in lines]
+    records = [from_jsonl(line) for line in lines]
+    return [record for record in records if record["source"] != SOURCE]
 
 
 def _logs(root: str, suffix: str) -> list[str]:
@@ -251,11 +268,21 @@ def _table_row(record: Record) -> str:
     )
 
 
-def _stop(service: subprocess.Popen[bytes]) -> None:
-    service.send_signal(signal.SIGTERM)
-    code = service.wait(timeout=15)
-    if code != 0:
-        raise DemoFailed(f"The service ended with exit code {code} on SIGTERM, not 0.")
+def _stay(url: str, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Let people look at the pages, and upload, until Ctrl-C."""
+    click.echo(f"\nAll files are done; the pages stay at {url} until you press Ctrl-C.")
+    with contextlib.suppress(KeyboardInterrupt):
+        while all(process.poll() is None for process in processes):
+            time.sleep(_POLL_S)
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in reversed(processes):
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        code = process.wait(timeout=15)
+        if code != 0:
+            raise DemoFailed(f"The service ended with exit code {code} on SIGTERM, not 0.")
     click.echo("\nThe service was stopped with SIGTERM and ended with exit code 0.")
 
 

@@ -31,9 +31,28 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def rename_noreplace(
-    source: str, target: str, *, source_dir: int | None = None, target_dir: int | None = None
+    source: str,
+    target: str,
+    *,
+    source_dir: int | None = None,
+    target_dir: int | None = None,
+    is_own_name: bool = False,
 ) -> None:
-    """Rename unless the target exists, on file systems without that flag by link and unlink."""
+    """Rename unless the target exists, on file systems without that flag by link and unlink.
+
+    Args:
+        source: the file.
+        target: its new name.
+        source_dir: what `source` is relative to, opened; None is the current folder.
+        target_dir: likewise for `target`.
+        is_own_name: nobody else ever makes a file with the new name. Then a look and a plain
+            rename do where the flag is unknown: between link and unlink a kill would leave
+            the file under both names.
+
+    Raises:
+        FileExistsError: the target exists.
+        OSError: the rename failed.
+    """
     result = _libc.renameat2(
         _AT_CWD if source_dir is None else source_dir,
         os.fsencode(source),
@@ -46,6 +65,9 @@ def rename_noreplace(
     code = ctypes.get_errno()
     if code not in _NO_FLAGS:
         raise OSError(code, os.strerror(code))
+    if is_own_name:
+        _rename_to_own_name(source, target, source_dir, target_dir)
+        return
     try:
         os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
         os.unlink(source, dir_fd=source_dir)
@@ -53,6 +75,15 @@ def rename_noreplace(
         if error.errno not in _NO_LINKS:
             raise
         _rename_onto_placeholder(source, target, source_dir, target_dir)
+
+
+def _rename_to_own_name(
+    source: str, target: str, source_dir: int | None, target_dir: int | None
+) -> None:
+    with suppress(FileNotFoundError):
+        os.stat(target, dir_fd=target_dir, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
 
 
 def _rename_onto_placeholder(
@@ -66,6 +97,18 @@ def _rename_onto_placeholder(
     except OSError:
         os.unlink(target, dir_fd=target_dir)
         raise
+
+
+def move(source: str, target: str, part: str) -> None:
+    """Rename unless the target exists; across file systems under the name `part` until whole."""
+    try:
+        rename_noreplace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy(source, part)
+        rename_noreplace(part, target)
+        os.unlink(source)
 
 
 def copy(source: str, target: str) -> None:
@@ -182,7 +225,7 @@ def read_facts(path: str) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def write_all(fd: int, content: bytes, offset: int) -> None:
+def write_all(fd: int, content: bytes | bytearray, offset: int) -> None:
     """Write all of it at an offset: a full disk may make a write short without an error.
 
     Raises:

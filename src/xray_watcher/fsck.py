@@ -80,7 +80,7 @@ def repair(settings: Settings, now: datetime) -> list[str]:
     folders = settings.folders
     with (
         LedgerReader.open(folders.ledger) as ledger,
-        InstanceLock(folders.lock, folders.inbox),
+        InstanceLock(folders.lock),
     ):
         return [
             *_mended_reasons(ledger, _spool(settings, ledger)),

@@ -24,14 +24,14 @@ class Heartbeat:
     Args:
         path: of the file.
         tell: what there is to tell, ready for JSON.
-        report: called at each beat, whether the file can be written or not.
+        report: is given that at each beat, whether the file can be written or not.
     """
 
     def __init__(
         self,
         path: str,
         tell: Callable[[], dict[str, Any]],
-        report: Callable[[], None] = lambda: None,
+        report: Callable[[dict[str, Any]], None] = lambda _told: None,
     ) -> None:
         self._path = path
         self._tell = tell
@@ -43,13 +43,18 @@ class Heartbeat:
         """When the next beat is due, on the monotonic clock."""
         return self._next_s
 
+    def hurry(self) -> None:
+        """Let the next beat be due now: there is news."""
+        self._next_s = float("-inf")
+
     def beat(self, now_s: float) -> None:
         """Write unless that was done a moment ago; a disk that refuses is no reason to stop."""
         if now_s < self._next_s:
             return
         self._next_s = now_s + EVERY_S
-        self._report()
-        told = json.dumps(self._tell()).encode()
+        facts = self._tell()
+        self._report(facts)
+        told = json.dumps(facts).encode()
         blocks = -(-len(told) // _BLOCK_BYTES)
         with contextlib.suppress(OSError):
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)

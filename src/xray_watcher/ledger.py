@@ -2,7 +2,8 @@
 
 Folders and logs follow from it. The daemon holds the only read-write connection; every
 other process opens it with `LedgerReader.open`. The states of an image and where its file then
-lies (a kill at any moment leaves one of these; RELIABILITY.md, 3.1):
+lies (a kill at any moment leaves one of these; RELIABILITY.md, 3.1; an upload
+lies among the uploads where another image lies in the inbox):
 
     state      inbox        work         target       log line
     CLAIMING   yes or no    no or yes    no           no
@@ -20,9 +21,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from uuid import uuid4
 
+from xray_watcher.core.tally import Tally, tally_of_batch
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
-from xray_watcher.ledger_reader import LedgerReader, LogState, Outcome
+from xray_watcher.ledger_reader import LAST_FILED, LedgerReader, LogState, Outcome
 
 SCHEMA_VERSION = 1
 
@@ -50,10 +53,12 @@ CREATE TABLE image (
   reject_code TEXT,
   folder      TEXT,                        -- key of the folder that it is filed in
   filed_name  TEXT,
-  filed_us    INTEGER
+  filed_us    INTEGER,
+  upload      TEXT                         -- its name at the second door, if it came by that
 ) STRICT;
 CREATE INDEX image_open ON image (id) WHERE state IN ('CLAIMING', 'CLAIMED', 'FILING');
 CREATE INDEX image_day ON image (day, outcome, level);
+CREATE INDEX image_upload ON image (upload) WHERE upload IS NOT NULL;
 CREATE INDEX image_sha256 ON image (sha256, idx) WHERE idx IS NOT NULL;
 
 CREATE TABLE record (
@@ -75,6 +80,14 @@ CREATE TABLE summary_day (
   day    TEXT PRIMARY KEY,
   closed INTEGER NOT NULL                  -- 1 when the day is over and nothing is pending
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tally (                       -- running totals; core/tally.py says which
+  series TEXT NOT NULL,
+  label  TEXT NOT NULL,
+  bucket TEXT NOT NULL,
+  value  REAL NOT NULL,
+  PRIMARY KEY (series, label, bucket)
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -88,6 +101,7 @@ class NewClaim:
         received_us: when it was first seen; microseconds since 1970, UTC.
         settled_us: when it was complete.
         day: local day of `received_us`, as 2026-11-23.
+        upload: its name at the second door, if it came by that.
     """
 
     path: bytes
@@ -95,6 +109,7 @@ class NewClaim:
     received_us: int
     settled_us: int
     day: str
+    upload: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +186,7 @@ class Ledger(LedgerReader):
         with self.transaction():
             for statement in _SCHEMA.split(";\n"):
                 self._db.execute(statement)
+            self.set_meta("id", uuid4().hex)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager
@@ -220,9 +236,9 @@ class Ledger(LedgerReader):
 
     def _insert(self, claim: NewClaim) -> int:
         cursor = self._db.execute(
-            "INSERT INTO image (state, path, size, received_us, settled_us, day, attempts)"
-            " VALUES ('CLAIMING', ?, ?, ?, ?, ?, 1)",
-            (claim.path, claim.size, claim.received_us, claim.settled_us, claim.day),
+            "INSERT INTO image (state, path, size, received_us, settled_us, day, upload, attempts)"
+            " VALUES ('CLAIMING', ?, ?, ?, ?, ?, ?, 1)",
+            (claim.path, claim.size, claim.received_us, claim.settled_us, claim.day, claim.upload),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -269,6 +285,7 @@ class Ledger(LedgerReader):
             beyond = max(decision.idx for decision in decisions) + 1
             self.set_meta("next_index", str(max(self.next_index, beyond)))
             self._update("UPDATE image SET state = 'RETRIED' WHERE id = ?", retried)
+            self._add(tally_of_batch(len(decisions)))
 
     def _put(self, decision: Decision, csv_header: bytes) -> None:
         d = decision
@@ -299,14 +316,32 @@ class Ledger(LedgerReader):
             "DELETE FROM record WHERE idx = (SELECT idx FROM image WHERE id = ?)", (image_id,)
         )
 
-    def finish(self, image_ids: Sequence[int], filed_us: int, logs: Sequence[LogState]) -> None:
-        """Commit that images are filed and logged, together with the new watermarks."""
+    def finish(
+        self, image_ids: Sequence[int], filed_us: int, logs: Sequence[LogState], tally: Tally
+    ) -> None:
+        """Commit that images are filed and logged, with the new watermarks and totals.
+
+        Args:
+            image_ids: their rows.
+            filed_us: now.
+            logs: how far the logs are known to be on disk.
+            tally: what the images add to the running totals.
+        """
         with self.transaction():
             self._db.executemany(
                 "UPDATE image SET state = 'DONE', filed_us = ? WHERE id = ?",
                 [(filed_us, image_id) for image_id in image_ids],
             )
             self.set_log_states(logs)
+            self._add(tally)
+            self.set_meta(LAST_FILED, str(filed_us))
+
+    def _add(self, tally: Tally) -> None:
+        self._db.executemany(
+            "INSERT INTO tally VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET value = value + excluded.value",
+            [(*key, value) for key, value in tally.items()],
+        )
 
     def set_log_states(self, logs: Sequence[LogState]) -> None:
         """Note how far logs are known to be on disk; inside a transaction committed with it."""

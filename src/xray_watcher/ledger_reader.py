@@ -8,15 +8,20 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from xray_watcher.core.tally import Tally
 from xray_watcher.errors import LedgerError
 
 Outcome = Literal["classified", "rejected"]
 
 OPEN_STATES = "state IN ('CLAIMING', 'CLAIMED', 'FILING')"
 """SQL for the images that are claimed and not done, as the partial index has it."""
+
+LAST_FILED = "last_filed_us"
+"""The fact that says when an image was last filed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class ImageRow:
     folder: str | None
     filed_name: str | None
     filed_us: int | None
+    upload: str | None
 
     @property
     def inbox_path(self) -> str:
@@ -82,6 +88,25 @@ class DayImage:
     jsonl: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the ledger has counted, all of it at one moment.
+
+    Attributes:
+        tally: running totals of the filed images and decided batches; never fall.
+        claimed: images taken from the inbox for good and not done.
+        pending: those, and the ones being claimed.
+        oldest_us: when the oldest pending one was first seen, or None.
+        last_filed_us: when an image was last filed, or None.
+    """
+
+    tally: Tally
+    claimed: int
+    pending: int
+    oldest_us: int | None
+    last_filed_us: int | None
+
+
 _COLUMNS = ", ".join(ImageRow.__slots__)
 
 
@@ -101,13 +126,16 @@ class LedgerReader:
         if not os.path.exists(path):
             raise LedgerError(f"There is no ledger at {path}: has `xray-watcher run` run here?")
         try:
-            db = sqlite3.connect(f"{_uri(path)}?mode=ro", uri=True, isolation_level=None)
-            db.execute("SELECT 1 FROM meta").fetchone()
+            return cls(_connected(path, "mode=ro"))
         except sqlite3.OperationalError as error:
+            # Beside a ledger that nobody has open SQLite wants to make a file, which a user who
+            # may only read cannot; without a write-ahead log the ledger file alone is the whole.
+            if not os.path.exists(f"{path}-wal"):
+                with suppress(sqlite3.OperationalError):
+                    return cls(_connected(path, "mode=ro&immutable=1"))
             raise LedgerError(
                 f"The ledger {path} cannot be read ({error}). Is this user in the service's group?"
             ) from error
-        return cls(db)
 
     def __enter__(self) -> Self:
         """Return the ledger itself."""
@@ -133,9 +161,35 @@ class LedgerReader:
         return None if value is None else str(value)
 
     @property
+    def id(self) -> str:
+        """What tells this ledger from all others; a copy of it has the same."""
+        return str(self.meta("id"))
+
+    @property
     def next_index(self) -> int:
         """The index that the next filed image gets."""
         return int(self.meta("next_index") or 0)
+
+    def totals(self) -> Totals:
+        """The running totals and what is pending; as quick with years of images as with none."""
+        # One statement is one moment; the columns of the parts mean what their kind says.
+        rows = self._db.execute(
+            "SELECT 'tally', series, label, bucket, value FROM tally"
+            " UNION ALL SELECT 'open', state, '', count(*), min(received_us) FROM image"
+            f" WHERE {OPEN_STATES} GROUP BY state"
+            " UNION ALL SELECT 'filed', '', '', '', value FROM meta WHERE key = ?",
+            (LAST_FILED,),
+        ).fetchall()
+        open_rows = {state: (count, oldest) for kind, state, _, count, oldest in rows
+                     if kind == "open"}  # fmt: skip
+        pending = sum(count for count, _ in open_rows.values())
+        return Totals(
+            tally=Tally({(s, label, b): v for kind, s, label, b, v in rows if kind == "tally"}),
+            claimed=pending - open_rows.get("CLAIMING", (0, 0))[0],
+            pending=pending,
+            oldest_us=min((oldest for _, oldest in open_rows.values()), default=None),
+            last_filed_us=next((int(v) for kind, *_, v in rows if kind == "filed"), None),
+        )
 
     # -- images ---------------------------------------------------------------------------
 
@@ -273,6 +327,16 @@ class LedgerReader:
     def _value(self, sql: str, *values: object) -> Any:
         row = self._db.execute(sql, values).fetchone()
         return None if row is None else row[0]
+
+
+def _connected(path: str, how: str) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{_uri(path)}?{how}", uri=True, isolation_level=None)
+    try:
+        db.execute("SELECT 1 FROM meta").fetchone()
+    except sqlite3.OperationalError:
+        db.close()
+        raise
+    return db
 
 
 def _uri(path: str) -> str:

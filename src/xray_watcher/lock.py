@@ -12,7 +12,10 @@ from datetime import UTC, datetime
 from typing import Self
 
 from xray_watcher.errors import AlreadyRunning, Unavailable
-from xray_watcher.files import read_facts
+from xray_watcher.files import read_facts, write_whole
+
+OWNER_NOTE = "owner.json"
+"""In the work folder: which ledger on which host the inbox belongs to."""
 
 _TRIES = 40
 _PAUSE_S = 0.05  # `status` holds it for a moment to see; a daemon that is killed, until it is gone
@@ -20,63 +23,84 @@ _BUSY = (errno.EAGAIN, errno.EACCES)
 
 
 class InstanceLock:
-    """Held by the running daemon: an flock on a file beside the ledger, one on the inbox.
+    """Held by whoever writes the ledger: an flock on a file beside it.
 
     Args:
         path: the lock file; it says who holds it.
-        inbox: the folder that no second daemon may watch; locked itself, so that nothing
-            in it can be deleted to get round the lock.
     """
 
-    def __init__(self, path: str, inbox: str) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._inbox = inbox
-        self._fds: list[int] = []
-        self._has_inbox = False
+        self._fd: int | None = None
 
     def __enter__(self) -> Self:
-        """Take the ledger's lock.
+        """Take the lock.
 
         Raises:
             AlreadyRunning: another process holds it; the message says which.
         """
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._lock_ledger()
+            self._lock(self._fd)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        """Free both locks."""
-        while self._fds:
-            os.close(self._fds.pop())
-        self._has_inbox = False
+        """Free the lock."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
-    def _lock_ledger(self) -> None:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._fds.append(fd)
+    def _lock(self, fd: int) -> None:
         if not _locked(fd):
             raise AlreadyRunning(
                 f"Another xray-watcher holds {self._path}: {_describe(read_holder(self._path))}. "
                 "Stop it first, or give this one a state_dir and an inbox of its own."
             )
-        holder = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(holder).encode() + b"\n", 0)
 
-    def lock_inbox(self) -> None:
-        """Take the inbox's lock too, unless that was done: it may be out of reach at the start.
+
+class InboxLock:
+    """Held by the daemon on its inbox, so that no two take each other's files.
+
+    On one machine an flock on the folder itself keeps others off: nothing in it can be deleted to
+    get round that. Network file systems may lock no folders, so a note in the work folder says
+    which ledger on which host the inbox belongs to.
+
+    Args:
+        inbox: the watched folder.
+        work: the work folder, on the same file system.
+        ledger_id: of the ledger that the inbox belongs to.
+    """
+
+    def __init__(self, inbox: str, work: str, ledger_id: str) -> None:
+        self._inbox = inbox
+        self._note = os.path.join(work, OWNER_NOTE)
+        self._ledger_id = ledger_id
+        self._fd: int | None = None
+
+    def __enter__(self) -> Self:
+        """Return the lock itself; `take` takes it."""
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Free the lock."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def take(self) -> None:
+        """Take the lock, unless that was done: the inbox may be out of reach at the start.
 
         Raises:
             AlreadyRunning: another process watches this inbox with another ledger.
-            Unavailable: the inbox cannot be opened.
+            Unavailable: the inbox cannot be opened, or the note not be written.
         """
-        if self._has_inbox:
+        if self._fd is not None:
             return
         try:
             fd = os.open(self._inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -85,17 +109,45 @@ class InstanceLock:
                 "inbox",
                 f"The inbox {self._inbox} cannot be opened ({os.strerror(error.errno or 0)}).",
             ) from error
-        self._fds.append(fd)
+        try:
+            self._lock(fd)
+            self._sign()
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def _lock(self, fd: int) -> None:
         try:
             is_ours = _locked(fd)
         except OSError:
-            is_ours = True  # some network file systems lock no folders; the ledger's lock holds
+            is_ours = True  # this file system locks no folders: the note must do
         if not is_ours:
             raise AlreadyRunning(
                 f"Another xray-watcher with another ledger watches the inbox {self._inbox}: "
                 f"{_holder_in_kernel(fd)}. Stop it first; two would take each other's files."
             )
-        self._has_inbox = True
+
+    def _sign(self) -> None:
+        """Note whose inbox it is. A ledger of this host, or this ledger elsewhere, may go on."""
+        noted = read_facts(self._note)
+        host = socket.gethostname()
+        if noted and self._ledger_id != noted.get("ledger") and host != noted.get("host"):
+            raise AlreadyRunning(
+                f"The inbox {self._inbox} belongs to an xray-watcher on {noted.get('host')!a}, "
+                f"since {noted.get('since')!a}; two would take each other's files. If that one no "
+                f"longer runs, remove {self._note} and start again."
+            )
+        if (noted.get("ledger"), noted.get("host")) == (self._ledger_id, host):
+            return
+        note = {"ledger": self._ledger_id, "host": host, "since": _now()}
+        try:
+            write_whole(self._note, json.dumps(note).encode() + b"\n")
+        except OSError as error:
+            raise Unavailable(
+                "inbox",
+                f"The note {self._note} cannot be written ({os.strerror(error.errno or 0)}).",
+            ) from error
 
 
 def is_held(path: str) -> bool:
@@ -129,6 +181,10 @@ def _locked(fd: int) -> bool:
         else:
             return True
     return False
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _describe(holder: dict[str, object]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from contextlib import suppress
 from typing import Any
 
@@ -41,6 +42,21 @@ def set_up(level: str) -> None:
         ),
         logger_factory=lambda *_names: _Lines(),
         cache_logger_on_first_use=False,
+    )
+
+
+def crashed(error: Exception) -> None:
+    """Log an error that nobody expected: its kind and where it arose, outermost call first.
+
+    Its message is left out, for it may name a file, and a file's name a patient.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in frames]
+    structlog.get_logger().error(
+        "crashed: please report this",
+        kind=type(error).__name__,
+        errno=getattr(error, "errno", None),
+        where=where,
     )
 
 

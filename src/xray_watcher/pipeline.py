@@ -19,11 +19,13 @@ from typing import Literal, Protocol
 import numpy as np
 import structlog
 
+from xray_watcher.aftermath import tally_of
 from xray_watcher.clock import Clock
 from xray_watcher.core.calibration import scores
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.core.values import REJECTIONS, Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
+from xray_watcher.intake import doors
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
 from xray_watcher.intake.spool import ChangedAfterClaim, Claimed, Move, Spool, TargetTaken
 from xray_watcher.ledger import Decision, Ledger, NewClaim
@@ -115,15 +117,20 @@ class Pipeline:
         self._decoder = decoder
         self._engine = engine
         self._sealer = sealer
-        self._sets_duplicates_aside = duplicates == "set-aside"
+        self.use(duplicates)
         self._clock = clock
         self._zone = zone
         self._batches: deque[_Batch] = deque()
         self._decided: deque[_Decided] = deque()
         self._again: deque[int] = deque()
+        self._unsure: list[int] = []  # claims that failed, perhaps after the rename was done
         self._begun: set[int] = set()  # open images whose attempt in this life is counted
         self.done = 0
         self.rejected = 0
+
+    def use(self, duplicates: Literal["flag", "set-aside"]) -> None:
+        """Treat known bytes in another way from now on."""
+        self._sets_duplicates_aside = duplicates == "set-aside"
 
     @property
     def batches_in_hand(self) -> int:
@@ -157,13 +164,14 @@ class Pipeline:
         """
         began_s = self._clock.monotonic_s()
         ids = self._ledger.begin_claims([self._new_claim(arrival) for arrival in arrivals])
-        claims = [(i, arrival.file.path) for i, arrival in zip(ids, arrivals, strict=True)]
+        claims = list(zip(ids, arrivals, strict=True))
         claimed, trouble = self._claim(claims)
-        missed = sorted(set(ids).difference(claimed))
+        missed = sorted(set(ids).difference(claimed, self._unsure))
         if missed:
             self._ledger.drop_claims(missed)
         if claimed:
-            self._spool.sync_claims([path for i, path in claims if i in claimed])
+            done = [(arrival.file.path, arrival.upload) for i, arrival in claims if i in claimed]
+            doors.sync_claims(self._spool, done)
             claim_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(claimed)
             self._begin(claimed, claim_ms)
         if trouble is not None:
@@ -179,17 +187,36 @@ class Pipeline:
             received_us=to_us(received),
             settled_us=to_us(settled),
             day=local_day(received, self._zone),
+            upload=arrival.upload,
         )
 
-    def _claim(self, claims: Iterable[tuple[int, str]]) -> tuple[list[int], Unavailable | None]:
+    def _claim(self, claims: Iterable[tuple[int, Arrival]]) -> tuple[list[int], Unavailable | None]:
         claimed: list[int] = []
-        for image_id, path in claims:
+        for image_id, arrival in claims:
             try:
-                if self._spool.claim(path, image_id):
+                if doors.claim(self._spool, arrival, image_id):
                     claimed.append(image_id)
             except Unavailable as error:
+                self._unsure.append(image_id)
                 return claimed, error
         return claimed, None
+
+    def look_after_unsure_claims(self) -> None:
+        """See what has become of claims that failed, once the work folder can be seen again.
+
+        A share that goes away may have done a rename whose answer never came.
+
+        Raises:
+            Unavailable: the work folder is out of reach; call it again later.
+        """
+        if not self._unsure:
+            return
+        in_work = self._spool.claimed_ids()
+        arrived = [image_id for image_id in self._unsure if image_id in in_work]
+        self._ledger.drop_claims([i for i in self._unsure if i not in in_work])
+        self._ledger.mark_claimed(arrived)
+        self._again.extend(arrived)
+        self._unsure.clear()
 
     def start_again(self) -> None:
         """Begin one claimed image again, alone, so that a poisonous one harms no other.
@@ -341,7 +368,8 @@ class Pipeline:
             self._spool.sync_filed([d.move.folder for d in filed if d.move is not None])
             now = self._clock.now()
             states, conflicts = self._logs.append([d.line for d in filed], now)
-            self._ledger.finish([d.image_id for d in filed], to_us(now), states)
+            tally = tally_of([d.line for d in filed], now)
+            self._ledger.finish([d.image_id for d in filed], to_us(now), states, tally)
         except BaseException:
             self._decided.extendleft(reversed(filed))  # filing again finds them filed
             raise
@@ -379,6 +407,7 @@ class Pipeline:
         """The claimed images, those first that had the fewest tries: a poisonous one comes last."""
         arrived = [row for row in claiming if row.id in in_work]
         self._ledger.drop_claims([row.id for row in claiming if row.id not in in_work])
+        doors.sync_claims(self._spool, [(row.inbox_path, row.upload) for row in arrived])
         self._ledger.mark_claimed([row.id for row in arrived])
         again = sorted([*arrived, *claimed], key=lambda row: (row.attempts, row.id))
         return [row.id for row in again]

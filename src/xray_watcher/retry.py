@@ -1,4 +1,4 @@
-"""`xray-watcher retry`: puts rejected files back into the inbox, for another try.
+"""`xray-watcher retry`: puts rejected files back by the door that they came in by.
 
 It only moves files; the daemon, running or at its next start, takes them as it takes any
 other and links the new record to the old one (`retry_of`).
@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import datetime
 
 from xray_watcher.bootstrap import spool_of, work_folder
 from xray_watcher.config import Settings
 from xray_watcher.core.naming import index_of
 from xray_watcher.errors import UsageError
+from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.uploads import new_batch, upload_name
 from xray_watcher.ledger_reader import ImageRow, LedgerReader
 from xray_watcher.sealing import REJECTED_FOLDER
+from xray_watcher.signals import ring_from_outside
 
 
-def put_back(settings: Settings, names: Sequence[str], *, every: bool) -> list[tuple[str, str]]:
-    """Put rejected files back into the inbox.
+def put_back(
+    settings: Settings, names: Sequence[str], now: datetime, *, every: bool
+) -> list[tuple[str, str]]:
+    """Put rejected files back into the inbox, or among the uploads.
 
     Args:
         settings: what is in force.
         names: names of files in the rejected folder, or their indexes.
+        now: the time, aware.
         every: all that lie there, instead of `names`.
 
     Returns:
-        For each file its name in the rejected folder and its path below the inbox now.
+        For each file its name in the rejected folder and its path below the inbox now; an upload
+        has no such path, but the folder `web` stands for its door.
 
     Raises:
         UsageError: a name is not that of a rejected file; nothing was moved.
@@ -40,7 +48,7 @@ def put_back(settings: Settings, names: Sequence[str], *, every: bool) -> list[t
         assert row.folder is not None
         assert row.filed_name is not None
         try:
-            target = spool.put_back(row.folder, row.filed_name, row.inbox_path)
+            target = _put_back(spool, row, row.folder, row.filed_name, now)
         except FileNotFoundError:
             if every:
                 continue  # its file was taken away, or is on its way back already
@@ -48,7 +56,17 @@ def put_back(settings: Settings, names: Sequence[str], *, every: bool) -> list[t
                 f"{row.filed_name} does not lie in the rejected folder any more."
             ) from None
         moved.append((row.filed_name, target))
+    ring_from_outside(settings.folders.bell)
     return moved
+
+
+def _put_back(spool: Spool, row: ImageRow, folder: str, name: str, now: datetime) -> str:
+    if row.upload is None:
+        return spool.put_back(folder, name, row.inbox_path)
+    upload = upload_name(new_batch(now), 0)
+    spool.uploads.put_back(spool.target_path(folder, name), upload, row.inbox_path)
+    spool.forget_reason(folder, name)
+    return row.inbox_path
 
 
 def _all(ledger: LedgerReader) -> list[ImageRow]:

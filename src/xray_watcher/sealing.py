@@ -91,6 +91,10 @@ class Sealer:
         self._layout = layout
         self._zone = zone
 
+    def use(self, rules: RiskRules) -> None:
+        """Decide by other rules from now on."""
+        self._rules = rules
+
     def seal(
         self, verdicts: Sequence[Verdict], batch_id: str, model: ModelInfo, now: datetime
     ) -> Sealed:

@@ -1,20 +1,39 @@
-"""Waiting that ends early: for a signal, or for something that happens in the inbox."""
+"""Waiting that ends early: for a signal, or for something that comes by one of the doors."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
+import stat
 from collections.abc import Iterator
 from types import FrameType
 
 
 class Bell:
-    """A pipe to sleep on. Ringing is safe from threads and from signal handlers."""
+    """A pipe to sleep on. Ringing is safe from threads and from signal handlers.
 
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    Args:
+        path: of a named pipe, made where it is missing, by which other processes ring too
+            (`ring_from_outside`); None for a bell of this process alone.
+
+    Raises:
+        OSError: something else lies there, or it cannot be made.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        if path is None:
+            self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            return
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(path, 0o660)
+        self._read = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._write = os.dup(self._read)
+        if not stat.S_ISFIFO(os.fstat(self._read).st_mode):
+            self.close()
+            raise OSError(errno.EEXIST, f"{path} is not a named pipe")
 
     def fileno(self) -> int:
         """The end that becomes readable when it rings, for select."""
@@ -46,6 +65,16 @@ def end_in_order_while_starting() -> None:
     Nothing is in hand yet that could not be taken up at the next start.
     """
     signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
+
+
+def ring_from_outside(path: str) -> None:
+    """Ring the bell of another process; nobody may be there to hear it."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"\0")
+        finally:
+            os.close(fd)
 
 
 class StopRequest:
@@ -80,4 +109,37 @@ class StopRequest:
         if self.signal is not None:
             os._exit(128 + signal_number)
         self.signal = signal.Signals(signal_number)
+        self._bell.ring()
+
+
+class ReloadRequest:
+    """Whether SIGHUP has asked for the configuration to be read anew."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._is_wanted = False
+
+    def __bool__(self) -> bool:
+        """Whether it was asked for since the last `take`."""
+        return self._is_wanted
+
+    def take(self) -> None:
+        """Take the request; a signal from now on is another one."""
+        self._is_wanted = False
+
+    @contextlib.contextmanager
+    def on_signal(self) -> Iterator[None]:
+        """Listen to SIGHUP inside the block, and restore what was before.
+
+        A signal that was held back until somebody listens is heard now.
+        """
+        before = signal.signal(signal.SIGHUP, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def _handle(self, _signal_number: int, _frame: FrameType | None) -> None:
+        self._is_wanted = True
         self._bell.ring()

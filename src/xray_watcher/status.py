@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import partial
 from typing import Any
 
 from xray_watcher.bootstrap import inbox_of, work_folder
 from xray_watcher.config import Folders, Settings
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
-from xray_watcher.daemon import free_bytes
 from xray_watcher.deadline import answer_in_time
+from xray_watcher.disks import answering
 from xray_watcher.errors import LedgerError, Unavailable, UsageError
 from xray_watcher.files import read_facts
 from xray_watcher.ledger_reader import LedgerReader
@@ -31,12 +29,45 @@ ANSWER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonState:
+    """How the daemon is, as far as its lock and its heartbeat tell.
+
+    Attributes:
+        alive: whether a daemon runs.
+        healthy: whether it runs and nothing is out of order.
+        troubles: what is out of order, in words, by cause.
+        told: all that its last heartbeat holds; empty when it does not run.
+    """
+
+    alive: bool
+    healthy: bool
+    troubles: dict[str, str]
+    told: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _Waiting:
     """What lies in the inbox; `problem` says why it cannot be known."""
 
     files: int | None
     ignored: int | None
     problem: str | None = None
+
+
+def daemon_state(folders: Folders, now: datetime) -> DaemonState:
+    """How the daemon is, without a look at any folder but the state's own.
+
+    Args:
+        folders: where its lock and heartbeat lie.
+        now: the time, aware.
+    """
+    alive = is_held(folders.lock)
+    told = read_facts(folders.heartbeat) if alive else {}
+    waiting = _told_waiting(told)
+    troubles = _troubles(alive=alive, told=told, waiting=waiting, now=now)
+    if alive and not told:
+        troubles["starting"] = "The daemon is starting."
+    return DaemonState(alive, alive and not troubles, troubles, told)
 
 
 def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
@@ -179,17 +210,11 @@ def _ledger_facts(settings: Settings, now: datetime) -> dict[str, Any]:
 
 def _free(folders: Folders) -> dict[str, int]:
     """Free bytes by folder, one folder for each file system."""
+    asked = (folders.state, folders.inbox, folders.classified, folders.logs)
     free: dict[int, tuple[str, int]] = {}
-    for folder in (folders.state, folders.inbox, folders.classified, folders.logs):
-        with suppress(Unavailable):
-            told = answer_in_time(partial(_device_and_free, folder), ANSWER_S, folder)
-            if told is not None:
-                free.setdefault(told[0], (folder, told[1]))
+    for folder, device, here in answering(asked, ANSWER_S):
+        free.setdefault(device, (folder, here))
     return dict(free.values())
-
-
-def _device_and_free(folder: str) -> tuple[int, int]:
-    return os.stat(folder).st_dev, free_bytes(folder)
 
 
 def _first_line(status: dict[str, Any]) -> str:

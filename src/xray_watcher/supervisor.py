@@ -2,9 +2,11 @@
 
 A process that waits for a share which hangs may hear no signal, not even SIGKILL (RELIABILITY.md,
 0.6). So all work is done in a child, and its parent touches no folder. The child reports each beat
-of the daemon through a pipe. When it reports nothing, the parent looks whether it waits for a disk:
-if so, a restart would only wait again, so the watchdog is fed; a child that spins or blocks itself
-is left to the watchdog. When the parent ends, the kernel ends the child.
+of the daemon through a pipe, one report a packet, in the words that systemd takes; the parent, to
+whom alone systemd listens (NotifyAccess=main), passes them on. When the child reports nothing, the
+parent looks whether it waits for a disk: if so, a restart would only wait again, so the watchdog is
+fed; a child that spins or blocks itself is left to the watchdog. When the parent ends, the kernel
+ends the child.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ import ctypes
 import os
 import select
 import signal
-import socket
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import structlog
 
+from xray_watcher import sd_notify
 from xray_watcher.signals import Bell
 
 GRACE_S = 9.5
@@ -44,12 +48,34 @@ class Reports:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._ready_told = (False, 0)
         os.set_blocking(fd, False)
 
-    def beat(self) -> None:
-        """Tell that there is progress; a pipe that is full has told."""
+    def beat(self, told: Mapping[str, Any]) -> None:
+        """Tell that there is progress, and how things are; a pipe that is full has told.
+
+        Args:
+            told: what the heartbeat tells: `ready` (recovered, and the network has passed its
+                test), `reloads` (how often the configuration was read anew), and the counts.
+        """
+        ready = (told["ready"], told["reloads"])
+        is_news = told["ready"] and ready != self._ready_told
+        lines = [sd_notify.WATCHDOG, *([sd_notify.READY] if is_news else [])]
+        report = "\n".join([*lines, sd_notify.status(in_words(told))])
         with contextlib.suppress(BlockingIOError):
-            os.write(self._fd, b".")
+            os.write(self._fd, report.encode(errors="replace")[:_REPORT_BYTES])
+            self._ready_told = ready
+
+
+def in_words(told: Mapping[str, Any]) -> str:
+    """How things are in one line, for `systemctl status`; no name of an image is in it."""
+    counts = (
+        f"{told['filed_since_start']} images filed since the start, "
+        f"{told['waiting_in_inbox']} waiting, {told['batches_in_hand']} batches in hand"
+    )
+    troubles = "; ".join(f"{cause}: {detail}" for cause, detail in told["troubles"].items())
+    state = "watching" if told["ready"] else "starting"
+    return f"degraded: {troubles} ({counts})" if troubles else f"{state}: {counts}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +126,25 @@ def supervised(work: Callable[[Reports], int]) -> int:
         In the child what `work` returns; in the parent the child's exit code, also after a signal
         that the child, waiting for a disk, could not follow in time.
     """
-    reports, told = os.pipe2(os.O_CLOEXEC)
+    reports, told = os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
     parent = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until somebody listens
     child = os.fork()
     if child == 0:
         os.close(reports)
-        _end_with(parent)
+        end_with(parent)
         os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on
         return work(Reports(told))
     os.close(told)
     return _Supervisor(child, reports).until_the_end()
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
+    """In a new child: have the kernel end it when its parent ends.
+
+    Args:
+        parent: process id of the parent, asked for before the child was made.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
@@ -124,7 +156,7 @@ class _Supervisor:
     def __init__(self, child: int, reports: int) -> None:
         self._child, self._reports = child, reports
         self._bell = Bell()
-        self._watchdog = _Watchdog()
+        self._systemd = sd_notify.Systemd()
         self._stop_until_s: float | None = None
         self._code_if_ended = 0
         self._last_report_s = time.monotonic()
@@ -150,10 +182,11 @@ class _Supervisor:
         if self._bell.fileno() in readable:
             self._bell.wait(0)
         if self._reports in readable:
-            if not os.read(self._reports, _REPORT_BYTES):
+            report = os.read(self._reports, _REPORT_BYTES)
+            if not report:
                 return False
             self._last_report_s, self._seen = time.monotonic(), None
-            self._watchdog.feed()
+            self._systemd.tell(report.decode(errors="replace"))
         elif time.monotonic() - self._last_report_s > QUIET_S:
             self._look_after()
         return True
@@ -167,7 +200,7 @@ class _Supervisor:
         if before is None:
             _log.warning("the daemon says nothing", state=now.state, waits_in=now.wait)
         elif now.is_stuck_since(before):
-            self._watchdog.feed()
+            self._systemd.tell(sd_notify.WATCHDOG)
 
     def _give_up(self) -> int:
         """End a child that does not end; one that the kernel does not let go is left behind."""
@@ -180,8 +213,9 @@ class _Supervisor:
 
     @contextlib.contextmanager
     def _signals_passed_on(self) -> Iterator[None]:
-        passed = (signal.SIGTERM, signal.SIGINT)
+        passed = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         before = {number: signal.signal(number, self._pass_on) for number in passed}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         try:
             yield
         finally:
@@ -189,30 +223,19 @@ class _Supervisor:
                 signal.signal(number, handler)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        if self._stop_until_s is None:
+        if number == signal.SIGHUP and sys.stdin is not None and sys.stdin.isatty():
+            number = signal.SIGTERM  # the terminal has gone
+        if number == signal.SIGHUP:
+            self._systemd.tell(*sd_notify.reloading())
+        elif self._stop_until_s is None:
             self._stop_until_s = time.monotonic() + GRACE_S
+            self._systemd.tell(sd_notify.STOPPING)
         else:
             self._stop_until_s = time.monotonic() + _NOW_S  # a second signal: now
             self._code_if_ended = 128 + number
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._child, number)
         self._bell.ring()
-
-
-class _Watchdog:
-    """systemd's watchdog (sd_notify(3)); without one, nothing is told."""
-
-    def __init__(self) -> None:
-        self._address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
-
-    def feed(self) -> None:
-        if not self._address:
-            return
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to_systemd,
-        ):
-            to_systemd.sendto(b"WATCHDOG=1", self._address)
 
 
 def _exit_code(status: int) -> int:

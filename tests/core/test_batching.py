@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.values import Arrival, SeenFile
 
@@ -64,3 +66,21 @@ def test_a_flood_is_worked_off_oldest_first_in_full_batches() -> None:
     assert names(made.take(100.5)) == ["d", "e", "f"]
     assert made.take(100.5) == []
     assert names(made.take(101.5)) == ["g"]
+
+
+def test_an_upload_waits_for_nothing_and_takes_along_what_is_there() -> None:
+    made = batching()
+    made.add(arrivals("a"), 100.0)
+    made.add([replace(arrivals("web/u")[0], upload="u")], 100.5)
+    assert made.next_due_s() == 100.0
+    assert names(made.take(100.5)) == ["a", "web/u"]
+    made.add(arrivals("b"), 100.6)
+    assert made.next_due_s() == 101.6, "those of the inbox wait as before"
+
+
+def test_uploads_beyond_a_full_batch_make_the_next_one_at_once() -> None:
+    made = batching()
+    made.add([replace(one, upload=one.file.path) for one in arrivals(*"abcd")], 100.0)
+    assert names(made.take(100.0)) == ["a", "b", "c"]
+    assert names(made.take(100.0)) == ["d"]
+    assert made.next_due_s() is None

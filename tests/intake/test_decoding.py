@@ -62,7 +62,7 @@ def rejected(pool: DecodePool, path: str) -> tuple[str, str]:
 def test_a_child_decodes_to_the_same_pixels(pool: DecodePool, tmp_path: Path) -> None:
     outcome = outcome_of(pool, put(tmp_path, "a.png"))
     assert isinstance(outcome, Decoded)
-    # A child uses one thread, which adds in another order.
+    # A child has one thread; with more of them numpy adds up in another order.
     assert np.abs(outcome.image.pixels - decode(PICTURE, LIMITS).pixels).max() < 0.01
     assert (outcome.image.width, outcome.image.height) == (300, 250)
     assert outcome.seconds > 0

@@ -256,3 +256,13 @@ def test_a_folder_that_cannot_be_made_is_told_by_name(tmp_path: Path) -> None:
     )
     with pytest.raises(Unavailable, match="results/High"):
         spool.make_targets()
+
+
+def test_a_stranger_s_file_in_the_work_folder_is_not_taken_for_the_claimed_one(
+    spool: Spool, tmp_path: Path
+) -> None:
+    put(tmp_path, "a.png")
+    (tmp_path / "work" / f"{7:012d}").write_bytes(b"somebody else's")
+    with pytest.raises(Unavailable):
+        spool.claim("a.png", 7)
+    assert (tmp_path / "inbox" / "a.png").read_bytes() == WHOLE_PNG

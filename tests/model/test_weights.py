@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -127,16 +128,33 @@ def test_damage_to_stored_weights_is_found(store: WeightStore, checkpoint: Path)
     assert found.state == "damaged"
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    store: WeightStore, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_args: object) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system in memory with less room than the weights need."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine lets this user mount nothing")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
-    monkeypatch.setattr(module, "write_whole", full)
+
+def test_a_disk_that_fills_while_weights_are_written_keeps_nothing_of_them(
+    small_disk: Path, checkpoint: Path
+) -> None:
+    store = WeightStore(str(small_disk / "weights"))
     with pytest.raises(WeightsError, match="No space left"):
         store.import_file(NIH, str(checkpoint), trust=True)
-    assert os.listdir(os.path.dirname(store.path(NIH))) == []
+    assert os.listdir(small_disk / "weights") == []
+    with (
+        serving(checkpoint.read_bytes()) as shop,
+        pytest.raises(WeightsError, match="No space left"),
+    ):
+        store.fetch(NIH, url=shop.url, trust=True)
+    assert os.listdir(small_disk / "weights") == []
 
 
 def test_a_checkpoint_file_can_be_used_in_place_without_importing_it(

@@ -213,7 +213,8 @@ def _check_whole_lines(disk: Path) -> None:
 
 def _left(service: Service) -> list[Path]:
     waiting = [path for path in service.inbox.rglob("*.png") if path.is_file()]
-    return waiting + [path for path in (service.root / ".xray-watcher").iterdir() if path.is_file()]
+    work = service.root / ".xray-watcher"
+    return waiting + [path for path in work.iterdir() if path.name.isdecimal()]
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ def left(service: Service) -> list[Path]:
     """What still lies in the inbox or the work folder."""
     work = service.root / ".xray-watcher"
     waiting = [path for path in service.inbox.rglob("*.png") if path.is_file()]
-    return waiting + [path for path in work.iterdir() if path.is_file()]
+    return waiting + [path for path in work.iterdir() if path.name.isdecimal()]
 
 
 def main() -> None:

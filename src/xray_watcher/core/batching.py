@@ -1,4 +1,8 @@
-"""When a batch is ready: enough images, a quiet moment, or the first has waited long enough."""
+"""When a batch is ready: enough images, a quiet moment, or the first has waited long enough.
+
+Somebody waits for the answer to an upload, so an upload waits for no more images: it goes with
+whatever is there when the pipeline has room. Those that come meanwhile make the next batch larger.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,15 @@ class Batching:
     """
 
     def __init__(self, max_size: int, quiet_s: float, max_wait_s: float) -> None:
+        self._queue: deque[tuple[Arrival, float]] = deque()
+        self._uploads = 0  # in the queue
+        self.use(max_size, quiet_s, max_wait_s)
+
+    def use(self, max_size: int, quiet_s: float, max_wait_s: float) -> None:
+        """Gather by other rules from now on; what waits goes on waiting."""
         self._max_size = max_size
         self._quiet_s = quiet_s
         self._max_wait_s = max_wait_s
-        self._queue: deque[tuple[Arrival, float]] = deque()
 
     def __len__(self) -> int:
         """Number of images that wait for a batch."""
@@ -30,7 +39,9 @@ class Batching:
 
     def add(self, arrivals: Iterable[Arrival], now_s: float) -> None:
         """Queue images that have settled now."""
-        self._queue.extend((arrival, now_s) for arrival in arrivals)
+        for arrival in arrivals:
+            self._queue.append((arrival, now_s))
+            self._uploads += arrival.upload is not None
 
     def take(self, now_s: float) -> list[Arrival]:
         """Return the next batch, oldest first, or nothing when none is ready."""
@@ -38,12 +49,16 @@ class Batching:
         if due_s is None or now_s < due_s:
             return []
         count = min(self._max_size, len(self._queue))
-        return [self._queue.popleft()[0] for _ in range(count)]
+        batch = [self._queue.popleft()[0] for _ in range(count)]
+        self._uploads -= sum(arrival.upload is not None for arrival in batch)
+        return batch
 
     def next_due_s(self) -> float | None:
         """When the next batch is ready if nothing more comes; None when nothing waits."""
         if not self._queue:
             return None
+        if self._uploads:
+            return self._added_s(0)
         if len(self._queue) >= self._max_size:
             return self._added_s(self._max_size - 1)
         return min(self._added_s(-1) + self._quiet_s, self._added_s(0) + self._max_wait_s)

@@ -43,6 +43,22 @@ def indexed_name(index: int, name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
     return prefix + _cut(stem, room) + suffix
 
 
+def client_name(text: str) -> str:
+    """The name of an uploaded file as records show it; it is data, and never a path.
+
+    Args:
+        text: what the client calls the file, which may be anything: a path of any system, nothing.
+
+    Returns:
+        Its last part, made safe and cut to 255 bytes, the suffix kept; "unnamed" for none.
+    """
+    name = safe_name(text.replace("\\", "/").rpartition("/")[2])
+    if name in ("", ".", ".."):
+        return "unnamed"
+    stem, suffix = _split(name)
+    return _cut(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix
+
+
 def index_of(filed_name: str) -> int | None:
     """The index that a filed name begins with, or None when it is not such a name."""
     digits, underscore, _ = filed_name.partition("_")

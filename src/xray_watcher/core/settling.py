@@ -39,10 +39,14 @@ class Settling:
     """
 
     def __init__(self, settle_s: float, incomplete_after_s: float) -> None:
-        self._settle_s = settle_s
-        self._incomplete_after_s = max(incomplete_after_s, settle_s)
         self._watched: dict[str, _Watch] = {}
         self._waiting: dict[str, _Watch] = {}  # those of _watched that are not handed on
+        self.use(settle_s, incomplete_after_s)
+
+    def use(self, settle_s: float, incomplete_after_s: float) -> None:
+        """Go by other times from now on, for the files that are followed too."""
+        self._settle_s = settle_s
+        self._incomplete_after_s = max(incomplete_after_s, settle_s)
 
     def __len__(self) -> int:
         """Number of files that are followed, handed-on ones that still lie there included."""

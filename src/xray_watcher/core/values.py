@@ -44,12 +44,14 @@ class Arrival:
         settled_s: when its settle time was over.
         overdue: true when it has stayed as it is for so long that it is taken even if
             it does not look whole; the decoder then says what it lacks.
+        upload: its name at the second door; None for a file of the inbox.
     """
 
     file: SeenFile
     first_seen_s: float
     settled_s: float
     overdue: bool = False
+    upload: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

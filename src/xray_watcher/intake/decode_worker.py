@@ -4,8 +4,8 @@ Started by `decoding.DecodePool` as `python -m xray_watcher.intake.decode_worker
 MAX_BYTES MAX_MEGAPIXELS MIN_SIDE MAX_SIDE`. On its standard input come paths, on its standard
 output go answers; both as frames, a length in four bytes, little endian, and then as many bytes.
 An answer is a JSON object with a `status`; after "decoded" the float32 pixels follow, little
-endian, in a frame of their own. There is no pickle, so that a child that was taken over can at
-worst give wrong pixels.
+endian, in a frame of their own (`preview_worker` sends grey ones instead). There is no pickle, so
+that a child that was taken over can at worst give wrong pixels.
 
     ready                         once, when the limits hold
     read                          the file is in memory; from here on the picture is to blame
@@ -25,17 +25,28 @@ import resource
 import signal
 import stat
 import sys
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import BinaryIO, TypeAlias
 
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake.images import DecodedImage, DecodeLimits, decode
+from xray_watcher.intake.images import DecodeLimits, decode
+
+Header: TypeAlias = dict[str, str | int]
+Task: TypeAlias = Callable[[bytes, DecodeLimits], tuple[Header, bytes]]
+"""From the content of a file to the rest of its header and to the frame that follows."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _OOM_SCORE = b"800"  # the kernel's out-of-memory killer takes this process long before the daemon
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def main(arguments: list[str]) -> None:
+def for_the_network(data: bytes, limits: DecodeLimits) -> tuple[Header, bytes]:
+    """The pixels that the network takes."""
+    image = decode(data, limits)
+    return {"width": image.width, "height": image.height}, image.pixels.astype("<f4").tobytes()
+
+
+def main(arguments: list[str], task: Task) -> None:
     """Answer one path after the other until standard input ends, which is when the parent ends."""
     memory, seconds, max_bytes, max_megapixels, min_side, max_side = arguments
     limits = DecodeLimits(int(max_bytes), float(max_megapixels), int(min_side), int(max_side))
@@ -45,14 +56,14 @@ def main(arguments: list[str]) -> None:
     _answer(answers, {"status": "ready"})
     while path := _next_path(sys.stdin.buffer):
         _renew_cpu_limit(float(seconds))
-        _work_on(path, limits, answers)
+        _work_on(path, limits, answers, task)
 
 
-def _work_on(path: bytes, limits: DecodeLimits, answers: BinaryIO) -> None:
+def _work_on(path: bytes, limits: DecodeLimits, answers: BinaryIO, task: Task) -> None:
     try:
         data = _content(path, limits.max_bytes + 1)
         _answer(answers, {"status": "read"})
-        image = decode(data, limits)
+        header, frame = task(data, limits)
     except UnreadableImage as error:
         _answer(answers, {"status": "unreadable", "code": error.code, "detail": error.detail})
     except MemoryError:  # already over the file itself
@@ -61,7 +72,8 @@ def _work_on(path: bytes, limits: DecodeLimits, answers: BinaryIO) -> None:
     except OSError as error:
         _answer(answers, {"status": "storage", "detail": error.strerror or type(error).__name__})
     else:
-        _answer_image(answers, image)
+        _answer(answers, {"status": "decoded", **header})
+        _send(answers, frame)
 
 
 def _content(path: bytes, at_most: int) -> bytes:
@@ -85,12 +97,7 @@ def _next_path(requests: BinaryIO) -> bytes:
     return requests.read(int.from_bytes(length, "little"))
 
 
-def _answer_image(answers: BinaryIO, image: DecodedImage) -> None:
-    _answer(answers, {"status": "decoded", "width": image.width, "height": image.height})
-    _send(answers, image.pixels.astype("<f4").tobytes())
-
-
-def _answer(answers: BinaryIO, header: dict[str, str | int]) -> None:
+def _answer(answers: BinaryIO, header: Header) -> None:
     _send(answers, json.dumps(header).encode())
 
 
@@ -124,4 +131,4 @@ def _renew_cpu_limit(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:], for_the_network)

@@ -1,12 +1,11 @@
 """Decoding in child processes, so that a hostile picture can end a child but not the service.
 
 Each worker is one thread of ours that owns one child (`decode_worker`), gives it one path at a
-time and ends it at the deadline. What a child answers is checked as if an attacker wrote it.
+time and ends it at the deadline.
 """
 
 from __future__ import annotations
 
-import os
 import queue
 import sys
 import threading
@@ -14,18 +13,18 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeAlias
 
 from xray_watcher.core.values import Rejection
-from xray_watcher.errors import Unavailable
-from xray_watcher.intake.decode_child import Child, LostChildError
+from xray_watcher.intake.child import ChildWorker
+from xray_watcher.intake.decode_child import DecodeChild
 from xray_watcher.intake.images import DecodedImage, DecodeLimits
 
 # -P keeps the current folder, which may be a share, off the import path; -B writes no byte code.
 WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.intake.decode_worker")
 """The program of a child."""
-_WALL_FACTOR = 3.0  # of the limit of processor time: other processes want their share too
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,9 @@ class DecodePool:
         )
         self._closing = threading.Lock()
         self._closed = False
-        self._workers = [_Worker(full_command, limits, seconds) for _ in range(workers)]
+        self._workers = [
+            ChildWorker(partial(DecodeChild, full_command, limits), seconds) for _ in range(workers)
+        ]
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), name="decode", daemon=True)
             for worker in self._workers
@@ -138,82 +139,21 @@ class DecodePool:
         except queue.Empty:
             return
 
-    def _serve(self, worker: _Worker) -> None:
+    def _serve(self, worker: ChildWorker[DecodedImage]) -> None:
         while job := self._jobs.get():
             future, path = job
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(worker.decode(path))
+                future.set_result(_decoded(worker, path))
             except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
                 future.set_exception(error)
         worker.stop()
         worker.drop_child()
 
 
-class _Worker:
-    """Owns one child at a time; all but `stop` is called by one thread."""
-
-    def __init__(self, command: Sequence[str], limits: DecodeLimits, seconds: float) -> None:
-        self._command = command
-        self._limits = limits
-        self._wall_seconds = seconds * _WALL_FACTOR
-        self._child: Child | None = None
-        self._stopped = False
-        self._lock = threading.Lock()  # a child is never started after the stop
-
-    def decode(self, path: str) -> DecodeOutcome:
-        """One picture; after a crash once more, in a new child, before the picture is blamed."""
-        started = time.monotonic()
-        try:
-            found = self._attempt(path)
-        except LostChildError:
-            found = self._last_attempt(path)
-        seconds = time.monotonic() - started
-        if isinstance(found, Rejection):
-            return Unreadable(found, seconds)
-        return Decoded(found, seconds)
-
-    def stop(self) -> None:
-        """Kill the child, if there is one, and let no other be started."""
-        with self._lock:
-            self._stopped = True
-            if self._child is not None:
-                self._child.kill()
-
-    def drop_child(self) -> None:
-        """End the child, if there is one, and take its pipes down."""
-        with self._lock:
-            child, self._child = self._child, None
-        if child is not None:
-            child.end()
-
-    def _last_attempt(self, path: str) -> DecodedImage | Rejection:
-        try:
-            return self._attempt(path)
-        except LostChildError as lost:
-            return Rejection(lost.code, f"{lost.detail} It was tried twice.")
-
-    def _attempt(self, path: str) -> DecodedImage | Rejection:
-        child = self._running_child()
-        try:
-            return child.decode(os.fsencode(path), self._limits, self._wall_seconds)
-        except BaseException:
-            self.drop_child()
-            raise
-
-    def _running_child(self) -> Child:
-        if self._child is not None and not self._child.is_running():
-            self.drop_child()
-        with self._lock:
-            if self._stopped:
-                raise Unavailable("decoder", "The decoder is being stopped.")
-            if self._child is not None:
-                return self._child
-            self._child = child = Child(self._command)
-        try:
-            child.await_start()
-        except BaseException:
-            self.drop_child()
-            raise
-        return child
+def _decoded(worker: ChildWorker[DecodedImage], path: str) -> DecodeOutcome:
+    started = time.monotonic()
+    found = worker.work_on(path)
+    seconds = time.monotonic() - started
+    return Unreadable(found, seconds) if isinstance(found, Rejection) else Decoded(found, seconds)

@@ -161,6 +161,29 @@ def decode(data: bytes, limits: DecodeLimits) -> DecodedImage:
         ) from None
 
 
+def displayed(data: bytes, limits: DecodeLimits) -> Image.Image:
+    """Decode a whole JPEG or PNG into the picture for people to see: upright, 8 bits of grey.
+
+    The grey values are those that the network gets; a large JPEG is decoded at a reduced size.
+
+    Args:
+        data: the content of the file.
+        limits: what is refused as too large or too small.
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
+    try:
+        grey = _read(data, limits)
+        pixels = grey.pixels if grey.maximum == 255.0 else grey.pixels // 257
+        image = Image.fromarray(pixels.astype(np.uint8))
+    except MemoryError:
+        raise UnreadableImage(
+            "decoder_limit", "Reading the picture needs more memory than the decoder may use."
+        ) from None
+    return image if grey.turn is None else image.transpose(grey.turn.method)
+
+
 def _read(data: bytes, limits: DecodeLimits) -> _Grey:
     kind = _checked_format(data, limits)
     end = _checked_end(data, kind)

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 from xray_watcher.core.values import SeenFile
@@ -21,6 +21,7 @@ from xray_watcher.files import (
     OPEN_FILE,
     copy,
     directory,
+    move,
     probe,
     rename_noreplace,
     replace,
@@ -29,12 +30,12 @@ from xray_watcher.files import (
     sync_folder,
     write_whole,
 )
+from xray_watcher.intake.below import FOLDER, opened_below, parent_below
 from xray_watcher.intake.readiness import Readiness, readiness_of
+from xray_watcher.intake.uploads import Uploads
 
 WORK_FOLDER = ".xray-watcher"
 """Name of the work folder; hidden, so that no look at the inbox enters it."""
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TargetTaken(XrayWatcherError):
@@ -99,6 +100,12 @@ class Spool:
         self._targets = targets
         self._root = root
         self._devices: dict[str, int] = {}  # of each target folder, by its key
+        self.uploads = Uploads(work)
+
+    @property
+    def work(self) -> str:
+        """The work folder."""
+        return self._work
 
     def make_inbox(self) -> None:
         """Make inbox and work folder where they are missing, as at the very first start.
@@ -132,7 +139,7 @@ class Spool:
             Unavailable: the inbox cannot be read.
         """
         try:
-            with self._opened(file.path) as fd:
+            with opened_below(self._inbox, file.path) as fd:
                 return readiness_of(fd, file, overdue=overdue)
         except FileNotFoundError:
             return "gone"
@@ -148,20 +155,28 @@ class Spool:
             False when it is not there any more.
 
         Raises:
-            Unavailable: the rename failed and the file is still in the inbox.
+            Unavailable: the rename failed. The file is still in the inbox, unless the share went
+                away before it could be seen whether the rename was done all the same.
         """
         try:
-            work = os.open(self._work, _FOLDER)
+            work = os.open(self._work, FOLDER)
         except OSError as error:
             what = f"The work folder {self._work} cannot be opened"
             raise _unavailable("inbox", what, error) from error
         try:
-            with self._parent(path) as parent:
+            with parent_below(self._inbox, path) as parent:
                 name = os.path.basename(path)
-                rename_noreplace(name, _work_name(image_id), source_dir=parent, target_dir=work)
+                rename_noreplace(
+                    name,
+                    _work_name(image_id),
+                    source_dir=parent,
+                    target_dir=work,
+                    is_own_name=True,
+                )
         except OSError as error:
             # A network file system may report a failure of a rename that was done.
-            if os.path.lexists(self.work_path(image_id)):
+            is_taken = error.errno == errno.EEXIST  # by another's file: ids of ours are new
+            if not is_taken and os.path.lexists(self.work_path(image_id)):
                 return True
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return False
@@ -232,7 +247,11 @@ class Spool:
         """Give a file in the work folder that no row knows the name of its new row."""
         with directory(self._work) as work:
             rename_noreplace(
-                _work_name(work_id), _work_name(image_id), source_dir=work, target_dir=work
+                _work_name(work_id),
+                _work_name(image_id),
+                source_dir=work,
+                target_dir=work,
+                is_own_name=True,
             )
 
     # -- filing ---------------------------------------------------------------------------
@@ -363,37 +382,17 @@ class Spool:
             target = os.path.join(self._inbox, candidate)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             try:
-                _put_back(source, target)
+                move(source, target, _returning(source, target))
             except FileExistsError:
                 continue
-            with suppress(FileNotFoundError):
-                os.unlink(source + ".json")  # its content stands in the ledger and the log
+            self.forget_reason(folder, name)
             return candidate
         raise AssertionError("the free names never end")
 
-    # -- the way to a file below the inbox --------------------------------------------------
-
-    @contextmanager
-    def _parent(self, path: str) -> Iterator[int]:
-        """Open the folder of a path below the inbox, following no link on the way."""
-        fd = os.open(self._inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for part in path.split("/")[:-1]:
-                child = os.open(part, _FOLDER, dir_fd=fd)
-                os.close(fd)
-                fd = child
-            yield fd
-        finally:
-            os.close(fd)
-
-    @contextmanager
-    def _opened(self, path: str) -> Iterator[int]:
-        with self._parent(path) as parent:
-            fd = os.open(os.path.basename(path), OPEN_FILE, dir_fd=parent)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+    def forget_reason(self, folder: str, name: str) -> None:
+        """Remove `NAME.json` of a file that was put back: it stands in the ledger and the log."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.target_path(folder, name) + ".json")
 
     def _make_sole_name(self, path: str) -> None:
         if os.lstat(path).st_nlink > 1:
@@ -419,17 +418,9 @@ def _work_name(image_id: int) -> str:
     return f"{image_id:012d}"
 
 
-def _put_back(source: str, target: str) -> None:
-    """Move to the inbox; across file systems under a hidden name until it is whole."""
-    try:
-        rename_noreplace(source, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        part = os.path.join(os.path.dirname(target), f".retry-{os.path.basename(source)[:200]}.tmp")
-        copy(source, part)
-        rename_noreplace(part, target)
-        os.unlink(source)
+def _returning(source: str, target: str) -> str:
+    """A hidden name beside the target, for a move across file systems."""
+    return os.path.join(os.path.dirname(target), f".retry-{os.path.basename(source)[:200]}.tmp")
 
 
 def _free_names(path: str) -> Iterator[str]:

@@ -57,6 +57,10 @@ class Inbox:
     ) -> None:
         self.folder = folder
         self._work = work
+        self.use(suffixes, ignore)
+
+    def use(self, suffixes: Sequence[str], ignore: Sequence[str]) -> None:
+        """Look for other files from now on."""
         self._suffixes = tuple(suffixes)
         self._ignore = tuple(pattern.lower() for pattern in ignore)
 

@@ -1,0 +1,448 @@
+#!/bin/sh
+# Installs xray-watcher as a service on Debian 12 or 13, from the checkout that this file lies in.
+# Every step is printed, and may be repeated: what is there already is kept or brought up to date.
+set -eu
+umask 022 # the service's user must be able to read the program
+
+usage() {
+    cat <<'END'
+usage: sudo sh deploy/install.sh [OPTIONS]
+
+  --extras LIST     parts beside the watcher, with commas between; default: web; "" for none
+  --root FOLDER     inbox and results; default: what the configuration says, else /srv/xray
+  --weights FILE    a checkpoint of densenet121-res224-chex to import, for servers without internet
+  --sha256 HASH     of that file, if it is not the published one
+  --prefix FOLDER   where the program goes; default: /opt/xray-watcher
+  --python PROGRAM  a Python 3.11 or newer; default: the newest that is found
+  --no-start        neither enable nor start the services
+  --dry-run         print the steps and change nothing
+  --uninstall       remove the program and the services; keep images, records, ledger and settings
+  --purge           with --uninstall: remove settings, ledger and weights too; images are never touched
+  -h, --help        print this
+
+Packages come from pip's index: name a mirror in /etc/pip.conf, or `sudo PIP_INDEX_URL=... sh ...`.
+DESTDIR=FOLDER stages the files below that folder, for building a package: nothing is installed
+from the index, no user is made, nothing is started.
+END
+}
+
+# -- what is wanted -------------------------------------------------------------------------
+
+SOURCE=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+DESTDIR=${DESTDIR:-}
+EXTRAS=web
+PREFIX=/opt/xray-watcher
+ROOT=''
+PYTHON=''
+WEIGHTS=''
+SHA256=''
+DRY=no
+START=yes
+ACTION=install
+PURGE=no
+
+USER_NAME=xray-watcher
+GROUP_NAME=xray
+CONFIG_FOLDER=/etc/xray-watcher
+CONFIG=$CONFIG_FOLDER/config.toml
+STATE=/var/lib/xray-watcher
+CACHE=/var/cache/xray-watcher
+LOCAL=/usr/local
+UNITS='xray-watcher xray-watcher-web'
+TEST_IMAGE=phantom-003-pneumothorax.png # the fourth that `xray-watcher phantoms` draws
+TEST_LABEL=Pneumothorax
+NEEDED_GB=12 # PyTorch for x86_64 comes with the libraries of CUDA
+
+fail() {
+    printf '\ninstall.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+wrong() {
+    printf 'install.sh: %s\n\n' "$*" >&2
+    usage >&2
+    exit 2
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --extras | --root | --weights | --sha256 | --prefix | --python)
+        [ $# -ge 2 ] || wrong "$1 needs a value."
+        case $1 in
+        --extras) EXTRAS=$2 ;;
+        --root) ROOT=$2 ;;
+        --weights) WEIGHTS=$2 ;;
+        --sha256) SHA256=$2 ;;
+        --prefix) PREFIX=$2 ;;
+        --python) PYTHON=$2 ;;
+        esac
+        shift
+        ;;
+    --no-start) START=no ;;
+    --dry-run) DRY=yes ;;
+    --uninstall) ACTION=uninstall ;;
+    --purge) PURGE=yes ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *) wrong "$1 is not an option." ;;
+    esac
+    shift
+done
+
+is_plain_path() { # goes into unit files, where spaces and % have a meaning
+    case $1 in
+    *[!A-Za-z0-9/._-]* | *..* | *//* | */) return 1 ;;
+    /?*) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
+if [ -z "$ROOT" ] && [ -r "$DESTDIR$CONFIG" ]; then
+    ROOT=$(sed -n 's/^root *= *"\(.*\)".*/\1/p' "$DESTDIR$CONFIG" | head -n 1)
+fi
+ROOT=${ROOT:-/srv/xray}
+is_plain_path "$ROOT" || wrong "--root must be an absolute path of letters, digits, / . _ and -: $ROOT"
+is_plain_path "$PREFIX" || wrong "--prefix must be an absolute path of letters, digits, / . _ and -: $PREFIX"
+case $EXTRAS in *[!a-z0-9,-]*) wrong "--extras is a list such as web,onnx: $EXTRAS" ;; esac
+[ -z "$WEIGHTS" ] || [ -r "$WEIGHTS" ] || wrong "--weights: $WEIGHTS cannot be read."
+[ "$PURGE" = no ] || [ "$ACTION" = uninstall ] || wrong "--purge goes with --uninstall."
+
+PROGRAM=$PREFIX/venv/bin/xray-watcher
+
+# -- how it is done -------------------------------------------------------------------------
+
+step() { printf '\n== %s\n' "$*"; }
+say() { printf '   %s\n' "$*"; }
+
+run() { # print a command, and carry it out unless this is a dry run
+    printf '   $ %s\n' "$*"
+    [ "$DRY" = yes ] || "$@"
+}
+
+run_quietly() { # the same, and what it prints is shown only if it fails
+    printf '   $ %s\n' "$*"
+    [ "$DRY" = no ] || return 0
+    told=$(mktemp)
+    status=0
+    "$@" >"$told" 2>&1 || status=$?
+    [ "$status" -eq 0 ] || cat "$told"
+    rm -f "$told"
+    return "$status"
+}
+
+as_service() { runuser -u "$USER_NAME" -g "$GROUP_NAME" -- env "HOME=$STATE" "$@"; }
+
+has_systemd() { [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; }
+
+place() { # place MODE FILE TARGET: a file, with the paths that were asked for
+    printf '   %s\n' "$3"
+    [ "$DRY" = no ] || return 0
+    mkdir -p "$DESTDIR$(dirname "$3")"
+    sed -e "s|/srv/xray|$ROOT|g" -e "s|/opt/xray-watcher|$PREFIX|g" "$2" >"$DESTDIR$3.new"
+    chmod "$1" "$DESTDIR$3.new"
+    mv -f "$DESTDIR$3.new" "$DESTDIR$3"
+}
+
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
+        if command -v "$candidate" >/dev/null 2>&1 && is_new_enough "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+}
+
+apt_install() {
+    command -v apt-get >/dev/null 2>&1 || fail "$* is missing, and there is no apt-get to install it."
+    run_quietly apt-get update -qq || say "(the package lists could not be renewed)"
+    run_quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" ||
+        fail "Debian's $* could not be installed. Install it, and run this again."
+}
+
+setting() { # the value of a key that is in force, as `check-config` shows it
+    as_service "$PROGRAM" check-config --config "$CONFIG" |
+        sed -n "s/^$1 .* \"\(.*\)\"\$/\1/p" | head -n 1
+}
+
+# -- the steps of an installation -----------------------------------------------------------
+
+pick_python() {
+    step "1. Python 3.11 or newer, and room"
+    if [ -z "$PYTHON" ]; then
+        PYTHON=$(find_python)
+    fi
+    if [ -z "$PYTHON" ]; then
+        apt_install python3 python3-venv
+        PYTHON=$(find_python)
+    fi
+    if [ -z "$PYTHON" ]; then
+        [ "$DRY" = yes ] || fail "This Debian has no Python 3.11 or newer; name one with --python."
+        PYTHON=python3
+    elif ! is_new_enough "$PYTHON"; then
+        fail "$PYTHON is not a Python 3.11 or newer."
+    elif ! "$PYTHON" -c 'import ensurepip' 2>/dev/null; then
+        apt_install python3-venv
+    fi
+    say "$PYTHON: $("$PYTHON" --version 2>&1 || echo 'will be there')"
+    check_room
+}
+
+check_room() {
+    if [ -d "$PREFIX/venv" ]; then
+        say "$PREFIX/venv is there: it will be brought up to date"
+        return
+    fi
+    folder=$PREFIX
+    while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
+    free_kb=$(df -Pk "$folder" | awk 'NR == 2 { print $4 }')
+    say "$((free_kb / 1000000)) GB are free at $folder"
+    if [ "$(uname -m)" = x86_64 ] && [ "$free_kb" -lt $((NEEDED_GB * 1000000)) ]; then
+        fail "PyTorch needs $NEEDED_GB GB at $folder. Make room, or choose another --prefix."
+    fi
+}
+
+install_program() {
+    step "2. The program, in an environment of its own: $PREFIX/venv"
+    [ -x "$PREFIX/venv/bin/python" ] || run "$PYTHON" -m venv "$PREFIX/venv"
+    say "the first time this takes some minutes: PyTorch is large"
+    wanted=$SOURCE
+    [ -z "$EXTRAS" ] || wanted="${SOURCE}[$EXTRAS]"
+    run "$PREFIX/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --no-input -c "$SOURCE/constraints.txt" "$wanted" ||
+        fail "pip failed. Is its index, or your mirror in /etc/pip.conf, in reach?"
+    run mkdir -p "$LOCAL/bin"
+    run ln -sfn "$PROGRAM" "$LOCAL/bin/xray-watcher"
+}
+
+place_files() {
+    step "3. Units, user, folders, manual"
+    for unit in $UNITS; do
+        place 644 "$SOURCE/deploy/systemd/$unit.service" "$LOCAL/lib/systemd/system/$unit.service"
+    done
+    place 644 "$SOURCE/deploy/sysusers.d/xray-watcher.conf" "$LOCAL/lib/sysusers.d/xray-watcher.conf"
+    place 644 "$SOURCE/deploy/tmpfiles.d/xray-watcher.conf" "$LOCAL/lib/tmpfiles.d/xray-watcher.conf"
+    for drop_in in gpu shares; do
+        place 644 "$SOURCE/deploy/systemd/examples/$drop_in.conf" "$PREFIX/share/systemd/$drop_in.conf"
+    done
+    place 644 "$SOURCE/deploy/man/xray-watcher.1" "$LOCAL/share/man/man1/xray-watcher.1"
+    place 644 "$SOURCE/deploy/man/xray-watcher.toml.5" "$LOCAL/share/man/man5/xray-watcher.toml.5"
+}
+
+place_completions() {
+    step "4. Completion for bash, zsh and fish"
+    place_completion bash "$LOCAL/share/bash-completion/completions/xray-watcher"
+    place_completion zsh "$LOCAL/share/zsh/site-functions/_xray-watcher"
+    place_completion fish "$LOCAL/share/fish/vendor_completions.d/xray-watcher.fish"
+}
+
+place_completion() { # place_completion SHELL TARGET: as the installed program writes it
+    say "$2"
+    [ "$DRY" = no ] || return 0
+    mkdir -p "$(dirname "$2")"
+    env "_XRAY_WATCHER_COMPLETE=${1}_source" "$PROGRAM" >"$2.new" 2>/dev/null || {
+        rm -f "$2.new"
+        say "  (left out: it could not be made for this system's $1)"
+        return 0
+    }
+    mv -f "$2.new" "$2"
+}
+
+make_user_and_folders() {
+    step "5. User $USER_NAME, group $GROUP_NAME, folders"
+    run systemd-sysusers "$LOCAL/lib/sysusers.d/xray-watcher.conf"
+    run systemd-tmpfiles --create "$LOCAL/lib/tmpfiles.d/xray-watcher.conf" ||
+        say "(some of it could not be made, see above)"
+    say "people and modalities that drop images belong in the group: usermod -aG $GROUP_NAME NAME"
+}
+
+configure() {
+    step "6. Configuration: $CONFIG"
+    if [ -e "$DESTDIR$CONFIG" ]; then
+        say "kept as it is"
+    else
+        place 640 "$SOURCE/config/xray-watcher.toml" "$CONFIG"
+        [ -n "$DESTDIR" ] || run chown "root:$GROUP_NAME" "$CONFIG"
+    fi
+}
+
+import_weights() {
+    step "7. The network's weights"
+    if [ -z "$WEIGHTS" ]; then
+        say "none were given with --weights"
+        return
+    fi
+    readable=$STATE/import.$$
+    run install -o "$USER_NAME" -g "$GROUP_NAME" -m 600 "$WEIGHTS" "$readable"
+    printf '   $ %s\n' "xray-watcher weights import $WEIGHTS${SHA256:+ --sha256 $SHA256}"
+    [ "$DRY" = no ] || return 0
+    status=0
+    as_service "$PROGRAM" weights import "$readable" --state-dir "$STATE" \
+        ${SHA256:+--sha256 "$SHA256"} || status=$?
+    rm -f "$readable"
+    [ "$status" -eq 0 ] || fail "The weights were not imported."
+}
+
+check() {
+    step "8. Check of the configuration, and one drawn image through the whole way"
+    printf '   $ xray-watcher check-config --config %s\n' "$CONFIG"
+    if [ "$DRY" = no ]; then
+        as_service "$PROGRAM" check-config --config "$CONFIG" >/dev/null ||
+            fail "Mend $CONFIG, and run this again."
+        self_test
+    fi
+}
+
+self_test() {
+    place_of_test=$(mktemp -d "${TMPDIR:-/tmp}/xray-watcher-self-test.XXXXXX")
+    trap 'rm -rf "$place_of_test"' EXIT
+    mkdir "$place_of_test/inbox"
+    cat >"$place_of_test/config.toml" <<END
+root = "$place_of_test"
+state_dir = "$place_of_test/state"
+[intake]
+settle_seconds = 0.5
+min_free_bytes = 0
+[model]
+weights = "phantom"
+[log]
+level = "warning"
+END
+    chown -R "$USER_NAME:$GROUP_NAME" "$place_of_test"
+    as_service "$PROGRAM" phantoms "$place_of_test/drawn" --count 4 >/dev/null
+    mv "$place_of_test/drawn/$TEST_IMAGE" "$place_of_test/inbox/"
+    say "$TEST_IMAGE, as the user $USER_NAME, with the built-in simulation:"
+    as_service "$PROGRAM" run --once --config "$place_of_test/config.toml" </dev/null |
+        sed 's/^/   /'
+    filed=$(find "$place_of_test/classified_images" -type f)
+    [ -n "$filed" ] || fail "The self-test's image was not filed."
+    grep -q "\"top_label\": *\"$TEST_LABEL\"" "$place_of_test"/logs/results-*.jsonl ||
+        fail "The self-test's image shows a $TEST_LABEL, and that was not found."
+    say "filed as ${filed#"$place_of_test"/}: what was drawn was found"
+    rm -rf "$place_of_test"
+    trap - EXIT
+}
+
+start() {
+    step "9. Start"
+    if [ "$START" = no ]; then
+        say "left to you: systemctl enable --now $UNITS"
+        return
+    fi
+    if ! has_systemd; then
+        say "systemd does not run here; later: systemctl enable --now $UNITS"
+        return
+    fi
+    run systemctl daemon-reload
+    if [ "$DRY" = no ] && ! has_weights; then
+        run systemctl enable --quiet xray-watcher
+        say "enabled but NOT started: the weights are not installed (see below)"
+        return
+    fi
+    start_unit xray-watcher
+    if has_web; then start_unit xray-watcher-web; fi
+}
+
+has_weights() {
+    name=$(setting model.weights)
+    [ "$name" = untrained ] || [ -n "$(setting model.weights_file)" ] ||
+        as_service "$PROGRAM" weights verify "$name" --config "$CONFIG" >/dev/null 2>&1
+}
+
+has_web() {
+    case ,$EXTRAS, in *,web,*) ;; *) return 1 ;; esac
+    [ "$DRY" = yes ] || "$PROGRAM" serve --help >/dev/null 2>&1
+}
+
+start_unit() {
+    run systemctl enable --quiet "$1"
+    run systemctl restart "$1" || {
+        systemctl --no-pager --lines=20 status "$1" || true
+        fail "$1 does not start: see above, and journalctl -u $1."
+    }
+}
+
+tell() {
+    step "Done"
+    say "drop images into  $ROOT/inbox"
+    say "results           $ROOT/classified_images, $ROOT/logs"
+    say "settings          $CONFIG (man xray-watcher.toml), then: systemctl reload xray-watcher"
+    say "how it is         sudo -u $USER_NAME xray-watcher status; journalctl -u xray-watcher"
+    if has_systemd && has_web; then say "pages             http://127.0.0.1:8080 ([web] in the settings)"; fi
+    say "remove            sudo sh deploy/install.sh --uninstall"
+    if [ "$DRY" = no ] && [ -z "$DESTDIR" ] && ! has_weights; then
+        say ""
+        say "STILL TO DO: bring the weights, $(setting model.weights), then start:"
+        say "  sudo sh deploy/install.sh --weights FILE      or, with internet,"
+        say "  sudo -u $USER_NAME xray-watcher weights fetch && systemctl start xray-watcher"
+    fi
+    say "A research and triage aid, never a diagnosis."
+}
+
+# -- the steps of a removal -----------------------------------------------------------------
+
+uninstall() {
+    step "1. Stop"
+    if has_systemd; then
+        for unit in $UNITS; do
+            if [ -e "$LOCAL/lib/systemd/system/$unit.service" ]; then
+                run systemctl disable --quiet --now "$unit"
+            fi
+        done
+    fi
+    step "2. Remove the program and its files"
+    for file in bin/xray-watcher lib/systemd/system/xray-watcher.service \
+        lib/systemd/system/xray-watcher-web.service lib/sysusers.d/xray-watcher.conf \
+        lib/tmpfiles.d/xray-watcher.conf share/man/man1/xray-watcher.1 \
+        share/man/man5/xray-watcher.toml.5 share/bash-completion/completions/xray-watcher \
+        share/zsh/site-functions/_xray-watcher share/fish/vendor_completions.d/xray-watcher.fish; do
+        run rm -f "$DESTDIR$LOCAL/$file"
+    done
+    run rm -rf "$DESTDIR$PREFIX/venv" "$DESTDIR$PREFIX/share" "$DESTDIR$CACHE"
+    run rmdir "$DESTDIR$PREFIX" 2>/dev/null || true
+    if has_systemd; then run systemctl daemon-reload; fi
+    if [ "$PURGE" = yes ]; then
+        step "3. Remove settings, ledger and weights"
+        run rm -rf "$DESTDIR$CONFIG_FOLDER" "$DESTDIR$STATE"
+        step "Kept: images and records in $ROOT, the user $USER_NAME and the group $GROUP_NAME, who own them"
+    else
+        step "Kept: images and records in $ROOT, settings in $CONFIG_FOLDER, ledger and weights in $STATE"
+        say "and the user $USER_NAME and the group $GROUP_NAME, who own them; --purge removes settings,"
+        say "ledger and weights; images and records are never removed by this program"
+    fi
+}
+
+# -- now ------------------------------------------------------------------------------------
+
+if [ "$DRY" = yes ]; then
+    say "A dry run: nothing is changed."
+elif [ -z "$DESTDIR" ]; then
+    [ "$(id -u)" -eq 0 ] || fail "This must be root's: sudo sh deploy/install.sh"
+fi
+
+if [ "$ACTION" = uninstall ]; then
+    uninstall
+    exit 0
+fi
+if [ -n "$DESTDIR" ]; then
+    place_files
+    configure
+    exit 0
+fi
+command -v systemd-sysusers >/dev/null 2>&1 || [ "$DRY" = yes ] ||
+    fail "This server has no systemd (apt-get install systemd). For containers there is deploy/Dockerfile."
+pick_python
+install_program
+place_files
+place_completions
+make_user_and_folders
+configure
+import_weights
+check
+start
+tell

@@ -1,0 +1,92 @@
+"""What the commands share: the options by which each finds its settings, and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from xray_watcher.config import Settings
+    from xray_watcher.config_loading import LoadedSettings
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def settings_options(command: _Command) -> _Command:
+    """The options by which every command finds its settings."""
+    options = (
+        click.option("--config", metavar="FILE", help="The configuration file."),
+        click.option("--root", metavar="FOLDER", help="The folder of inbox and results."),
+        click.option("--state-dir", metavar="FOLDER", help="Ledger, lock and weights."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def weights_options(command: _Command) -> _Command:
+    """The options that name the network."""
+    options = (
+        click.option("--weights", metavar="NAME", help="The set of weights; see `weights list`."),
+        click.option("--weights-file", metavar="FILE", help="A checkpoint of the named set."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def loaded(
+    config: str | None,
+    root: str | None,
+    state_dir: str | None,
+    more: Mapping[str, object] | None = None,
+    *,
+    needs_root: bool = True,
+) -> LoadedSettings:
+    """The settings that flags, environment and file give, with the origin of each.
+
+    Args:
+        config: value of `--config`, or None.
+        root: value of `--root`, or None.
+        state_dir: value of `--state-dir`, or None.
+        more: other flags by dotted key; None stands for one that was not used.
+        needs_root: whether it is a mistake when `root` is set nowhere.
+
+    Raises:
+        ConfigError: something is wrong; it carries every problem.
+    """
+    from xray_watcher.config_loading import load_settings
+
+    flags = {"root": root, "state_dir": state_dir, **(more or {})}
+    return load_settings(config, flags, os.environ, needs_root=needs_root)
+
+
+def print_json(data: object) -> None:
+    """Print data for programs."""
+    click.echo(json.dumps(data, indent=2))
+
+
+def settings_of(
+    options: Mapping[str, str | None],
+    more: Mapping[str, object] | None = None,
+    *,
+    needs_root: bool = True,
+) -> Settings:
+    """The settings for a command with these options, and what it adds by dotted key.
+
+    Raises:
+        ConfigError: something is wrong; it carries every problem.
+    """
+    flags = {
+        "model.weights": options.get("weights"),
+        "model.weights_file": options.get("weights_file"),
+        **(more or {}),
+    }
+    found = loaded(
+        options["config"], options["root"], options["state_dir"], flags, needs_root=needs_root
+    )
+    return found.settings

@@ -1,0 +1,46 @@
+"""What the tables of the settings are made of: strict sections, and values with their unit."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+
+def unit(name: str) -> FieldInfo:
+    """The unit of a key's value, for people."""
+    return Field(json_schema_extra={"unit": name})  # type: ignore[no-any-return]
+
+
+def allowed(text: str) -> FieldInfo:
+    """What a key may hold, in words, where its type does not say it."""
+    return Field(json_schema_extra={"allowed": text})  # type: ignore[no-any-return]
+
+
+def usable_path(path: str) -> str:
+    """The path as it is.
+
+    Raises:
+        ValueError: no file can be called so.
+    """
+    if "\0" in path:
+        raise ValueError("a path has no NUL character")
+    return path
+
+
+Seconds = Annotated[float, unit("seconds")]
+Minutes = Annotated[float, unit("minutes")]
+Bytes = Annotated[int, unit("bytes")]
+PathText = Annotated[str, AfterValidator(usable_path), allowed("a path")]
+FolderText = Annotated[
+    str,
+    AfterValidator(usable_path),
+    allowed('a path, below root if relative, or "" for the default'),
+]
+
+
+class Section(BaseModel):
+    """One table of the file. Strict: 16 is not "16", 1 is not true."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -1,0 +1,53 @@
+"""The way to a file below the inbox, on which no symbolic link is followed.
+
+Somebody may swap a folder for a link between a look and a claim; each part of the path is
+therefore opened by itself, relative to the one before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xray_watcher.files import OPEN_FILE
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""For opening a folder that may be a link put there by somebody else."""
+
+
+@contextmanager
+def parent_below(inbox: str, path: str) -> Iterator[int]:
+    """Open the folder in which a path below the inbox ends.
+
+    Args:
+        inbox: may itself be reached by a link.
+        path: below it, as `os.fsdecode` makes it.
+
+    Raises:
+        OSError: a part is missing (ENOENT), is a link (ELOOP) or no folder (ENOTDIR).
+    """
+    fd = os.open(inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in path.split("/")[:-1]:
+            child = os.open(part, FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = child
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened_below(inbox: str, path: str) -> Iterator[int]:
+    """Open a file below the inbox for reading; a pipe is not waited for.
+
+    Raises:
+        OSError: as `parent_below`.
+    """
+    with parent_below(inbox, path) as parent:
+        fd = os.open(os.path.basename(path), OPEN_FILE, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,276 @@
+"""A child process that works on one file after the other, so that a hostile one can end it at most.
+
+A `Child` is the parent's side of one process: it starts it, talks to it in frames (a length in
+four bytes, little endian, and then as many bytes) and ends it; what it answers is checked as if
+an attacker wrote it. A `ChildWorker` has one child at a time and replaces one that was lost.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from xray_watcher.core.values import REJECTIONS, Rejection
+from xray_watcher.errors import Unavailable
+
+Result = TypeVar("Result")
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_OWN_SETTINGS = "XRAY_WATCHER_"  # may hold secrets, and a child needs none of them
+
+_START_SECONDS = 60.0
+_END_SECONDS = 2.0
+_WALL_FACTOR = 3.0  # of the limit of processor time: other processes want their share too
+_MAX_HEADER = 4096
+_MAX_DETAIL = 500
+
+
+class LostChildError(Exception):
+    """A child ended, or had to be ended, over a picture; `code` is one of `REJECTIONS`."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
+class Child(ABC, Generic[Result]):
+    """One child process and the frames to and from it; see `decode_worker` for their form."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(_OWN_SETTINGS)}
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env=environment | _ONE_THREAD,
+                process_group=0,  # a Ctrl-C at the terminal is for the parent alone
+            )
+        except OSError as error:
+            raise Unavailable(
+                "decoder", f"The decoder process cannot be started: {error.strerror}."
+            ) from error
+
+    def is_running(self) -> bool:
+        """Tell whether the process lives; a dead one is reaped by this."""
+        return self._process.poll() is None
+
+    def await_start(self) -> None:
+        """Wait until the child has set its limits.
+
+        Raises:
+            Unavailable: with the cause "decoder" when it ended, or did not get there in time.
+        """
+        try:
+            self._answer(time.monotonic() + _START_SECONDS, "ready")
+        except (TimeoutError, EOFError, ValueError):
+            raise Unavailable(
+                "decoder",
+                "The decoder process does not start; its error output says why "
+                f"({self._how_it_ended()}).",
+            ) from None
+
+    def work_on(self, path: bytes, wall_seconds: float) -> Result | Rejection:
+        """Have one file worked on.
+
+        Raises:
+            LostChildError: when the child crashed, ran out of time, or answered nonsense.
+            Unavailable: when the file could not be read, or not in time.
+        """
+        try:
+            self._ask(path, wall_seconds)
+            return self._outcome(time.monotonic() + wall_seconds)
+        except TimeoutError:
+            raise LostChildError(
+                "decoder_limit", f"Reading the picture took more than {wall_seconds:g} s."
+            ) from None
+        except ValueError:
+            raise LostChildError(
+                "decoder_crash", "The decoder gave an answer without sense."
+            ) from None
+        except (EOFError, BrokenPipeError):
+            raise self._crash() from None
+
+    def kill(self) -> None:
+        """End the process at once; any thread may call this."""
+        self._process.kill()
+
+    def end(self) -> None:
+        """Kill and reap; a child stuck in the kernel over a share is reaped later."""
+        self.kill()
+        self._exit_status()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _ask(self, path: bytes, wall_seconds: float) -> None:
+        """Hand over the path and wait until the file is in the child's memory."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(len(path).to_bytes(4, "little") + path)
+        try:
+            answer = self._answer(time.monotonic() + wall_seconds, "read", "storage")
+        except TimeoutError:
+            raise Unavailable(
+                "storage", f"The file could not be read within {wall_seconds:g} s."
+            ) from None
+        if answer["status"] == "storage":
+            raise Unavailable(
+                "storage", f"The file cannot be read: {self._text(answer, 'detail')}."
+            )
+
+    def _outcome(self, deadline: float) -> Result | Rejection:
+        answer = self._answer(deadline, "decoded", "unreadable")
+        if answer["status"] == "decoded":
+            return self._result(answer, deadline)
+        code = self._text(answer, "code")
+        if code not in REJECTIONS:
+            raise ValueError(code)
+        return Rejection(code, self._text(answer, "detail"))
+
+    @abstractmethod
+    def _result(self, answer: dict[str, Any], deadline: float) -> Result:
+        """Take the rest of an answer with the status "decoded".
+
+        Raises:
+            ValueError: it makes no sense.
+            TimeoutError: it does not come before the deadline.
+            EOFError: the child has ended.
+        """
+
+    def _answer(self, deadline: float, *expected: str) -> dict[str, Any]:
+        try:
+            answer = json.loads(self._frame(_MAX_HEADER, deadline))
+        except RecursionError:
+            raise ValueError("nested") from None
+        if not isinstance(answer, dict) or answer.get("status") not in expected:
+            raise ValueError("status")
+        return answer
+
+    def _frame(self, at_most: int, deadline: float) -> bytes:
+        length = int.from_bytes(self._exactly(4, deadline), "little")
+        if length > at_most:
+            raise ValueError("length")
+        return self._exactly(length, deadline)
+
+    def _exactly(self, count: int, deadline: float) -> bytes:
+        assert self._process.stdout is not None
+        poll = select.poll()
+        poll.register(self._process.stdout, select.POLLIN)
+        received = bytearray()
+        while len(received) < count:
+            if not poll.poll(max(0, math.ceil((deadline - time.monotonic()) * 1000))):
+                raise TimeoutError
+            part = os.read(self._process.stdout.fileno(), count - len(received))
+            if not part:
+                raise EOFError
+            received += part
+        return bytes(received)
+
+    def _text(self, answer: dict[str, Any], key: str) -> str:
+        value = answer.get(key)
+        if not isinstance(value, str) or len(value) > _MAX_DETAIL or not value.isprintable():
+            raise ValueError(key)
+        return value
+
+    def _crash(self) -> LostChildError:
+        if self._exit_status() == -signal.SIGXCPU:
+            return LostChildError(
+                "decoder_limit", "Reading the picture took too much processor time."
+            )
+        return LostChildError(
+            "decoder_crash", f"The decoder process ended ({self._how_it_ended()})."
+        )
+
+    def _how_it_ended(self) -> str:
+        status = self._exit_status()
+        if status is None:
+            return "it does not answer"
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+    def _exit_status(self) -> int | None:
+        try:
+            return self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+class ChildWorker(Generic[Result]):
+    """Has one child at a time; all but `stop` is called by one thread.
+
+    Args:
+        start: starts a child.
+        seconds: processor time for one file; three times that on the clock.
+    """
+
+    def __init__(self, start: Callable[[], Child[Result]], seconds: float) -> None:
+        self._start = start
+        self._wall_seconds = seconds * _WALL_FACTOR
+        self._child: Child[Result] | None = None
+        self._stopped = False
+        self._lock = threading.Lock()  # a child is never started after the stop
+
+    def work_on(self, path: str) -> Result | Rejection:
+        """One file; after a crash once more, in a new child, before the picture is blamed.
+
+        Raises:
+            Unavailable: when the file cannot be read or no child can be started.
+        """
+        try:
+            return self._attempt(path)
+        except LostChildError:
+            return self._last_attempt(path)
+
+    def stop(self) -> None:
+        """Kill the child, if there is one, and let no other be started."""
+        with self._lock:
+            self._stopped = True
+            if self._child is not None:
+                self._child.kill()
+
+    def drop_child(self) -> None:
+        """End the child, if there is one, and take its pipes down."""
+        with self._lock:
+            child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    def _last_attempt(self, path: str) -> Result | Rejection:
+        try:
+            return self._attempt(path)
+        except LostChildError as lost:
+            return Rejection(lost.code, f"{lost.detail} It was tried twice.")
+
+    def _attempt(self, path: str) -> Result | Rejection:
+        child = self._running_child()
+        try:
+            return child.work_on(os.fsencode(path), self._wall_seconds)
+        except BaseException:
+            self.drop_child()
+            raise
+
+    def _running_child(self) -> Child[Result]:
+        if self._child is not None and not self._child.is_running():
+            self.drop_child()
+        with self._lock:
+            if self._stopped:
+                raise Unavailable("decoder", "The decoder is being stopped.")
+            if self._child is not None:
+                return self._child
+            self._child = child = self._start()
+        try:
+            child.await_start()
+        except BaseException:
+            self.drop_child()
+            raise
+        return child

@@ -1,0 +1,90 @@
+"""The metrics in a file, for the textfile collector of Prometheus' node_exporter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from xray_watcher.clock import Clock
+from xray_watcher.disks import free_bytes
+from xray_watcher.errors import StorageFailure, Unavailable
+from xray_watcher.files import write_whole
+from xray_watcher.ledger_reader import LedgerReader
+from xray_watcher.reports.metrics import Situation, exposition
+
+_MODE = 0o644
+"""node_exporter is another user; there are counts in it and no names."""
+
+
+class MetricsFile:
+    """Keeps the file up to date: readers see the old one or the new one, never a part.
+
+    Args:
+        path: of the file; its folder must exist.
+        every_s: at most this often, in seconds.
+        ledger: the totals.
+        tell: what the daemon tells of itself.
+        disks: folders by the name that their free space is told under.
+        min_free: with less nothing is taken from the inbox; bytes.
+        clock: the time.
+    """
+
+    unit = "metrics"
+
+    def __init__(
+        self,
+        path: str,
+        every_s: float,
+        ledger: LedgerReader,
+        tell: Callable[[], dict[str, Any]],
+        *,
+        disks: Mapping[str, str],
+        min_free: int,
+        clock: Clock,
+    ) -> None:
+        self._path = path
+        self._every_s = every_s
+        self._ledger = ledger
+        self._tell = tell
+        self._disks = disks
+        self._min_free = min_free
+        self._clock = clock
+        self._since = clock.now()
+        self._next_s = float("-inf")
+
+    @property
+    def next_due_s(self) -> float:
+        """When the file is written again, on the monotonic clock."""
+        return self._next_s
+
+    def refresh(self, now_s: float) -> None:
+        """Write the file.
+
+        Raises:
+            Unavailable: it cannot be written.
+        """
+        self._write(self._tell())
+        self._next_s = now_s + self._every_s
+
+    def stop(self) -> None:
+        """Write once more, that no daemon runs."""
+        with suppress(Unavailable):
+            self._write(None)
+
+    def _write(self, told: dict[str, Any] | None) -> None:
+        free: dict[str, int] = {}
+        for name, folder in self._disks.items():
+            with suppress(Unavailable):
+                free[name] = free_bytes(folder)
+        since = None if told is None else self._since
+        situation = Situation(self._clock.now(), told, since, free, self._min_free)
+        try:
+            write_whole(self._path, exposition(self._ledger.totals(), situation), _MODE)
+        except (OSError, StorageFailure) as error:  # it is no disk of ours
+            reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+            raise Unavailable(
+                "metrics",
+                f"The metrics cannot be written to {self._path} ({reason}): metrics.textfile.",
+            ) from error

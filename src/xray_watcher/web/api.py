@@ -1,0 +1,167 @@
+"""The routes of the API."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated
+
+from anyio.to_thread import run_sync
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from xray_watcher.status import DaemonState, status_of, summary_of
+from xray_watcher.web.context import WebContext
+from xray_watcher.web.models import (
+    Accepted,
+    BatchAnswer,
+    BatchState,
+    Health,
+    ImageRecord,
+    LineResult,
+    RecordPage,
+    RiskLevel,
+)
+from xray_watcher.web.openapi import ApiRoute, Operation, document
+from xray_watcher.web.predicting import Predicting
+from xray_watcher.web.queries import Filter, Page
+from xray_watcher.web.security import Refused, SecuredRoute, may
+
+_UPLOAD_ERRORS = (400, 408, 413, 429, 503, 507)
+_JSON = "application/json"
+
+
+class PageQuery(BaseModel):
+    """What records are asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    day: date | None = Field(None, description="Local day on which they were received.")
+    level: RiskLevel | None = Field(None, description="Risk level.")
+    label: str | None = Field(None, description="Condition with the highest score.")
+    flag: str | None = Field(None, description="A flag that they have.")
+    source: str | None = Field(
+        None, description='First folder below the inbox, "" for the inbox itself, or "web".'
+    )
+    cursor: Annotated[int, Field(ge=0, lt=1 << 62)] | None = Field(
+        None, description="`next` of the page before; without it the newest come first."
+    )
+    limit: int = Field(100, ge=1, le=1000, description="Most that are returned.")
+
+    @property
+    def filter(self) -> Filter:
+        """The same for the ledger."""
+        day = None if self.day is None else self.day.isoformat()
+        return Filter(day, self.level, self.label, self.flag, self.source)
+
+
+def routes(context: WebContext) -> list[BaseRoute]:
+    """Every route of the API."""
+    reading, predicting = Reading(context), Predicting(context)
+    documented = [
+        ApiRoute("/predict_batch", predicting.predict, _PREDICT, role="upload", method="POST"),
+        ApiRoute("/api/v1/batches", predicting.begin, _BEGIN, role="upload", method="POST"),
+        ApiRoute("/api/v1/batches/{batch}", predicting.show, _SHOW, role="view", method="GET"),
+        ApiRoute("/api/v1/results", reading.page, _PAGE, role="view", method="GET"),
+        ApiRoute("/api/v1/results/{index:index}", reading.one, _ONE, role="view", method="GET"),
+        ApiRoute("/api/v1/summary/{day}", reading.summary, _SUMMARY, role="view", method="GET"),
+        ApiRoute("/api/v1/status", reading.status, _STATUS, role="view", method="GET"),
+        ApiRoute("/healthz", reading.health, _HEALTH, role="anyone", method="GET"),
+    ]
+
+    described = document(documented)
+
+    async def openapi(_request: Request) -> Response:
+        return JSONResponse(described)
+
+    return [*documented, SecuredRoute("/openapi.json", openapi, role="view")]
+
+
+class Reading:
+    """The endpoints that only look.
+
+    Args:
+        context: settings, time, ledger.
+    """
+
+    def __init__(self, context: WebContext) -> None:
+        self._context = context
+
+    async def page(self, request: Request) -> Response:
+        """Records, newest first."""
+        try:
+            query = PageQuery.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise Refused(400, "wrong_query", f"{name!a}: {first['msg']}.") from error
+        page = await run_sync(self._page, query)
+        following = b"null" if page.next_cursor is None else str(page.next_cursor).encode()
+        lines = b",".join(line.rstrip() for line in page.lines)
+        return Response(b'{"results":[' + lines + b'],"next":' + following + b"}", media_type=_JSON)
+
+    def _page(self, query: PageQuery) -> Page:
+        with self._context.ledger() as ledger:
+            return ledger.page(query.filter, query.cursor, query.limit)
+
+    async def one(self, request: Request) -> Response:
+        """One record."""
+        line = await run_sync(self._line, request.path_params["index"])
+        if line is None:
+            raise Refused(404, "not_found", "No image is filed under this index.")
+        return Response(line.rstrip(), media_type=_JSON)
+
+    def _line(self, index: int) -> bytes | None:
+        with self._context.ledger() as ledger:
+            return ledger.line(index)
+
+    async def summary(self, request: Request) -> Response:
+        """The figures of one local day."""
+        context, day = self._context, request.path_params["day"]
+        return JSONResponse(await run_sync(summary_of, context.settings, day, context.clock.now()))
+
+    async def status(self, _request: Request) -> Response:
+        """How the service is, as `xray-watcher status` says it."""
+        context = self._context
+        return JSONResponse(await run_sync(status_of, context.settings, context.clock.now()))
+
+    async def health(self, request: Request) -> Response:
+        """Whether the service works; for whoever asks, so without any detail."""
+        state = await run_sync(self._context.daemon_state)
+        reasons = [*state.troubles] if state.alive else ["not_running"]
+        health = Health(
+            healthy=state.healthy,
+            alive=state.alive,
+            reasons=reasons,
+            troubles=_troubles(state) if may(request, "view") else None,
+        )
+        return JSONResponse(health.model_dump(), 200 if state.healthy else 503)
+
+
+def _troubles(state: DaemonState) -> dict[str, str]:
+    if state.alive:
+        return state.troubles
+    return {"not_running": "The daemon does not run; start it with `xray-watcher run`."}
+
+
+_PREDICT = Operation(
+    "Score images; the answer comes when all of them are filed, or line by line.",
+    BatchAnswer,
+    takes_files=True,
+    line=LineResult,
+    errors=_UPLOAD_ERRORS,
+)
+_BEGIN = Operation(
+    "Score images; the answer comes at once, with an id to ask by.",
+    Accepted,
+    status=202,
+    takes_files=True,
+    errors=_UPLOAD_ERRORS,
+)
+_SHOW = Operation("How far a batch is, with the results so far.", BatchState, errors=(404, 503))
+_PAGE = Operation("Records, newest first.", RecordPage, query=PageQuery, errors=(400, 503))
+_ONE = Operation("One record.", ImageRecord, errors=(404, 503))
+_SUMMARY = Operation("The figures of one local day.", errors=(400, 503))
+_STATUS = Operation("How the service is.", errors=(503,))
+_HEALTH = Operation("Whether the service works: 200 or 503.", Health, errors=(503,))

@@ -1,0 +1,35 @@
+"""What every route is given: settings, the time, the ledger, and how the daemon is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xray_watcher.clock import Clock
+from xray_watcher.config import Settings
+from xray_watcher.status import DaemonState, daemon_state
+from xray_watcher.web.queries import WebLedger
+
+
+@dataclass(frozen=True, slots=True)
+class WebContext:
+    """What every route is given; one for the life of the process.
+
+    Attributes:
+        settings: what is in force.
+        clock: the time.
+    """
+
+    settings: Settings
+    clock: Clock
+
+    def ledger(self) -> WebLedger:
+        """Open the ledger for one request: `with context.ledger() as ledger:`, in a thread.
+
+        Raises:
+            LedgerError: there is none, or it cannot be read.
+        """
+        return WebLedger.open(self.settings.folders.ledger)
+
+    def daemon_state(self) -> DaemonState:
+        """How the daemon is, from its lock and its heartbeat; in a thread, for it reads both."""
+        return daemon_state(self.settings.folders, self.clock.now())

@@ -1,0 +1,220 @@
+"""What the API answers, typed: the answers are made from these, and so is `/openapi.json`."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from xray_watcher.records import REJECTED, Record
+
+RiskLevel = Literal["High", "Medium", "Low", "Rejected"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Error(_Model):
+    """Why something was refused or not scored."""
+
+    code: str = Field(description="For programs; one word that does not change.")
+    message: str = Field(description="For people; one or two sentences.")
+
+
+class ErrorAnswer(_Model):
+    """The answer to a request that was refused as a whole."""
+
+    error: Error
+    batch: str | None = Field(
+        None, description="Id of the images that were taken before; they are filed all the same."
+    )
+    accepted: int = Field(0, description="Number of those images.")
+
+
+class Prediction(_Model):
+    """One condition and its score."""
+
+    label: str
+    prob: float = Field(description="Calibrated score in 0..1; 0.5 is the operating point.")
+
+
+class Network(_Model):
+    """Which network scored an image."""
+
+    name: str
+    sha256: str
+    precision: str
+
+
+class Result(_Model):
+    """What became of one file of an upload."""
+
+    filename: str
+    index: int | None = Field(description="Of the filed image; null if it was not taken.")
+    top_label: str | None
+    top_probability: float | None
+    risk_level: RiskLevel
+    top_predictions: list[Prediction]
+    all_probs: dict[str, float]
+    saved_path: str | None
+    flags: list[str]
+    sha256: str | None
+    simulated: bool = Field(description="True where the scores mean nothing on patients.")
+    model: Network | None
+    duplicate_of: int | None = Field(
+        None, description="Index of the first image with the same bytes."
+    )
+    error: Error | None = Field(None, description="Why it could not be scored.")
+
+    @classmethod
+    def of_record(cls, record: Record) -> Self:
+        """The result that a record holds."""
+        rejected = record.get("rejected")
+        return cls(
+            filename=record["filename"],
+            index=record["index"],
+            top_label=record.get("top_label"),
+            top_probability=record.get("top_probability"),
+            risk_level=record["risk_level"],
+            top_predictions=record.get("top_predictions", []),
+            all_probs=record.get("all_probs", {}),
+            saved_path=record["saved_path"],
+            flags=record["flags"],
+            sha256=record["sha256"],
+            simulated=record["simulated"],
+            model=record["model"],
+            duplicate_of=record["duplicate_of"],
+            error=rejected and Error(code=rejected["code"], message=rejected["detail"]),
+        )
+
+    @classmethod
+    def of_refusal(cls, filename: str, error: Error) -> Self:
+        """The result of a file that was not taken."""
+        return cls(
+            filename=filename,
+            index=None,
+            top_label=None,
+            top_probability=None,
+            risk_level=REJECTED,
+            top_predictions=[],
+            all_probs={},
+            saved_path=None,
+            flags=[],
+            sha256=None,
+            simulated=False,
+            model=None,
+            error=error,
+        )
+
+    def to_json(self) -> bytes:
+        """As the answer has it: `error` only where there is one."""
+        left_out = None if self.error else {"error"}
+        return self.model_dump_json(exclude=left_out).encode()
+
+
+class LineResult(Result):
+    """One line of a streamed answer."""
+
+    position: int = Field(description="Place of the file in the request, from 0.")
+
+
+class Counts(_Model):
+    """How many files of an upload are of each level."""
+
+    High: int = 0
+    Medium: int = 0
+    Low: int = 0
+    Rejected: int = 0
+
+
+class BatchAnswer(_Model):
+    """The answer to an upload: every file, in the order of the request."""
+
+    results: list[Result]
+    summary: Counts
+    output_directory: str
+    batch: str
+
+
+class LastLine(_Model):
+    """The last line of a streamed answer."""
+
+    summary: Counts
+    output_directory: str
+    batch: str
+
+
+class Accepted(_Model):
+    """The answer to an upload that is not waited for."""
+
+    batch: str
+    files: int = Field(description="That the request held.")
+    accepted: int = Field(description="That will be filed.")
+    refused: list[Result] = Field(description="Those that were not taken, with the reason.")
+    url: str = Field(description="Where to ask how far it is.")
+
+
+class BatchState(_Model):
+    """How far an upload is."""
+
+    batch: str
+    state: Literal["receiving", "working", "done"]
+    files: int = Field(description="That have come in by now.")
+    done: int = Field(description="Files whose result is known.")
+    summary: Counts = Field(description="Of the files that are done.")
+    output_directory: str
+    results: list[Result] = Field(description="Of the files that are done, in the request's order.")
+
+
+class ImageRecord(_Model):
+    """One record, as the JSONL log has it."""
+
+    schema_version: int = Field(alias="schema")
+    index: int
+    filename: str
+    source: str
+    inbox_path: str
+    inbox_path_b64: str | None = None
+    received_at: str
+    classified_at: str
+    sha256: str | None
+    bytes: int
+    width: int | None
+    height: int | None
+    top_label: str | None = None
+    top_probability: float | None = None
+    risk_level: RiskLevel
+    policy: str | None = None
+    flags: list[str]
+    top_predictions: list[Prediction] | None = None
+    all_probs: dict[str, float] | None = None
+    raw_probs: dict[str, float] | None = None
+    rejected: dict[str, str] | None = None
+    duplicate_of: int | None
+    retry_of: int | None = None
+    saved_path: str | None
+    batch_id: str
+    batch_size: int
+    model: Network
+    timings_ms: dict[str, float]
+    simulated: bool
+    notice: str
+
+
+class RecordPage(_Model):
+    """Some records, newest first."""
+
+    results: list[ImageRecord]
+    next: int | None = Field(description="Ask for the next page with cursor=NEXT; null: no more.")
+
+
+class Health(_Model):
+    """Whether the service works."""
+
+    healthy: bool
+    alive: bool = Field(description="Whether the daemon runs.")
+    reasons: list[str] = Field(description="Codes of what is out of order.")
+    troubles: dict[str, str] | None = Field(
+        None, description="The same in words, for those who may see it."
+    )

@@ -1,0 +1,105 @@
+"""The figures of today for the live page, taken from the ledger at one moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+
+from xray_watcher.core.times import from_us
+from xray_watcher.core.values import LEVELS
+from xray_watcher.records import REJECTED
+from xray_watcher.web.pages.queries import Kind, PageLedger
+from xray_watcher.web.pages.views import ImageView
+
+HOURS = 24
+SET_ASIDE_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Arrivals per hour of a local day.
+
+    Attributes:
+        counts: one for each hour.
+        titles: the same in words.
+        label: the whole in words.
+    """
+
+    counts: tuple[int, ...]
+    titles: tuple[str, ...]
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The images of a day: by level, set aside, and still in hand; what has come in is their sum.
+
+    Attributes:
+        by_level: images by level, and those set aside under "Rejected".
+        pending: claimed and not filed yet.
+        oldest_pending_at: when the longest waiting of all in hand came in, in local time.
+    """
+
+    by_level: Mapping[str, int]
+    pending: int
+    oldest_pending_at: datetime | None
+
+    @property
+    def classified(self) -> int:
+        """Images that were scored."""
+        return sum(self.by_level[level] for level in LEVELS)
+
+    @property
+    def rejected(self) -> int:
+        """Images that were set aside."""
+        return self.by_level[REJECTED]
+
+    @property
+    def received(self) -> int:
+        """All images that came in."""
+        return self.classified + self.rejected + self.pending
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """What the live page shows of a day."""
+
+    day: str
+    counts: Counts
+    kinds: tuple[Kind, ...]
+    hours: Hours
+    set_aside: tuple[ImageView, ...]
+
+
+def counts_of(ledger: PageLedger, day: str, zone: tzinfo | None) -> Counts:
+    """The counts of a day as they are now."""
+    found = ledger.day_counts(day)
+    oldest_us = min((row.received_us for row in ledger.open_rows()), default=None)
+    return Counts(
+        {kind: found.get(kind, 0) for kind in (*LEVELS, REJECTED)},
+        found.get("pending", 0),
+        None if oldest_us is None else from_us(oldest_us).astimezone(zone),
+    )
+
+
+def hours_of(quarters: Iterable[tuple[int, int]], zone: tzinfo | None) -> Hours:
+    """Put quarters of an hour together to the hours of the local day.
+
+    Args:
+        quarters: beginning in microseconds since 1970, UTC, and number of arrivals.
+        zone: local time zone; None is the system's.
+    """
+    by_hour: Counter[int] = Counter()
+    for start_us, count in quarters:
+        by_hour[from_us(start_us).astimezone(zone).hour] += count
+    counts = tuple(by_hour[hour] for hour in range(HOURS))
+    titles = tuple(f"{hour:02d}:00, {_images(count)}" for hour, count in enumerate(counts))
+    busiest = max(range(HOURS), key=counts.__getitem__)
+    most = f"; most in the hour from {titles[busiest]}" if sum(counts) else ""
+    return Hours(counts, titles, f"Arrivals per hour: {_images(sum(counts))} in all{most}.")
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image" if count == 1 else f"{count:,} images"

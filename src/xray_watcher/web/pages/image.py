@@ -1,0 +1,109 @@
+"""One image: its page, its picture in two sizes, and another try for one that was set aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from xray_watcher.errors import XrayWatcherError
+from xray_watcher.records import Record
+from xray_watcher.retry import put_back
+from xray_watcher.web.pages.render import Pages
+from xray_watcher.web.pages.views import image_view
+from xray_watcher.web.security import error_response
+from xray_watcher.web.thumbnails import NoPicture, Size, Thumbnails
+
+_UNKNOWN = "No image has the index {index}, or it is still in hand. The live page shows the latest."
+_MAX_INDEX = 2**63 - 1  # SQLite knows no greater number
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The record of an index, and what lies around it."""
+
+    record: Record
+    below: int | None
+    above: int | None
+    was_retried: bool
+
+
+class ImagePages:
+    """The routes of one image.
+
+    Args:
+        pages: renders, and knows settings and time.
+        thumbnails: makes the pictures.
+    """
+
+    def __init__(self, pages: Pages, thumbnails: Thumbnails) -> None:
+        self._pages = pages
+        self._thumbnails = thumbnails
+
+    async def show(self, request: Request) -> Response:
+        """One result in full."""
+        return await self._shown(request, "image.html")
+
+    async def result(self, request: Request) -> Response:
+        """The middle of that page alone, for the batch page's single image."""
+        return await self._shown(request, "image_result.html")
+
+    async def thumbnail(self, request: Request) -> Response:
+        """The small picture."""
+        return await self._picture(request, "thumbnail")
+
+    async def picture(self, request: Request) -> Response:
+        """The large picture."""
+        return await self._picture(request, "picture")
+
+    async def retry(self, request: Request) -> Response:
+        """Put a rejected file back into the inbox, and say so on the live page."""
+        index = min(request.path_params["index"], _MAX_INDEX)
+        settings = self._pages.context.settings
+        try:
+            await run_sync(lambda: put_back(settings, [str(index)], self._pages.now(), every=False))
+        except (XrayWatcherError, OSError) as error:
+            return await self._pages.missing(request, f"It could not be put back: {error}", 409)
+        return RedirectResponse(f"/live?put_back={index}#rejected", status_code=303)
+
+    async def _shown(self, request: Request, template: str) -> Response:
+        index = request.path_params["index"]
+        found = await run_sync(self._find, index)
+        if found is None:
+            return await self._pages.missing(request, _UNKNOWN.format(index=index))
+        settings = self._pages.context.settings
+        view = image_view(found.record, settings.risk_rules(), settings.zone)
+        return await self._pages.page(
+            request,
+            template,
+            image=view,
+            record=found.record,
+            below=found.below,
+            above=found.above,
+            was_retried=found.was_retried,
+            simulations=[view.simulation],
+        )
+
+    def _find(self, index: int) -> _Found | None:
+        ledger = self._pages.ledger() if index <= _MAX_INDEX else None
+        if ledger is None:
+            return None
+        with ledger:
+            record = ledger.record(index)
+            if record is None:
+                return None
+            return _Found(record, *ledger.indexes_around(index), ledger.was_retried(index))
+
+    async def _picture(self, request: Request, size: Size) -> Response:
+        index = request.path_params["index"]
+        try:
+            png = await self._thumbnails.png(min(index, _MAX_INDEX), size)
+        except NoPicture as error:
+            return error_response(404, "no_picture", str(error))
+        return Response(
+            png,
+            media_type="image/png",
+            headers={"Content-Disposition": f'inline; filename="{index:04d}-{size}.png"'},
+        )

@@ -1,0 +1,163 @@
+"""What the templates show of a record: words, shares and classes, no decisions about images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+
+from xray_watcher.core.naming import safe_name
+from xray_watcher.core.risk import DEFAULT_THRESHOLD
+from xray_watcher.core.values import LEVELS, REJECTIONS, RiskRules
+from xray_watcher.records import REJECTED, SIMULATIONS, Record
+
+FLAG_WORDS: Mapping[str, str] = {
+    "no_finding": "No condition reached its operating point.",
+    "low_margin": "The two highest scores are close together.",
+    "higher_risk_present": "A condition of a higher level reached its operating point too.",
+    "duplicate_of": "The same bytes were scored before.",
+    "retry_of": "It was set aside before and put back.",
+}
+"""What each flag of a record means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One condition of one image.
+
+    Attributes:
+        label: the condition.
+        kind: class of its level, such as "high"; empty when no level names it any more.
+        share: the calibrated score, in 0..1.
+        raw: the raw sigmoid, in 0..1; None where it was not recorded.
+        mark: its operating point on the calibrated scale, in 0..1.
+    """
+
+    label: str
+    kind: str
+    share: float
+    raw: float | None
+    mark: float
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the score is at or above its operating point."""
+        return self.share >= self.mark
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag: its name, what it means, and the index of the other image that it is about."""
+
+    name: str
+    words: str
+    other: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """One filed image as the pages show it.
+
+    Attributes:
+        index: of the filed image.
+        filename: as it came, without characters that could mislead the eye.
+        source: first folder below the inbox, or empty.
+        level: High, Medium, Low or Rejected.
+        top_label: condition with the highest score; empty for a rejected image.
+        top_share: that score, in 0..1.
+        scores: every condition, highest first.
+        flags: of the record.
+        saved_path: where it lies, or empty.
+        received_at: when it was first seen, in local time.
+        filed_at: when it was decided about, in local time.
+        has_picture: whether there is something to see.
+        reject_words: what its reason for rejection means, or empty.
+        reject_detail: what was found, or empty.
+        simulation: what must be said of its network, or empty.
+    """
+
+    index: int
+    filename: str
+    source: str
+    level: str
+    top_label: str
+    top_share: float
+    scores: tuple[Score, ...]
+    flags: tuple[Flag, ...]
+    saved_path: str
+    received_at: datetime
+    filed_at: datetime
+    has_picture: bool
+    reject_code: str
+    reject_words: str
+    reject_detail: str
+    simulation: str
+
+    @property
+    def kind(self) -> str:
+        """The class of its level."""
+        return self.level.lower()
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether it was set aside."""
+        return self.level == REJECTED
+
+    @property
+    def sentence(self) -> str:
+        """The result in a few words, for a screen reader."""
+        what = self.reject_words if self.is_rejected else f"{self.top_label} {self.top_share:.0%}"
+        return f"{self.level}: {self.filename}, {what}"
+
+
+def image_view(record: Record, rules: RiskRules, zone: tzinfo | None) -> ImageView:
+    """Make the view of a record.
+
+    Args:
+        record: of a classified or a rejected image.
+        rules: levels and operating points as they are set now.
+        zone: local time zone; None is the system's.
+    """
+    rejected = record.get("rejected", {})
+    scores = _scores(record, rules)
+    return ImageView(
+        index=record["index"],
+        filename=safe_name(record["filename"]),
+        source=safe_name(record["source"]),
+        level=record["risk_level"],
+        top_label=record.get("top_label", ""),
+        top_share=record.get("top_probability", 0.0),
+        scores=scores,
+        flags=tuple(_flag(name, record) for name in record["flags"]),
+        saved_path=record["saved_path"] or "",
+        received_at=datetime.fromisoformat(record["received_at"]).astimezone(zone),
+        filed_at=datetime.fromisoformat(record["classified_at"]).astimezone(zone),
+        has_picture=record["risk_level"] in LEVELS and record["saved_path"] is not None,
+        reject_code=rejected.get("code", ""),
+        reject_words=REJECTIONS.get(rejected.get("code", ""), ""),
+        reject_detail=rejected.get("detail", ""),
+        simulation=SIMULATIONS.get(record["model"]["name"], "") if record["simulated"] else "",
+    )
+
+
+def _scores(record: Record, rules: RiskRules) -> tuple[Score, ...]:
+    """Highest first; equal ones in the order that the record's own ranking gives them."""
+    ranked = [top["label"] for top in record.get("top_predictions", ())]
+    shares: Mapping[str, float] = record.get("all_probs", {})
+    raw: Mapping[str, float] = record.get("raw_probs", {})
+    found = (
+        Score(
+            label,
+            rules.level_of[label].lower() if label in rules.level_of else "",
+            share,
+            raw.get(label),
+            rules.thresholds.get(label, DEFAULT_THRESHOLD),
+        )
+        for label, share in shares.items()
+    )
+    places = {label: place for place, label in enumerate(ranked)}
+    return tuple(sorted(found, key=lambda s: (-s.share, places.get(s.label, len(places)))))
+
+
+def _flag(name: str, record: Record) -> Flag:
+    return Flag(name, FLAG_WORDS.get(name, name), record.get(name))

@@ -1,0 +1,260 @@
+"""`POST /predict_batch` and the batches of `/api/v1`: images in, results out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import structlog
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
+from xray_watcher.intake.uploads import new_batch, uploads_folder
+from xray_watcher.web import answers
+from xray_watcher.web.answers import Batches, DaemonGone
+from xray_watcher.web.context import WebContext
+from xray_watcher.web.limits import Busy, Rate, Slots, TooLarge, TooSlow, body_chunks
+from xray_watcher.web.models import (
+    Accepted,
+    Error,
+    ErrorAnswer,
+    LastLine,
+    LineResult,
+    Result,
+)
+from xray_watcher.web.multipart import MalformedBody, boundary_of, events
+from xray_watcher.web.queries import Filed
+from xray_watcher.web.receiving import Batch, Door, NoRoom, TooManyFiles, receive
+from xray_watcher.web.security import Refused, who
+
+LINES = "application/x-ndjson"
+
+_WRITERS = 8  # threads that write uploads; others stay free for everything else
+_KEEPS_FROM_CLAIMING = ("starting", "hangs", "inbox", "uploads", "work")
+_PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
+    MalformedBody: (400, "malformed", ""),
+    TooSlow: (408, "too_slow", "The upload came in too slowly and was cut off."),
+    TooLarge: (413, "too_large", "The upload is larger than web.max_request_bytes."),
+    TooManyFiles: (413, "too_many_files", ""),
+    Busy: (429, "busy", "Too many uploads go on at the moment; come again in a minute."),
+    Unavailable: (503, "unavailable", ""),
+    StorageFailure: (503, "storage", ""),
+    NoRoom: (507, "no_room", ""),
+}
+"""Status, code, and sentence of what may go wrong with an upload; else its own message."""
+
+_log = structlog.get_logger()
+
+
+class Predicting:
+    """The endpoints that take images and tell what became of them.
+
+    Args:
+        context: settings, time, ledger.
+    """
+
+    def __init__(self, context: WebContext) -> None:
+        self._context = context
+        self._web = context.settings.web
+        self._batches = Batches()
+        self._slots = Slots(self._web.uploads_at_once)
+        self._rate = Rate(self._web.uploads_per_minute, context.clock)
+        self._writers = CapacityLimiter(_WRITERS)
+
+    # -- endpoints ------------------------------------------------------------------------
+
+    async def predict(self, request: Request) -> Response:
+        """Take images and answer when all of them are filed, or line by line."""
+        batch = await self._taken(request)
+        status = 200 if batch.accepted else 413
+        if LINES in request.headers.get("accept", ""):
+            return StreamingResponse(self._lines(batch), status, media_type=LINES)
+        images: list[Filed] = []
+        try:
+            async for new in answers.filed_images(self._context, batch):
+                images += new
+        except (DaemonGone, LedgerError) as error:
+            raise Refused(503, "stopped", str(error), batch.id, batch.accepted) from error
+        return self._whole(batch, images, status)
+
+    async def begin(self, request: Request) -> Response:
+        """Take images and answer at once, with the id by which to ask for them."""
+        batch = await self._taken(request)
+        url = f"/api/v1/batches/{batch.id}"
+        accepted = Accepted(
+            batch=batch.id,
+            files=batch.files,
+            accepted=batch.accepted,
+            refused=[answers.refused(refusal) for refusal in batch.refusals.values()],
+            url=url,
+        )
+        return Response(
+            accepted.model_dump_json(),
+            202 if batch.accepted else 413,
+            {"Location": url},
+            media_type="application/json",
+        )
+
+    async def show(self, request: Request) -> Response:
+        """How far a batch is, and the results that are known."""
+        batch_id = request.path_params["batch"]
+        batch = await run_sync(self._batches.find, self._context, batch_id)
+        if batch is None:
+            raise Refused(404, "not_found", "There is no batch with this id.")
+        images = await run_sync(answers.filed_now, self._context, batch_id)
+        done = len(images) + len(batch.refusals)
+        state = "receiving" if not batch.is_over else "working" if done < batch.files else "done"
+        return self._whole(batch, images, 200, {"state": state, "files": batch.files, "done": done})
+
+    # -- taking ---------------------------------------------------------------------------
+
+    async def _taken(self, request: Request) -> Batch:
+        """Take every image of a request.
+
+        Raises:
+            Refused: the request cannot be taken, or not to its end.
+        """
+        batch = Batch(new_batch(self._context.clock.now()))
+        try:
+            boundary = boundary_of(request.headers.get("content-type", ""))
+            door = await self._opened_door(request)
+            async with self._slots.slot():
+                self._batches.add(batch)
+                await self._receive(request, boundary, door, batch)
+        except ClientDisconnect:
+            raise Refused(400, "cut_off", "The client went away.", batch.id, batch.accepted) from (
+                None
+            )
+        except Refused as refusal:
+            _log.warning("upload refused", client=who(request), code=refusal.code)
+            raise
+        except tuple(_PROBLEMS) as error:
+            told = _refused(error, batch)
+            _log.warning("upload refused", client=who(request), code=told.code, batch=batch.id)
+            raise told from error
+        if not batch.files:
+            raise Refused(400, "no_files", "The request holds no files in the field `files`.")
+        return batch
+
+    async def _opened_door(self, request: Request) -> Door:
+        """Check everything that can be known before the body is read."""
+        who_sent = who(request)
+        if not self._rate.allows(who_sent):
+            raise Busy
+        self._rate.count(who_sent)
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._web.max_request_bytes:
+            raise TooLarge
+        return await run_sync(self._door)
+
+    def _door(self) -> Door:
+        """Where uploads go; in a thread.
+
+        Raises:
+            Refused: nothing would claim them.
+            NoRoom: the disk is nearly full.
+        """
+        settings, state = self._context.settings, self._context.daemon_state()
+        if not state.alive:
+            raise Refused(
+                503,
+                "not_running",
+                "The service that scores images is not running (`xray-watcher run`). Nothing was "
+                "taken; send the images again when it runs.",
+            )
+        for cause in _KEEPS_FROM_CLAIMING:
+            if cause in state.troubles:
+                raise Refused(503, "degraded", f"Nothing was taken. {state.troubles[cause]}")
+        if "disk" in state.troubles:
+            raise NoRoom(f"Nothing was taken. {state.troubles['disk']}")
+        with self._context.ledger() as ledger:
+            work = ledger.meta("work")
+        if work is None:
+            raise Refused(503, "degraded", "Nothing was taken. The service is starting.")
+        door = Door(
+            uploads_folder(work),
+            settings.folders.bell,
+            settings.intake.max_bytes,
+            self._web.max_files,
+            settings.intake.min_free_bytes,
+        )
+        door.check_room()
+        return door
+
+    async def _receive(self, request: Request, boundary: bytes, door: Door, batch: Batch) -> None:
+        chunks = body_chunks(request.receive, self._context.clock, self._web.max_request_bytes)
+        try:
+            await receive(events(chunks, boundary), door, batch, self._writers)
+        finally:
+            _log.info(
+                "upload",
+                batch=batch.id,
+                client=who(request),
+                files=batch.files,
+                accepted=batch.accepted,
+            )
+
+    # -- telling --------------------------------------------------------------------------
+
+    def _whole(
+        self, batch: Batch, images: list[Filed], status: int, more: dict[str, object] | None = None
+    ) -> Response:
+        """All results in one object, in the order of the request."""
+        end = {**self._end(batch, images).model_dump(), **(more or {})}
+        return StreamingResponse(
+            self._object(batch, images, end), status, media_type="application/json"
+        )
+
+    async def _object(
+        self, batch: Batch, images: list[Filed], end: dict[str, object]
+    ) -> AsyncIterator[bytes]:
+        yield b'{"results":['
+        comma = b""
+        async for result in answers.results_in_order(self._context, batch, images):
+            yield comma + result.to_json()
+            comma = b","
+        yield b"]," + bytes(JSONResponse(end).body)[1:]
+
+    async def _lines(self, batch: Batch) -> AsyncIterator[bytes]:
+        """Each result as soon as it is known, and the summary at the end."""
+        for position, refusal in batch.refusals.items():
+            yield _line(answers.refused(refusal), position)
+        images: list[Filed] = []
+        try:
+            async for new in answers.filed_images(self._context, batch):
+                results = await answers.results_of(self._context, [image.index for image in new])
+                for image, result in zip(new, results, strict=True):
+                    yield _line(result, image.position)
+                images += new
+        except (DaemonGone, LedgerError) as error:
+            problem = Error(code="stopped", message=str(error))
+            answer = ErrorAnswer(error=problem, batch=batch.id, accepted=batch.accepted)
+            yield answer.model_dump_json().encode() + b"\n"
+            return
+        yield self._end(batch, images).model_dump_json().encode() + b"\n"
+
+    def _end(self, batch: Batch, images: list[Filed]) -> LastLine:
+        return LastLine(
+            summary=answers.counts(batch, images),
+            output_directory=answers.output_directory(self._context),
+            batch=batch.id,
+        )
+
+
+def _line(result: Result, position: int) -> bytes:
+    line = LineResult(position=position, **dict(result))
+    return line.to_json() + b"\n"
+
+
+def _refused(error: Exception, batch: Batch) -> Refused:
+    """What the client is told; of what was handed over before, nothing is taken back."""
+    status, code, sentence = _PROBLEMS[type(error)]
+    message = sentence or str(error)
+    if batch.accepted:
+        message += (
+            f" {batch.accepted} files of it were taken before and are filed; ask for them at "
+            f"/api/v1/batches/{batch.id}."
+        )
+    return Refused(status, code, message, batch.id if batch.accepted else None, batch.accepted)

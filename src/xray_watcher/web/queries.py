@@ -1,0 +1,154 @@
+"""What the API asks the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xray_watcher.intake.uploads import position_of
+from xray_watcher.ledger_reader import LedgerReader
+from xray_watcher.records import REJECTED
+
+_SCANNED = 20_000
+"""Records that one page looks at, at most: a rare flag must not make it read years."""
+
+_FILED = "state IN ('DONE', 'RETRIED')"
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """One upload that is filed: its position in its request, its index, its level."""
+
+    position: int
+    index: int
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some records, newest first.
+
+    Attributes:
+        lines: of the JSONL log.
+        next_cursor: with which the next page is asked for; None when there is no more.
+    """
+
+    lines: tuple[bytes, ...]
+    next_cursor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which records are asked for; None or empty asks for all.
+
+    Attributes:
+        day: local day on which they were received.
+        level: High, Medium, Low or Rejected.
+        label: condition with the highest score.
+        flag: that the record has.
+        source: first folder below the inbox, or "web".
+    """
+
+    day: str | None = None
+    level: str | None = None
+    label: str | None = None
+    flag: str | None = None
+    source: str | None = None
+
+    @property
+    def conditions(self) -> list[tuple[str, str]]:
+        """SQL with one place for a value, and that value."""
+        given = [(sql, getattr(self, name)) for name, sql in _CONDITIONS.items()]
+        return [(sql, value) for sql, value in given if value is not None]
+
+
+_CONDITIONS = {
+    "day": "day = ?",
+    "level": f"ifnull(level, '{REJECTED}') = ?",
+    "label": "top_label = ?",
+    "flag": "EXISTS (SELECT 1 FROM json_each(CAST(jsonl AS TEXT), '$.flags') AS f"
+    " WHERE f.value = ?)",
+    "source": "json_extract(CAST(jsonl AS TEXT), '$.source') = ?",
+}
+
+
+class WebLedger(LedgerReader):
+    """The ledger as the API reads it."""
+
+    def filed_uploads(self, batch: str) -> list[Filed]:
+        """The uploads of a request that are filed."""
+        rows = self._db.execute(
+            f"SELECT upload, idx, ifnull(level, '{REJECTED}') FROM image"
+            f" WHERE upload >= ? AND upload < ? AND {_FILED}",
+            _range(batch),
+        )
+        return [Filed(position_of(upload), idx, level) for upload, idx, level in rows]
+
+    def claimed_uploads(self, batch: str) -> dict[str, str]:
+        """The uploads of a request that were claimed: their file names, by upload."""
+        rows = self._db.execute(
+            "SELECT upload, path FROM image WHERE upload >= ? AND upload < ?", _range(batch)
+        )
+        return {upload: path.decode("utf-8", "replace").partition("/")[2] for upload, path in rows}
+
+    def lines(self, indexes: Sequence[int]) -> list[bytes]:
+        """The JSONL lines of some indexes, in their order."""
+        places = ", ".join("?" * len(indexes))
+        rows = self._db.execute(f"SELECT idx, jsonl FROM record WHERE idx IN ({places})", indexes)
+        by_index = dict(rows.fetchall())
+        return [by_index[index] for index in indexes]
+
+    def page(self, wanted: Filter, cursor: int | None, limit: int) -> Page:
+        """Records that were filed, newest first.
+
+        Args:
+            wanted: which ones.
+            cursor: begin below this index; None begins at the newest.
+            limit: most that are returned.
+        """
+        conditions = wanted.conditions
+        where = " AND ".join(["1", *(sql for sql, _ in conditions)])
+        rows = self._db.execute(
+            "SELECT idx, jsonl FROM (SELECT * FROM image JOIN record USING (idx)"
+            f" WHERE {_FILED} AND idx < ? {_day(wanted)} ORDER BY idx DESC LIMIT {_SCANNED})"
+            f" WHERE {where} ORDER BY idx DESC LIMIT ?",
+            (
+                *_before(cursor),
+                *([wanted.day] if wanted.day else []),
+                *(value for _, value in conditions),
+                limit,
+            ),
+        ).fetchall()
+        if len(rows) == limit:
+            return Page(tuple(line for _, line in rows), rows[-1][0])
+        return Page(tuple(line for _, line in rows), self._beyond(wanted, cursor))
+
+    def _beyond(self, wanted: Filter, cursor: int | None) -> int | None:
+        """Where to go on when the records that were looked at held less than a page."""
+        value = self._value(
+            f"SELECT idx FROM image WHERE {_FILED} AND idx < ? {_day(wanted)}"
+            f" ORDER BY idx DESC LIMIT 1 OFFSET {_SCANNED - 1}",
+            *_before(cursor),
+            *([wanted.day] if wanted.day else []),
+        )
+        return None if value is None else int(value)
+
+    def line(self, index: int) -> bytes | None:
+        """The JSONL line of one filed image."""
+        value = self._value(
+            f"SELECT jsonl FROM record JOIN image USING (idx) WHERE idx = ? AND {_FILED}", index
+        )
+        return None if value is None else bytes(value)
+
+
+def _day(wanted: Filter) -> str:
+    return "AND day = ?" if wanted.day else ""
+
+
+def _before(cursor: int | None) -> tuple[int]:
+    return (1 << 62 if cursor is None else cursor,)
+
+
+def _range(batch: str) -> tuple[str, str]:
+    """All names that begin with the batch's id and its dash."""
+    return f"{batch}-", f"{batch}."

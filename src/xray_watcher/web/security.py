@@ -1,0 +1,266 @@
+"""Who may do what: every route says which role it needs, and one that says nothing is no route.
+
+Without a token file the service listens on loopback alone, and whoever reaches it may do all.
+With one, a program sends `Authorization: Bearer TOKEN`; a person signs in on the page `/login`,
+whose form posts the field `token` to `/login`, and holds a cookie from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from http.cookies import CookieError, SimpleCookie
+from typing import Literal
+from urllib.parse import parse_qs, quote
+
+import structlog
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from xray_watcher.clock import Clock
+from xray_watcher.web.limits import SMALL_BODY_BYTES, Rate, body_chunks
+from xray_watcher.web.models import Error, ErrorAnswer
+from xray_watcher.web.tokens import SESSION_S, Holder, Tokens
+
+Role = Literal["anyone", "view", "upload"]
+ROLES: tuple[Role, ...] = ("anyone", "view", "upload")
+"""Each may do what those before it may."""
+
+COOKIE = "xray-watcher"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_ROLE, _WHO = "xray_watcher.role", "xray_watcher.who"
+_TRIES_PER_MINUTE = 10
+
+_log = structlog.get_logger()
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Refused(Exception):
+    """A request is refused; carries what its sender is told.
+
+    Attributes:
+        status: of HTTP.
+        code: for programs.
+        message: for people.
+        batch: id of images of it that were taken before.
+        accepted: number of those.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, batch: str | None = None, accepted: int = 0
+    ) -> None:
+        self.status = status
+        self.code = code
+        self.message = message
+        self.batch = batch
+        self.accepted = accepted
+        super().__init__(message)
+
+    def answer(self) -> Response:
+        """The answer."""
+        error = Error(code=self.code, message=self.message)
+        answer = ErrorAnswer(error=error, batch=self.batch, accepted=self.accepted)
+        return JSONResponse(answer.model_dump(exclude_defaults=True), self.status)
+
+
+class _Index(Convertor[int]):
+    """An index in a path: digits that a 64-bit number can hold."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("index", _Index())
+
+
+class SecuredRoute(Route):
+    """A route that knows which role it needs; the only kind that the application takes.
+
+    Args:
+        path: as Starlette has it; an index in it is `{name:index}`.
+        endpoint: an `async def` that answers a request; disk and ledger only in threads.
+        role: the least role that may call it.
+        methods: of HTTP.
+    """
+
+    def __init__(
+        self, path: str, endpoint: Endpoint, *, role: Role, methods: Sequence[str] = ("GET",)
+    ) -> None:
+        self.role = role
+        super().__init__(path, _guarded(endpoint, role), methods=[*methods])
+
+
+def role_of(request: Request) -> Role:
+    """The role of whoever sent this request."""
+    role: Role = request.scope[_ROLE]
+    return role
+
+
+def who(request: Request) -> str:
+    """Whoever sent this request, for the log and for limits: a token's name, else an address."""
+    name: str = request.scope[_WHO]
+    return name
+
+
+def may(request: Request, role: Role) -> bool:
+    """Whether whoever sent this request may do what needs this role."""
+    return ROLES.index(role_of(request)) >= ROLES.index(role)
+
+
+def _guarded(endpoint: Endpoint, role: Role) -> Endpoint:
+    async def guarded(request: Request) -> Response:
+        if may(request, role):
+            return await endpoint(request)
+        return _turned_away(request, role)
+
+    return guarded
+
+
+def _turned_away(request: Request, role: Role) -> Response:
+    """Send a person to the sign-in page, tell a program what is missing."""
+    if role_of(request) != "anyone":
+        return error_response(403, "forbidden", f"This needs a token with the role {role}.")
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=303)
+    return error_response(
+        401,
+        "token_needed",
+        "Send a token: `Authorization: Bearer TOKEN`, or sign in at /login.",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def error_response(
+    status: int, code: str, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """An error in the one form that all have: `{"error": {"code": ..., "message": ...}}`."""
+    return JSONResponse(
+        {"error": {"code": code, "message": message}}, status_code=status, headers=headers
+    )
+
+
+class Doorman:
+    """Finds out who sent a request, for `role_of` and `who`.
+
+    Args:
+        app: what comes behind.
+        tokens: None where whoever reaches the service may do all.
+    """
+
+    def __init__(self, app: ASGIApp, tokens: Tokens | None) -> None:
+        self._app = app
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Note who it is, and pass the request on."""
+        if scope["type"] == "http":
+            address = scope["client"][0] if scope.get("client") else ""
+            scope[_ROLE], scope[_WHO] = self._identified(scope, address)
+        await self._app(scope, receive, send)
+
+    def _identified(self, scope: Scope, address: str) -> tuple[Role, str]:
+        if self._tokens is None:
+            return "upload", address
+        holder = _holder(scope, self._tokens)
+        return ("anyone", address) if holder is None else (holder.role, holder.name)
+
+
+def _holder(scope: Scope, tokens: Tokens) -> Holder | None:
+    headers = Headers(scope=scope)
+    authorization = headers.get("authorization")
+    if authorization is not None:
+        kind, _, token = authorization.partition(" ")
+        return tokens.holder(token.strip()) if kind.lower() == "bearer" else None
+    secret = session_secret(headers)
+    if secret is None:
+        return None
+    # A browser adds the cookie to whatever a page asks for: it must say that the page is ours.
+    # What it says was compared in the gate.
+    if scope["method"] not in SAFE_METHODS and not {"origin", "sec-fetch-site"} & {*headers}:
+        return None
+    return tokens.session_holder(secret)
+
+
+def session_secret(headers: Headers) -> str | None:
+    """The secret that the session's cookie holds."""
+    try:
+        cookies = SimpleCookie(headers.get("cookie", ""))
+    except CookieError:
+        return None
+    return cookies[COOKIE].value if COOKIE in cookies else None
+
+
+class SignIn:
+    """The endpoints behind the sign-in form.
+
+    Args:
+        tokens: None where nobody needs to sign in.
+        clock: the time.
+    """
+
+    def __init__(self, tokens: Tokens | None, clock: Clock) -> None:
+        self._tokens = tokens
+        self._clock = clock
+        self._tries = Rate(_TRIES_PER_MINUTE, clock)
+
+    async def sign_in(self, request: Request) -> Response:
+        """Open a session for whoever sends a token."""
+        form = await self._form(request)
+        if self._tokens is None:
+            return _see_other("/")
+        address = request.client.host if request.client else ""
+        if not self._tries.allows(address):
+            return error_response(
+                429, "too_many_tries", "Too many wrong tokens; wait a minute and try again."
+            )
+        holder = self._tokens.holder(form.get("token", "").strip())
+        if holder is None:
+            self._tries.count(address)
+            _log.warning("a wrong token", client=address)
+            return _see_other("/login?failed=1")
+        _log.info("signed in", client=holder.name)
+        response = _see_other(_local_path(form.get("next", "/")))
+        response.set_cookie(
+            COOKIE,
+            self._tokens.open_session(holder),
+            max_age=int(SESSION_S),
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        """End the session."""
+        secret = session_secret(request.headers)
+        if self._tokens is not None and secret is not None:
+            self._tokens.close_session(secret)
+        response = _see_other("/login")
+        response.delete_cookie(COOKIE)
+        return response
+
+    async def _form(self, request: Request) -> dict[str, str]:
+        chunks = body_chunks(request.receive, self._clock, SMALL_BODY_BYTES)
+        body = b"".join([chunk async for chunk in chunks])
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=16)
+        return {name: values[0] for name, values in fields.items()}
+
+
+def _see_other(path: str) -> Response:
+    return RedirectResponse(path, status_code=303)
+
+
+def _local_path(path: str) -> str:
+    """The path if it leads to a page of ours, else the first page."""
+    is_local = path.startswith("/") and not path.startswith("//") and "\\" not in path
+    return path if is_local else "/"

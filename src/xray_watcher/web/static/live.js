@@ -1,0 +1,39 @@
+// The live page: the server sends the parts that have changed, rendered; they are put in place.
+
+import { byId, parsed } from "./common.js";
+
+const latest = byId("latest");
+const link = byId("link");
+
+function showImage(event) {
+  const { index, level, words, html } = JSON.parse(event.data);
+  latest.dataset.last = index;
+  if (latest.querySelector(`[data-index="${Number(index)}"]`)) return;
+  latest.prepend(...parsed(html));
+  while (latest.children.length > Number(latest.dataset.shown)) latest.lastElementChild.remove();
+  byId("no-images").hidden = true;
+  if (level === "High") byId("spoken").textContent = words; // the others are not worth a voice
+}
+
+function showRegion(event) {
+  const { name, html } = JSON.parse(event.data);
+  const region = document.querySelector(`[data-region="${name}"]`);
+  const focused = region.contains(document.activeElement) ? document.activeElement.id : "";
+  const isOpen = region.querySelector("details")?.open;
+  region.replaceChildren(...parsed(html));
+  if (isOpen) region.querySelector("details")?.setAttribute("open", "");
+  if (focused) byId(focused)?.focus();
+}
+
+function connect() {
+  const source = new EventSource(`/live/events?after=${latest.dataset.last}`);
+  source.addEventListener("open", () => { link.textContent = "Updates by itself"; });
+  source.addEventListener("image", showImage);
+  source.addEventListener("region", showRegion);
+  source.addEventListener("error", () => {
+    link.textContent = "Connection lost; trying again";
+    if (source.readyState === EventSource.CLOSED) setTimeout(connect, 5_000);
+  });
+}
+
+connect();

@@ -1,0 +1,177 @@
+"""Tokens and the sessions that they open.
+
+The token file has a line for each token: its role, its SHA-256 and its holder's name. So who reads
+the file can sign in nowhere. It is read again when it changes: a removed line ends its token, and
+every session that was opened with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from xray_watcher.clock import Clock
+from xray_watcher.errors import ConfigError, UsageError
+
+TokenRole = Literal["view", "upload"]
+
+SESSION_S = 12 * 3600.0
+"""A person signs in anew after this long."""
+
+_LINE = re.compile(r"(view|upload) ([0-9a-f]{64}) ([\w.@-]{1,64})", re.ASCII)
+_LOOK_EVERY_S = 1.0
+_SESSIONS = 10_000
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a token.
+
+    Attributes:
+        name: as the file has it; goes into the service's log.
+        role: what it may do.
+        digest: SHA-256 of the token.
+    """
+
+    name: str
+    role: TokenRole
+    digest: bytes
+
+
+def read_tokens(path: str) -> tuple[Holder, ...]:
+    """Read a token file.
+
+    Raises:
+        ConfigError: it is missing, not ours alone, or a line of it is wrong.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            status = os.fstat(file.fileno())
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"web.token_file: {path} cannot be read ({error})"]) from error
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or status.st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            [f"web.token_file: {path} must belong to this user alone: chmod 600 {path}"]
+        )
+    return tuple(_holder(path, number, line) for number, line in enumerate(lines, 1) if line)
+
+
+def _holder(path: str, number: int, line: str) -> Holder:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise ConfigError(
+            [f"web.token_file: {path}:{number}: is no line as `xray-watcher token` writes it"]
+        )
+    role: TokenRole = "upload" if match[1] == "upload" else "view"
+    return Holder(match[3], role, bytes.fromhex(match[2]))
+
+
+def add_token(path: str, name: str, role: TokenRole) -> str:
+    """Make a token and add it to the file, which is made where it is missing.
+
+    Returns:
+        The token; it stands nowhere else.
+
+    Raises:
+        UsageError: the name is none, or taken.
+        ConfigError: the file cannot be used.
+    """
+    token = secrets.token_urlsafe(32)
+    line = f"{role} {_digest(token).hex()} {name}"
+    if _LINE.fullmatch(line) is None:
+        raise UsageError(f"{name!a} is no name for a token: use letters, digits and . _ @ -")
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError([f"web.token_file: {path} cannot be written ({error})"]) from error
+    with open(fd, "w", encoding="ascii") as file:
+        if any(holder.name == name for holder in read_tokens(path)):
+            raise UsageError(f"{path} has a token of {name} already: remove its line first.")
+        file.write(line + "\n")
+    return token
+
+
+class Tokens:
+    """The tokens of a running service, and the sessions of people who signed in with one.
+
+    Args:
+        path: of the token file.
+        clock: the time.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._holders = read_tokens(path)
+        self._version = _version(path)
+        self._next_look_s = clock.monotonic_s() + _LOOK_EVERY_S
+        self._sessions: dict[bytes, tuple[bytes, float]] = {}
+
+    def holder(self, token: str) -> Holder | None:
+        """Who holds a token."""
+        return self._with_digest(_digest(token))
+
+    def open_session(self, holder: Holder) -> str:
+        """Open a session for someone; returns its secret."""
+        while len(self._sessions) >= _SESSIONS:
+            self._sessions.pop(next(iter(self._sessions)))
+        secret = secrets.token_urlsafe(32)
+        self._sessions[_digest(secret)] = (holder.digest, self._clock.monotonic_s() + SESSION_S)
+        return secret
+
+    def session_holder(self, secret: str) -> Holder | None:
+        """Who opened a session, while it lasts and the token stands in the file."""
+        digest, until_s = self._sessions.get(_digest(secret), (b"", 0.0))
+        return self._with_digest(digest) if self._clock.monotonic_s() < until_s else None
+
+    def close_session(self, secret: str) -> None:
+        """End a session."""
+        self._sessions.pop(_digest(secret), None)
+
+    def _with_digest(self, digest: bytes) -> Holder | None:
+        """Compare with every token, in a time that does not tell which was nearly right."""
+        self._look_again()
+        found = [holder for holder in self._holders if hmac.compare_digest(holder.digest, digest)]
+        return found[0] if found else None
+
+    def _look_again(self) -> None:
+        """Read the file again if it has changed; one that cannot be read holds no token."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + _LOOK_EVERY_S
+        version = _version(self._path)
+        if version == self._version:
+            return
+        self._version = version
+        try:
+            self._holders = read_tokens(self._path)
+        except ConfigError as error:
+            self._holders = ()
+            _log.error("no token is valid until the file is mended", detail=str(error))
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def _version(path: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode, status.st_uid

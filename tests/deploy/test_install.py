@@ -1,0 +1,149 @@
+"""deploy/install.sh without a system of its own; `make install-test` does the whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+SCRIPT = DEPLOY / "install.sh"
+UNIT = "usr/local/lib/systemd/system/xray-watcher.service"
+CONFIG = "etc/xray-watcher/config.toml"
+
+
+def installing(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", str(SCRIPT), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env={**os.environ, **env},
+        timeout=60,
+    )
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a folder with its mode and content."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mode, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="`make test` installs shellcheck")
+@pytest.mark.parametrize(
+    "script", [*sorted(DEPLOY.rglob("*.sh")), *sorted(DEPLOY.parent.glob(".ci/*-*"))], ids=str
+)
+def test_shellcheck_finds_nothing(script: Path) -> None:
+    done = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+def test_a_dry_run_prints_every_step_and_changes_nothing(tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+    done = installing("--dry-run", "--prefix", str(prefix), "--root", "/data/xray")
+    assert done.returncode == 0, done.stdout
+    steps = [line for line in done.stdout.splitlines() if line.startswith("== ")]
+    assert [step.split()[1] for step in steps] == [*(f"{n}." for n in range(1, 10)), "Done"]
+    assert "pip install" in done.stdout
+    assert "systemd-sysusers" in done.stdout
+    assert "/data/xray/inbox" in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
+def test_files_are_staged_with_the_paths_that_were_asked_for(tmp_path: Path) -> None:
+    done = installing("--root", "/data/xray", "--prefix", "/opt/x", DESTDIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    unit = (tmp_path / UNIT).read_text()
+    assert "ExecStart=/opt/x/venv/bin/xray-watcher run" in unit
+    assert "ReadWritePaths=/data/xray\n" in unit
+    assert 'root = "/data/xray"' in (tmp_path / CONFIG).read_text()
+    assert (
+        "d /data/xray/inbox "
+        in (tmp_path / "usr/local/lib/tmpfiles.d/xray-watcher.conf").read_text()
+    )
+    placed = "".join(content.decode() for _, content in tree(tmp_path).values())
+    assert "/srv/xray" not in placed
+    assert "/opt/xray-watcher" not in placed
+
+
+def test_a_second_time_nothing_changes_and_settings_are_kept(tmp_path: Path) -> None:
+    installing("--root", "/data/xray", DESTDIR=str(tmp_path))
+    (tmp_path / CONFIG).write_text('root = "/data/xray"\ntimezone = "Europe/Athens"\n')
+    before = tree(tmp_path)
+    done = installing(DESTDIR=str(tmp_path))  # the root is the one that the settings have
+    assert done.returncode == 0, done.stdout
+    assert "kept as it is" in done.stdout
+    assert tree(tmp_path) == before
+
+
+def test_what_was_staged_is_removed_but_for_settings_and_ledger(tmp_path: Path) -> None:
+    installing(DESTDIR=str(tmp_path))
+    ledger = tmp_path / "var/lib/xray-watcher/ledger.sqlite3"
+    image = tmp_path / "srv/xray/inbox/a.jpg"
+    for file in (ledger, image):
+        file.parent.mkdir(parents=True)
+        file.write_text("theirs")
+    kept = {CONFIG, str(ledger.relative_to(tmp_path)), str(image.relative_to(tmp_path))}
+    assert installing("--uninstall", "--dry-run", DESTDIR=str(tmp_path)).returncode == 0
+    assert set(tree(tmp_path)) > kept
+    done = installing("--uninstall", DESTDIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    assert set(tree(tmp_path)) == kept
+    assert installing("--uninstall", "--purge", DESTDIR=str(tmp_path)).returncode == 0
+    assert set(tree(tmp_path)) == {"srv/xray/inbox/a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rooot", "/x"], "--rooot is not an option"),
+        (["--root"], "--root needs a value"),
+        (["--root", "/srv/x ray"], "--root must be an absolute path"),
+        (["--root", "srv"], "--root must be an absolute path"),
+        (["--prefix", "/opt/../etc"], "--prefix must be an absolute path"),
+        (["--prefix", "/"], "--prefix must be an absolute path"),
+        (["--extras", "web;rm"], "--extras is a list"),
+        (["--weights", "/no/such/file"], "/no/such/file cannot be read"),
+        (["--purge"], "--purge goes with --uninstall"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_done(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    done = installing(*arguments, DESTDIR=str(tmp_path))
+    assert done.returncode == 2
+    assert words in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
+def test_somebody_who_is_not_root_is_told_how() -> None:
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    done = subprocess.run(
+        ["sh", "-s"],
+        input=SCRIPT.read_text(),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        **nobody,  # type: ignore[call-overload]
+    )
+    assert done.returncode == 1
+    assert "sudo sh deploy/install.sh" in done.stderr
+
+
+def test_every_path_that_an_installation_places_is_removed_again() -> None:
+    """What the two halves of the script name is the same."""
+    dry = installing("--dry-run").stdout.split()
+    removed = installing("--uninstall", "--dry-run").stdout.split()
+    placed = {word for word in dry if word.startswith("/usr/local/") and "." in word}
+    assert placed
+    assert placed <= set(removed)
+    assert "/usr/local/bin/xray-watcher" in removed

@@ -1,0 +1,155 @@
+"""What the documents say is so: commands, keys, columns, codes, causes, events, links."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from service import Service
+from xray_watcher import cli, errors
+from xray_watcher.config_keys import FIELDS
+from xray_watcher.core.values import REJECTIONS
+from xray_watcher.phantoms import write_phantoms
+from xray_watcher.records import CSV_COLUMNS
+
+HOME = Path(__file__).parents[1]
+SOURCE = HOME / "src" / "xray_watcher"
+PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
+
+
+def page(name: str) -> str:
+    return (HOME / "docs" / name).read_text(encoding="utf-8")
+
+
+def first_cells(text: str, heading: str) -> list[str]:
+    """The code words in the first cells of the table below a heading."""
+    section = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ") and "---" not in line]
+    return [word for row in rows[1:] for word in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+
+
+def commands(group: click.Group, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name
+
+
+def literals(call_of: str) -> set[str]:
+    """First text argument of every call of a function or method of that name in the source."""
+    found = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and node.args):
+                continue
+            called = ast.unparse(node.func)
+            first = node.args[0]
+            is_text = isinstance(first, ast.Constant) and isinstance(first.value, str)
+            if is_text and re.fullmatch(call_of, called):
+                found.add(first.value)  # type: ignore[attr-defined]
+    return found
+
+
+def test_every_column_is_explained_and_no_other() -> None:
+    assert first_cells(page("csv.md"), "Columns") == list(CSV_COLUMNS)
+
+
+def test_every_reject_code_is_explained_and_no_other() -> None:
+    assert first_cells(page("csv.md"), "Reject codes") == list(REJECTIONS)
+
+
+def test_every_degraded_cause_says_what_to_do() -> None:
+    named = literals(r"Unavailable|_unavailable") | {"hangs"}
+    causes = {cause for cause in named if " " not in cause}
+    explained = first_cells(page("operations.md"), "Every degraded cause, and what to do")
+    assert sorted(explained) == sorted(causes)
+
+
+def test_every_event_of_the_log_is_explained() -> None:
+    events = literals(r"(_log|structlog\.get_logger\(\))\.(info|warning|error)")
+    assert sorted(first_cells(page("operations.md"), "Reading the log")) == sorted(events)
+
+
+def test_every_exit_code_of_an_error_is_explained() -> None:
+    codes = {
+        str(kind.exit_code)
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.XrayWatcherError)
+    }
+    codes |= {str(cli.EXIT_SOME_REJECTED), str(cli.EXIT_NOT_HEALTHY), str(cli.EXIT_INTERRUPTED)}
+    table = page("operations.md").split("## Exit codes", 1)[1].split("\n## ", 1)[0]
+    assert set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE)) == codes | {"0"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_commands_and_options_that_are_named_exist(path: Path) -> None:
+    known = set(commands(cli.cli))
+    for words in re.findall(r"xray-watcher ((?:[a-z-]+ ?){1,2})", _code(path)):
+        first, *rest = words.split()
+        is_known = first in known or f"{first} {rest[0] if rest else ''}" in known
+        is_group = any(name.startswith(f"{first} ") for name in known)
+        assert is_known or is_group, f"{path.name} names `xray-watcher {words}`"
+    options = {
+        option
+        for command in _every(cli.cli)
+        for parameter in command.params
+        for option in parameter.opts
+    }
+    for line in re.findall(r"xray-watcher [^`\n]*", _code(path)):
+        for option in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", line):
+            assert option in options | {"--help", "--version"}, f"{path.name}: {line}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_settings_that_are_named_exist(path: Path) -> None:
+    keys = FIELDS.keys()
+    sections = {key.partition(".")[0] for key in keys if "." in key}
+    for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)(?: = [^`]*)?`", path.read_text()):
+        if section in sections:
+            assert f"{section}.{key}" in keys, f"{path.name} names {section}.{key}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_to_files_that_are_there(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.slow
+def test_the_example_for_pandas_runs_on_a_real_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = Service(tmp_path / "root")
+    write_phantoms(str(service.inbox), 6, 1, lambda: None)
+    shutil.copy(service.inbox / "drawn.csv", service.inbox / "notes.png")
+    service.start("--once", "--weights", "phantom")
+    assert service.process is not None
+    assert service.process.wait(100) == 3
+    monkeypatch.chdir(service.root)
+    (example,) = re.findall(r"```python\n(.*?)```", page("csv.md"), re.DOTALL)
+    exec(compile(example, "csv.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert "High" in shown
+    assert "wrong_format" in shown
+
+
+def _code(path: Path) -> str:
+    """Everything in code type on a page."""
+    text = path.read_text(encoding="utf-8")
+    blocks = re.findall(r"```.*?\n(.*?)```", text, re.DOTALL)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return "\n".join([*blocks, *inline])
+
+
+def _every(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from _every(command)

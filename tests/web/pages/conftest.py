@@ -1,0 +1,45 @@
+"""One site with images of every kind, and one browser, for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+from browser import chromium
+from pagesite import Site
+from playwright.sync_api import Browser
+
+from machine import lacking, needs
+from xray_watcher.phantoms import made_images
+
+HOSTILE = "<img src=x onerror=alert(1)>.png"
+FORMULA = "=cmd|' C'!A1.png"
+
+
+@pytest.fixture(scope="session")
+def drawings() -> Mapping[str, bytes]:
+    """Drawn chests by their names: the normal one and each condition, more than once."""
+    return {image.name: image.content for image in made_images(28, seed=5)}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The browser."""
+    needs(lacking(chromium="chromium"))
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, drawings: Mapping[str, bytes]) -> Iterator[Site]:
+    """A running site on which drawings, a bad file and hostile names were filed."""
+    started = Site(tmp_path_factory.mktemp("site") / "root")
+    first = [*drawings.items()][:12]
+    try:
+        started.start_both()
+        started.drop("ward-3", dict(first))
+        started.drop("<b>bold<b>", {HOSTILE: first[3][1], f"broken {HOSTILE}": b"nonsense"})
+        started.wait_until_filed(14)
+        yield started
+    finally:
+        started.kill()

@@ -1,0 +1,208 @@
+"""The pages without a browser: what is in them, what they refuse, and the files they hand out."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from asgi import Answer, call
+from starlette.applications import Starlette
+
+from rig import Rig
+from xray_watcher.config import Settings
+from xray_watcher.web.app import create_app
+from xray_watcher.web.pages.figures import hours_of
+from xray_watcher.web.pages.queries import QUARTER_US
+from xray_watcher.web.pages.render import bytes_text, percent
+
+HOSTILE = '"><img src=x onerror=alert(1)>.png'
+SPOOFED = "harmless\u202egnp.exe.png"
+DAY = "2026-11-23"
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.crash()
+
+
+def app_of(rig: Rig, **web: object) -> Starlette:
+    settings = Settings(
+        root=str(rig.root),
+        state_dir=str(rig.root / "state"),
+        timezone="Europe/Athens",
+        web=Settings().web.model_copy(update=web),
+    )
+    return create_app(settings, rig.clock)
+
+
+def get(rig: Rig, path: str) -> Answer:
+    return call(app_of(rig), "GET", path)
+
+
+def text_of(answer: Answer) -> str:
+    """What a reader sees, more or less."""
+    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", answer.body.decode()).split()))
+
+
+def test_before_the_service_has_run_the_pages_say_so(tmp_path: Path) -> None:
+    settings = Settings(root=str(tmp_path), state_dir=str(tmp_path / "state"))
+    rig_free = create_app(settings, Rig(tmp_path / "clock").clock)
+    assert "not running" in text_of(call(rig_free, "GET", "/"))
+    assert "has not run here" in text_of(call(rig_free, "GET", "/live"))
+    day = call(rig_free, "GET", f"/days/{DAY}")
+    assert (day.status, "has not run here" in text_of(day)) == (404, True)
+    assert call(rig_free, "GET", "/images/0").status == 404
+    assert call(rig_free, "GET", "/logs/results-2026-11-23.csv").status == 404
+
+
+def test_the_figures_of_the_live_page_balance(rig: Rig) -> None:
+    rig.drop("a.png", "picture:Edema")
+    rig.drop("b.png", "picture:Fracture")
+    rig.drop("c.png", "words")
+    rig.settle()
+    shown = text_of(get(rig, "/live"))
+    assert "received 3 = classified 2 + rejected 1 + pending 0" in shown
+    assert "Edema 90 %" in shown
+    assert "corrupt The picture is damaged" in shown
+
+
+def test_a_day_shows_its_own_images_and_its_neighbours(rig: Rig) -> None:
+    rig.drop("a.png", "picture:Edema")
+    rig.settle()
+    rig.tick(86_400)
+    rig.drop("b.png", "picture:Fracture")
+    rig.settle()
+    first, second = (
+        get(rig, f"/days/{DAY}").body.decode(),
+        get(rig, "/days/2026-11-24").body.decode(),
+    )
+    assert 'rel="next" href="/days/2026-11-24"' in first
+    assert 'rel="prev"' not in first
+    assert 'rel="prev" href="/days/2026-11-23"' in second
+    assert "Received 1 = classified 1 + rejected 0 + pending 0" in text_of(get(rig, f"/days/{DAY}"))
+
+
+def test_the_downloads_are_the_very_bytes_of_the_logs(rig: Rig) -> None:
+    for number in range(5):
+        rig.drop(f"{number}.png", "picture:Edema")
+    rig.settle()
+    for form in ("csv", "jsonl"):
+        answer = get(rig, f"/logs/results-{DAY}.{form}")
+        assert answer.body == (rig.root / "logs" / f"results-{DAY}.{form}").read_bytes()
+        assert "attachment" in answer.headers["content-disposition"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/logs/results-2026-11-22.csv",
+        "/logs/../ledger.csv",
+        "/logs/..%2fledger.csv",
+        "/logs/results-2026-11-23.csv.csv",
+        "/logs/%00.csv",
+        "/days/yesterday",
+        "/days/2026-13-01",
+        "/images/7",
+        "/images/99999999999999999999999999",
+        "/images/99999999999999999999999999/picture.png",
+        "/images/-1",
+        "/images/0/huge.png",
+        "/static/../app.py",
+        "/static/%2e%2e%2fapp.py",
+    ],
+)
+def test_what_is_not_there_is_not_found(rig: Rig, path: str) -> None:
+    rig.drop("a.png", "picture:Edema")
+    rig.settle()
+    assert get(rig, path).status in (404, 405)
+
+
+def test_one_image_shows_all_scores_flags_record_and_model(rig: Rig) -> None:
+    rig.drop("ward/a.png", "picture:Edema")
+    rig.settle()
+    rig.drop("ward/again.png", "picture:Edema")
+    rig.settle()
+    shown = text_of(get(rig, "/images/1"))
+    assert shown.count("operating point 50 %, reached") == 1
+    assert shown.count("operating point 50 %, not reached") == 10
+    for part in ("duplicate_of", "See 0000", "classified_images/High/0001_again.png", "ab" * 32):
+        assert part in shown
+
+
+@pytest.mark.parametrize("name", [HOSTILE, SPOOFED, "a\nb.png", "\udcff.png"])
+def test_a_hostile_name_is_text_everywhere(rig: Rig, name: str) -> None:
+    rig.drop(name, "words")
+    rig.drop(f"{HOSTILE[:9]}/{name}", "picture:Edema")
+    rig.settle()
+    for path in ("/live", f"/days/{DAY}", "/images/0", "/images/1"):
+        answer = get(rig, path)
+        assert answer.status == 200
+        assert b"<img src=x" not in answer.body
+        assert "\u202e" not in answer.body.decode()
+
+
+def test_a_rejected_image_can_be_put_back_from_its_page(rig: Rig) -> None:
+    rig.drop("a.png", "words")
+    rig.settle()
+    answer = call(app_of(rig), "POST", "/images/0/retry")
+    assert (answer.status, answer.headers["location"]) == (303, "/live?put_back=0#rejected")
+    assert (rig.inbox / "a.png").exists()
+    rig.settle()
+    assert "has a newer result" in text_of(get(rig, "/images/0"))
+    assert "a.png" in text_of(get(rig, "/images/1"))
+
+
+@pytest.mark.parametrize("index", [0, 7, 10**30])
+def test_only_rejected_images_can_be_put_back(rig: Rig, index: int) -> None:
+    rig.drop("a.png", "picture:Edema")
+    rig.settle()
+    answer = call(app_of(rig), "POST", f"/images/{index}/retry")
+    assert answer.status == 409
+    assert "is not a rejected file" in text_of(answer)
+
+
+def test_assets_may_be_kept_when_their_address_changes_with_them(rig: Rig) -> None:
+    marked = re.search(rb"/static/style.css\?v=\w+", get(rig, "/").body)
+    assert marked is not None
+    assert "immutable" in get(rig, marked[0].decode()).headers["cache-control"]
+    assert get(rig, "/static/style.css?v=old").headers["cache-control"] == "no-cache"
+
+
+def test_no_page_has_a_style_or_a_script_of_its_own(rig: Rig) -> None:
+    rig.drop("a.png", "picture:Edema")
+    rig.drop("b.png", "words")
+    rig.settle()
+    for path in ("/", "/live", f"/days/{DAY}", "/images/0", "/images/1", "/login"):
+        page = get(rig, path).body.decode()
+        assert " style=" not in page
+        assert "<style" not in page
+        assert not re.search(r"<script(?![^>]* src=\"/static/)", page)
+        assert not re.search(r"\son\w+=", page)
+        assert not re.search(r"(src|href|action)=\"(https?:)?//", page)
+
+
+def test_arrivals_are_counted_by_the_hours_of_the_local_clock() -> None:
+    midnight_us = 1_764_028_800_000_000  # 2025-11-25, UTC
+    kathmandu = ZoneInfo("Asia/Kathmandu")  # 5 h 45 min ahead
+    quarters = [(midnight_us, 2), (midnight_us + QUARTER_US, 3)]
+    counts = hours_of(quarters, kathmandu).counts
+    assert (counts[5], counts[6], sum(counts)) == (2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0, "0 %"), (0.001, "<1 %"), (0.5, "50 %"), (0.996, ">99 %"), (1, "100 %")],
+)
+def test_a_share_in_percent(share: float, expected: str) -> None:
+    assert percent(share) == expected
+
+
+def test_sizes_in_fitting_units() -> None:
+    texts = [bytes_text(count) for count in (0, 999, 1500, 2 * 10**9)]
+    assert texts == ["0 bytes", "999 bytes", "1.5 kB", "2.0 GB"]

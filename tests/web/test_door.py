@@ -1,0 +1,298 @@
+"""The second door: whatever kills either side, an upload is taken once or was never promised."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import audit
+from rig import Rig
+from test_recovery import Killed, kill_at, run_to_the_end, run_until_killed
+from xray_watcher.core.naming import client_name
+from xray_watcher.errors import Unavailable
+from xray_watcher.intake import uploads as door
+from xray_watcher.intake.uploads import STALE_S, Upload, upload_name, waiting_uploads
+
+BATCH = "20261123T120000-0123456789ab"
+DAEMON_STEPS = (
+    ("ledger", "begin_claims"),
+    ("uploads", "claim"),
+    ("uploads", "sync_claims"),
+    ("spool", "sync_claims"),
+    ("ledger", "decide"),
+    ("spool", "file"),
+    ("logs", "append"),
+    ("ledger", "finish"),
+)
+WEB_STEPS = ("sync", "write_sidecar", "rename_noreplace", "sync_folder")
+
+
+class DoorRig(Rig):
+    """A daemon whose uploads can be killed at as its other parts can."""
+
+    @property
+    def uploads(self) -> door.Uploads:
+        return self.spool.uploads
+
+
+def begin(rig: Rig) -> str:
+    """The folder of uploads, made as the daemon makes it."""
+    rig.tick()
+    return rig.spool.uploads.folder
+
+
+def put(folder: str, position: int, filename: str, content: bytes) -> bytes:
+    upload = Upload(folder, upload_name(BATCH, position))
+    upload.write(content)
+    upload.hand_over(filename)
+    return content
+
+
+def put_all(rig: Rig) -> list[bytes]:
+    folder = begin(rig)
+    return [
+        put(folder, 0, "a.jpg", b"picture:Edema"),
+        put(folder, 1, "b.jpg", b"no picture"),
+        put(folder, 2, "../../c.jpg", b"picture:Fracture"),
+        put(folder, 3, "again.jpg", b"picture:Edema"),
+        rig.drop("web/a.jpg", "picture:Effusion"),
+    ]
+
+
+def left(rig: Rig) -> list[str]:
+    return sorted(os.listdir(rig.spool.uploads.folder))
+
+
+def test_an_upload_is_filed_without_a_settle_time_under_the_name_that_its_client_gave(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path)
+    put(begin(rig), 0, "patient1_xray.jpg", b"picture:Edema")
+    rig.tick()
+    (record,) = audit.jsonl_records(tmp_path)
+    assert (record["filename"], record["source"]) == ("patient1_xray.jpg", "web")
+    assert record["saved_path"] == "classified_images/High/0000_patient1_xray.jpg"
+    assert record["timings_ms"]["settle"] == 0.0
+    assert left(rig) == []
+    rig.crash()
+
+
+def test_the_ledger_knows_an_upload_by_its_name(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    put(folder, 7, "x.jpg", b"picture:Edema")
+    assert waiting_uploads(folder, BATCH) == {upload_name(BATCH, 7): "x.jpg"}
+    rig.tick()
+    row = rig.ledger.image_with_index(0)
+    assert row is not None
+    assert row.upload == upload_name(BATCH, 7)
+    assert waiting_uploads(folder, BATCH) == {}
+    rig.crash()
+
+
+def test_uploads_are_numbered_in_the_order_of_the_request(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, max_size=3)
+    folder = begin(rig)
+    for position in (4, 0, 3, 1, 2):
+        put(folder, position, f"{position}.jpg", f"picture:Edema#{position}".encode())
+    rig.ticks(3)
+    names = [record["filename"] for record in audit.jsonl_records(tmp_path)]
+    assert names == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    rig.crash()
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("part", "step"), DAEMON_STEPS)
+def test_a_kill_of_the_daemon_at_any_step_loses_and_doubles_no_upload(
+    tmp_path: Path, part: str, step: str, when: str, nth: int
+) -> None:
+    rig = DoorRig(tmp_path, max_size=2)
+    arrived = put_all(rig)
+    kill_at(rig, part, step, when, nth)
+    assert run_until_killed(rig) or nth > 1
+    rig = run_to_the_end(tmp_path)
+    assert left(rig) == []
+    rig.crash()
+    audit.check(tmp_path, arrived)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("part", "step"), [("ledger", "drop_claims"), ("ledger", "mark_claimed"), *DAEMON_STEPS]
+)
+def test_a_kill_during_recovery_loses_and_doubles_no_upload(
+    tmp_path: Path, part: str, step: str, when: str
+) -> None:
+    rig = DoorRig(tmp_path)
+    arrived = put_all(rig)
+    kill_at(rig, "uploads", "claim", "after", 2)
+    assert run_until_killed(rig)
+    again = DoorRig(tmp_path)
+    kill_at(again, part, step, when, 1)
+    run_until_killed(again)
+    run_to_the_end(tmp_path).crash()
+    audit.check(tmp_path, arrived)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", WEB_STEPS)
+def test_a_kill_of_the_web_leaves_a_whole_upload_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    original: Callable[..., Any] = getattr(door, step)
+
+    def dying(*args: Any, **kwargs: Any) -> None:
+        if when == "after":
+            original(*args, **kwargs)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(door, step, dying)
+        with pytest.raises(Killed):
+            put(folder, 0, "a.jpg", b"picture:Edema")
+    is_over = (step, when) == ("rename_noreplace", "after") or step == "sync_folder"
+    handed_over = [b"picture:Edema"] if is_over else []
+    rig.settle()
+    audit.check(tmp_path, handed_over)
+    rig.ticks(STALE_S * 2, step_s=300.0)
+    assert left(rig) == []
+    audit.check(tmp_path, handed_over)
+    rig.crash()
+
+
+def test_an_upload_in_progress_and_a_waiting_image_are_never_cleaned_away(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    slow = Upload(folder, upload_name(BATCH, 0))
+    rig.engine.broken = True  # nothing can be filed for hours
+    put(folder, 1, "waits.jpg", b"picture:Edema")
+    for _ in range(30):
+        slow.write(b"x")
+        rig.ticks(STALE_S / 2, step_s=300.0)
+    assert left(rig)[0] == upload_name(BATCH, 0) + ".part"
+    slow.discard()
+    rig.engine.broken = False
+    rig.ticks(120)
+    audit.check(tmp_path, [b"picture:Edema"])
+    rig.crash()
+
+
+def test_an_image_without_its_name_is_taken_all_the_same(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    put(folder, 0, "a.jpg", b"picture:Edema")
+    os.unlink(os.path.join(folder, upload_name(BATCH, 0) + ".json"))
+    rig.tick()
+    (record,) = audit.jsonl_records(tmp_path)
+    assert record["filename"] == "unnamed"
+    rig.crash()
+
+
+def test_an_upload_that_cannot_be_claimed_is_claimed_later(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    arrived = [put(folder, n, "a.jpg", f"picture:Edema#{n}".encode()) for n in range(3)]
+    claim = rig.spool.uploads.claim
+
+    def refusing(name: str, target: str) -> bool:
+        if name == upload_name(BATCH, 1):
+            raise Unavailable("uploads", "no")
+        return claim(name, target)
+
+    rig.spool.uploads.claim = refusing  # type: ignore[method-assign]
+    rig.tick()
+    assert "work" in rig.health.troubles
+    rig.spool.uploads.claim = claim  # type: ignore[method-assign]
+    rig.ticks(10)
+    assert not rig.health.troubles
+    audit.check(tmp_path, arrived)
+    rig.crash()
+
+
+def test_nothing_is_claimed_while_the_disk_is_low(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    rig.health.failed("disk", "low", rig.clock.monotonic_s() + 1000)
+    put(folder, 0, "a.jpg", b"picture:Edema")
+    rig.ticks(3)
+    assert audit.jsonl_records(tmp_path) == []
+    assert len(rig.spool.uploads) == 1
+    rig.crash()
+
+
+def test_a_rejected_upload_is_tried_again_through_its_own_door(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    content = put(begin(rig), 0, "notes", b"nan")
+    rig.tick()
+    (rejected,) = audit.jsonl_records(tmp_path)
+    path = str(tmp_path / rejected["saved_path"])
+    rig.spool.uploads.put_back(path, upload_name("20261123T120001-0123456789ab", 0), "web/notes")
+    rig.spool.forget_reason("rejected", os.path.basename(path))
+    rig.tick()
+    last = audit.jsonl_records(tmp_path)[-1]
+    assert (last["filename"], last["retry_of"]) == ("notes", rejected["index"])
+    assert [p.read_bytes() for p in audit.filed(tmp_path).values()] == [content]
+    rig.crash()
+
+
+def test_part_of_an_upload_is_gone_when_it_is_discarded(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    upload = Upload(begin(rig), upload_name(BATCH, 0))
+    upload.write(b"half a pic")
+    upload.discard()
+    assert left(rig) == []
+    rig.crash()
+
+
+def test_an_upload_never_replaces_another(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    put(folder, 0, "a.jpg", b"picture:Edema")
+    with pytest.raises(FileExistsError):
+        put(folder, 0, "a.jpg", b"picture:Effusion")
+    rig.crash()
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("patient1_xray.jpg", "patient1_xray.jpg"),
+        ("../../etc/cron.d/x", "x"),
+        ("/etc/passwd", "passwd"),
+        ("C:\\films\\a.png", "a.png"),
+        ("..", "unnamed"),
+        ("ward/..", "unnamed"),
+        ("", "unnamed"),
+        ("a\0b.png", "a%00b.png"),
+        ("a\r\nSet-Cookie: x.png", "a%0D%0ASet-Cookie: x.png"),
+        ("\u202egnp.exe.png", "%E2%80%AEgnp.exe.png"),
+        ("bad\udcff.png", "bad%FF.png"),
+        ("<img src=x onerror=alert(1)>.png", "<img src=x onerror=alert(1)>.png"),
+        ("x" * 300 + ".png", "x" * 251 + ".png"),
+        ("é" * 200 + ".png", "é" * 125 + ".png"),
+    ],
+)
+def test_the_name_that_a_client_gives_is_data_and_never_a_path(sent: str, kept: str) -> None:
+    assert client_name(sent) == kept
+    assert client_name(kept) == kept
+    assert len(kept.encode()) <= 255
+
+
+def test_a_sidecar_that_somebody_else_wrote_is_not_believed(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    put(folder, 0, "a.jpg", b"picture:Edema")
+    sidecar = Path(folder) / (upload_name(BATCH, 0) + ".json")
+    sidecar.write_text(json.dumps({"filename": "../../../etc/passwd"}))
+    rig.tick()
+    (record,) = audit.jsonl_records(tmp_path)
+    assert record["filename"] == "passwd"
+    rig.crash()

@@ -1,0 +1,138 @@
+"""Clients that are slow, many, or never stop: they are cut off, and the others are answered."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from arrivals import picture_number
+
+from webservice import WebService, multipart
+
+IMPATIENT = (sys.executable, str(Path(__file__).parent / "impatient_web.py"))
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
+    made = WebService(
+        tmp_path_factory.mktemp("slow") / "root",
+        web="uploads_at_once = 2",
+        web_command=IMPATIENT,
+    )
+    made.start_both()
+    yield made
+    made.kill()
+
+
+def connect(service: WebService) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", service.port), timeout=30)
+    client.settimeout(30)
+    return client
+
+
+def head(service: WebService, length: int = 1_000_000) -> bytes:
+    return (
+        b"POST /predict_batch HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: %d\r\n"
+        b"Content-Type: multipart/form-data; boundary=xyz\r\n\r\n" % (service.port, length)
+    )
+
+
+def read_to_the_end(client: socket.socket) -> bytes:
+    """What is answered until the other side closes."""
+    answer = b""
+    while chunk := client.recv(65536):
+        answer += chunk
+    return answer
+
+
+def drip(client: socket.socket, content: bytes, seconds: float = 20.0) -> float:
+    """Send a byte every 50 ms until the other side has had enough; returns how long that took."""
+    began_s = time.monotonic()
+    for byte in content:
+        if time.monotonic() > began_s + seconds:
+            break
+        try:
+            client.sendall(bytes([byte]))
+        except OSError:
+            break
+        time.sleep(0.05)
+    return time.monotonic() - began_s
+
+
+@pytest.mark.parametrize("beginning", [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_without_a_whole_head_is_closed(service: WebService, beginning: bytes) -> None:
+    with connect(service) as client:
+        client.sendall(beginning)
+        assert read_to_the_end(client) == b""
+
+
+def test_a_head_that_comes_byte_by_byte_is_cut_off(service: WebService) -> None:
+    with connect(service) as client:
+        assert drip(client, b"GET / HTTP/1.1\r\nX: " + b"y" * 1000) < 15
+
+
+def test_a_second_head_on_the_same_connection_is_cut_off_as_well(service: WebService) -> None:
+    with connect(service) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % service.port)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        assert drip(client, b"GET / HTTP/1.1\r\nX: " + b"y" * 1000) < 15
+
+
+def test_a_head_without_end_is_refused(service: WebService) -> None:
+    with connect(service) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"y" * 100_000)
+        assert read_to_the_end(client).startswith(b"HTTP/1.1 400")
+
+
+def test_a_body_that_comes_too_slowly_is_cut_off_and_what_came_whole_is_filed(
+    service: WebService,
+) -> None:
+    first = multipart([("slow.png", picture_number(1))]).removesuffix(b"--\r\n")
+    with connect(service) as client:
+        client.sendall(head(service) + first + b"\r\n")
+        assert drip(client, b"X" * 1000) < 15
+        answer = read_to_the_end(client)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"accepted":1' in answer
+    service.wait_for(lambda: service.get("/api/v1/results")["results"][0]["filename"] == "slow.png")
+
+
+def test_slow_clients_do_not_keep_the_others_from_being_answered(service: WebService) -> None:
+    slow = [connect(service) for _ in range(40)]
+    for client in slow:
+        client.sendall(b"GET /healthz HTT")
+    began_s = time.monotonic()
+    assert service.http.get(f"{service.url}/healthz", timeout=20).status_code == 200
+    assert time.monotonic() - began_s < 1.5
+    for client in slow:
+        client.close()
+
+
+def test_more_uploads_than_places_are_told_to_come_again(service: WebService) -> None:
+    holding = [connect(service) for _ in range(2)]
+    for client in holding:
+        client.sendall(head(service, 10_000_000) + b"--xyz\r\n")
+    time.sleep(0.3)
+    answer = service.predict(("a.png", picture_number(2)))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "busy")
+    for client in holding:
+        client.close()
+    service.wait_for(
+        lambda: service.predict(("a.png", picture_number(2))).status_code == 200, seconds=30
+    )
+
+
+def test_a_client_that_was_refused_and_goes_on_sending_is_cut_off(service: WebService) -> None:
+    with connect(service) as client:
+        client.sendall(head(service, 10**9).replace(b"multipart/form-data", b"text/plain"))
+        time.sleep(0.2)
+        assert drip(client, b"x" * 1000) < 15
+        assert client.recv(65536).startswith(b"HTTP/1.1 400")
+
+
+def test_nothing_of_all_this_is_left_behind(service: WebService) -> None:
+    service.wait_for(lambda: service.uploads() == [], seconds=30)
