@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-import structlog
-
+from xray_watcher import log
 from xray_watcher.notify.channels import Channel, DeliveryFailed
-
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +93,6 @@ class Sender:
         except DeliveryFailed as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the thread
-            _log.error("a message could not be sent", channel=channel, exc_info=error)
+            log.crashed(error)
             return f"{type(error).__name__} in xray-watcher itself"
         return None
