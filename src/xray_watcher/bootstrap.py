@@ -26,7 +26,7 @@ from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import WORK_FOLDER, Spool
-from xray_watcher.intake.watcher import Inbox, is_network, wakeup_for
+from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger import RESTORED, Ledger
 from xray_watcher.lock import InboxLock, InstanceLock
 from xray_watcher.logs import LogFiles, last_index
@@ -292,9 +292,8 @@ def _bell(folders: Folders) -> Bell:
 
 def _settling(settings: Settings) -> Settling:
     intake = settings.intake
-    network = os.path.isdir(settings.folders.inbox) and is_network(settings.folders.inbox)
     return Settling(
-        intake.settle_seconds_on(network=network),
+        intake.settle_seconds_on(network=True),  # until it is known what lies there
         intake.incomplete_after_minutes * _SECONDS_A_MINUTE,
     )
 
@@ -308,7 +307,13 @@ def _batching(settings: Settings, *, once: bool) -> Batching:
 def _timetable(settings: Settings) -> Timetable:
     folders, intake = settings.folders, settings.intake
     disks = (folders.state, folders.inbox, folders.classified, folders.rejected, folders.logs)
-    return Timetable(intake.scan_seconds, intake.min_free_bytes, disks)
+    return Timetable(
+        scan_s=intake.scan_seconds,
+        settle_s=intake.settle_seconds_on(network=False),
+        network_settle_s=intake.settle_seconds_on(network=True),
+        min_free_bytes=intake.min_free_bytes,
+        disks=disks,
+    )
 
 
 def _chores(
