@@ -178,7 +178,7 @@ class Rig:
             ),
             health=self.health,
             heartbeat=Heartbeat(str(state / "heartbeat.json"), dict),
-            timetable=Timetable(SCAN_S, 0, (str(root),)),
+            timetable=Timetable(SCAN_S, SETTLE_S, SETTLE_S, 0, (str(root),)),
             chores=chores(self),
             clock=self.clock,
             bell=self.bell,

@@ -48,7 +48,7 @@ ROWS = (
     ("config",),
     ("config_care",),
     ("config_base",),
-    ("files", "clock", "log", "progress"),
+    ("files", "clock", "log", "mounts", "progress"),
     ("core",),
     ("errors",),
     ("__init__",),

@@ -28,7 +28,7 @@ from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import WORK_FOLDER, Spool
-from xray_watcher.intake.watcher import Inbox, is_network, wakeup_for
+from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger import RESTORED, Ledger
 from xray_watcher.lock import InboxLock, InstanceLock
 from xray_watcher.logs import LogFiles, last_index
@@ -344,11 +344,11 @@ def _live_parts(
             lambda s: inbox.use(s.intake.suffixes, s.intake.ignore),
         ),
         LivePart(
-            ("intake.settle_seconds", "intake.incomplete_after_minutes"),
-            lambda s: settling.use(*_settle_times(s)),
+            ("intake.incomplete_after_minutes",),
+            lambda s: settling.use(_incomplete_after_s(s)),
         ),
         LivePart(
-            ("intake.scan_seconds", "intake.min_free_bytes"),
+            ("intake.settle_seconds", "intake.scan_seconds", "intake.min_free_bytes"),
             lambda s: use_timetable(_timetable(s)),
         ),
         LivePart(("batch",), lambda s: batching.use(*_batch_rules(s))),
@@ -361,16 +361,12 @@ def _live_parts(
 
 
 def _settling(settings: Settings) -> Settling:
-    return Settling(*_settle_times(settings))
+    settle_s = settings.intake.settle_seconds_on(network=True)  # until it is known what lies there
+    return Settling(settle_s, _incomplete_after_s(settings))
 
 
-def _settle_times(settings: Settings) -> tuple[float, float]:
-    intake = settings.intake
-    network = os.path.isdir(settings.folders.inbox) and is_network(settings.folders.inbox)
-    return (
-        intake.settle_seconds_on(network=network),
-        intake.incomplete_after_minutes * _SECONDS_A_MINUTE,
-    )
+def _incomplete_after_s(settings: Settings) -> float:
+    return settings.intake.incomplete_after_minutes * _SECONDS_A_MINUTE
 
 
 def _batching(settings: Settings, *, once: bool) -> Batching:
@@ -386,7 +382,13 @@ def _batch_rules(settings: Settings) -> tuple[int, float, float]:
 def _timetable(settings: Settings) -> Timetable:
     folders, intake = settings.folders, settings.intake
     disks = (folders.state, folders.inbox, folders.classified, folders.rejected, folders.logs)
-    return Timetable(intake.scan_seconds, intake.min_free_bytes, disks)
+    return Timetable(
+        scan_s=intake.scan_seconds,
+        settle_s=intake.settle_seconds_on(network=False),
+        network_settle_s=intake.settle_seconds_on(network=True),
+        min_free_bytes=intake.min_free_bytes,
+        disks=disks,
+    )
 
 
 def _metrics_files(

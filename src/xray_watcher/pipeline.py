@@ -174,8 +174,7 @@ class Pipeline:
         if missed:
             self._ledger.drop_claims(missed)
         if claimed:
-            done = [(arrival.file.path, arrival.upload) for i, arrival in claims if i in claimed]
-            doors.sync_claims(self._spool, done)
+            self._confirm([(i, arrival) for i, arrival in claims if i in claimed])
             claim_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(claimed)
             self._begin(claimed, claim_ms)
         if trouble is not None:
@@ -204,6 +203,14 @@ class Pipeline:
                 self._unsure.append(image_id)
                 return claimed, error
         return claimed, None
+
+    def _confirm(self, claims: Sequence[tuple[int, Arrival]]) -> None:
+        try:
+            done = [(arrival.file.path, arrival.upload) for _, arrival in claims]
+            doors.sync_claims(self._spool, done)
+        except Unavailable:
+            self._unsure.extend(image_id for image_id, _ in claims)
+            raise
 
     def look_after_unsure_claims(self) -> None:
         """See what has become of claims that failed, once the work folder can be seen again.

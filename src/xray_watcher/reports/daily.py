@@ -17,6 +17,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.files import write_whole
 from xray_watcher.ledger import Ledger
 from xray_watcher.ledger_reader import DayImage, LedgerReader
+from xray_watcher.mounts import Place
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 
 Summary = dict[str, Any]
@@ -66,6 +67,7 @@ class DailySummaries:
     ) -> None:
         self._ledger = ledger
         self._folder = folder
+        self._place = Place(folder)
         self._every_s = every_s
         self._zone = zone
         self._clock = clock
@@ -109,7 +111,7 @@ class DailySummaries:
         if self._written.get(day) == summary:
             return
         try:
-            os.makedirs(self._folder, exist_ok=True)
+            self._place.keep()
             write_whole(os.path.join(self._folder, f"{day}.json"), to_json(summary), _MODE)
             write_whole(os.path.join(self._folder, f"{day}.md"), to_markdown(summary), _MODE)
         except OSError as error:
