@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut fulldisk \
-  spreadsheet lives fuzz audit manual install-test clean
+  spreadsheet lives fuzz audit manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -75,6 +75,11 @@ manual: $(READY)          ## write the manual pages anew from the commands and s
 install-test: $(READY)    ## install on fresh Debians 12 and 13 with a systemd of their own; root, network
 	command -v debootstrap >/dev/null || sh .ci/apt-install debootstrap
 	$(BIN)/python -m pytest tests/deploy/installing/on_debian.py $(ARGS)
+
+container-test: $(READY)  ## build the image with buildah and run it with podman; root, network
+	for program in debootstrap buildah podman runc; do \
+	  command -v $$program >/dev/null || sh .ci/apt-install $$program; done
+	$(BIN)/python -m pytest tests/deploy/installing/on_podman.py $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py

@@ -49,6 +49,7 @@ done
 mkdir -p .before
 pivot_root . .before
 umount -l /.before
+mount --make-rshared / # as systemd does it where it is not told that it is in a container
 exec env -i container=namespaces PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd \
     --system "--unit=$target" --log-target=journal --show-status=no
 """

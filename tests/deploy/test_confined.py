@@ -178,6 +178,15 @@ def test_status_says_that_it_is_healthy(guest: Guest) -> None:
     assert "is running, healthy" in done.stdout
 
 
+def test_a_share_that_comes_and_goes_under_the_inbox_is_seen(guest: Guest) -> None:
+    """The service has mounts of its own; those of the server must reach it all the same."""
+    state = "systemctl show -P StatusText xray-watcher | grep"
+    guest.run("mount", "-t", "tmpfs", "tmpfs", "/srv/xray/inbox")
+    guest.wait_until("sh", "-c", f"{state} 'degraded: inbox: Another file system'")
+    guest.run("umount", "/srv/xray/inbox")
+    guest.wait_until("sh", "-c", f"{state} ^watching", seconds=120)
+
+
 def test_systemctl_reload_takes_a_good_file(guest: Guest) -> None:
     guest.write("/etc/xray-watcher/config.toml", CONFIG.replace("0.3", "0.4"))
     guest.run("systemctl", "reload", "xray-watcher")

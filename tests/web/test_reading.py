@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from asgi import call
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
 import audit
@@ -154,6 +155,17 @@ def test_the_figures_of_a_day_are_those_of_the_summary(app: Starlette) -> None:
 def test_the_status_is_that_of_the_command(app: Starlette) -> None:
     status = get(app, "/api/v1/status")
     assert (status["alive"], status["next_index"], status["pending"]) == (False, 7, 0)
+
+
+def test_prometheus_is_told_the_totals_of_the_ledger(app: Starlette) -> None:
+    answer = call(app, "GET", "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    families = {
+        family.name: family for family in text_string_to_metric_families(answer.body.decode())
+    }
+    samples = families["xray_watcher_classified"].samples
+    told = {s.labels["level"]: s.value for s in samples if s.name.endswith("_total")}
+    assert told == {"High": 4, "Medium": 1, "Low": 1}
 
 
 def test_health_is_unavailable_without_a_daemon_and_says_why(app: Starlette) -> None:

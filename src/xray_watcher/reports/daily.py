@@ -11,7 +11,8 @@ from typing import Any
 from xray_watcher.clock import Clock
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.summary import DayEntry, summarise
-from xray_watcher.core.times import from_us, local_day
+from xray_watcher.core.telling import NOBODY, Audience, Notice
+from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.files import write_whole
 from xray_watcher.ledger import Ledger
@@ -50,6 +51,7 @@ class DailySummaries:
         zone: local time zone; None is the system's.
         clock: the time.
         waiting_in_inbox: tells how many files are there and not claimed.
+        audience: who wants to hear of a day that is over.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class DailySummaries:
         zone: tzinfo | None,
         clock: Clock,
         waiting_in_inbox: Callable[[], int],
+        audience: Audience = NOBODY,
     ) -> None:
         self._ledger = ledger
         self._folder = folder
@@ -67,6 +70,7 @@ class DailySummaries:
         self._zone = zone
         self._clock = clock
         self._waiting_in_inbox = waiting_in_inbox
+        self._audience = audience
         self._next_s = float("-inf")
         self._written: dict[str, Summary] = {}
 
@@ -114,10 +118,23 @@ class DailySummaries:
                 f"The summary in {self._folder} cannot be written "
                 f"({os.strerror(error.errno or 0)}).",
             ) from error
-        self._ledger.set_summarised(day, closed=summary["closed"])
+        closed = summary["closed"]
+        notices = self._notices(summary) if closed else []
+        self._ledger.set_summarised(day, closed=closed, notices=notices)
         self._written[day] = summary
         if summary["closed"]:
             del self._written[day]
+
+    def _notices(self, summary: Summary) -> list[Notice]:
+        told = json.dumps({key: summary[key] for key in _TOLD})
+        return self._audience.notices("summary", to_us(self._clock.now()), told)
+
+
+_TOLD = (
+    *("day", "received", "classified", "rejected", "pending", "by_level", "by_top_label"),
+    *("by_flag", "by_reject_code", "models", "simulated"),
+)
+"""What of a summary is told: figures, and no names of folders."""
 
 
 def to_json(summary: Summary) -> bytes:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
 from xray_watcher.status import DaemonState, status_of, summary_of
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.models import (
@@ -75,7 +76,11 @@ def routes(context: WebContext) -> list[BaseRoute]:
     async def openapi(_request: Request) -> Response:
         return JSONResponse(described)
 
-    return [*documented, SecuredRoute("/openapi.json", openapi, role="view")]
+    return [
+        *documented,
+        SecuredRoute("/metrics", reading.metrics, role="view"),
+        SecuredRoute("/openapi.json", openapi, role="view"),
+    ]
 
 
 class Reading:
@@ -125,6 +130,12 @@ class Reading:
         """How the service is, as `xray-watcher status` says it."""
         context = self._context
         return JSONResponse(await run_sync(status_of, context.settings, context.clock.now()))
+
+    async def metrics(self, _request: Request) -> Response:
+        """What Prometheus is told."""
+        context = self._context
+        text = await run_sync(metrics_of, context.settings, context.clock.now())
+        return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def health(self, request: Request) -> Response:
         """Whether the service works; for whoever asks, so without any detail."""

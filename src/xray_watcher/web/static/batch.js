@@ -16,8 +16,12 @@ let last = null; // the last batch that is over
 
 // -- choosing ------------------------------------------------------------------------------
 
+// A folder's files come in no order; those that were picked come in the order of the dialogue.
+const byPath = new Intl.Collator("en", { numeric: true });
+const inOrder = (a, b) => byPath.compare(a.webkitRelativePath, b.webkitRelativePath);
+
 function choose(input) {
-  chosen.add([...input.files], isSingle());
+  chosen.add([...input.files].sort(inOrder), isSingle());
   input.value = "";
 }
 
