@@ -17,6 +17,8 @@ from arrivals import picture_number
 
 import audit
 from service import Service
+from webservice import WebService
+from xray_watcher.web.tokens import add_token
 
 STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
 NAME = "DOE^JOHN_19700101"
@@ -127,3 +129,32 @@ def test_planted_names_are_nowhere_in_the_service_s_log(service: Service) -> Non
     }
     codes = {r["rejected"]["code"] for r in audit.jsonl_records(service.root) if "rejected" in r}
     assert codes >= {"incomplete", "wrong_format", "decoder_crash", "duplicate"}
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[WebService]:
+    made = WebService(tmp_path / "root", web=f'token_file = "{tmp_path / "tokens"}"')
+    yield made
+    made.kill()
+
+
+def test_names_and_tokens_are_in_no_log_of_the_web_either(both: WebService, tmp_path: Path) -> None:
+    token = add_token(str(tmp_path / "tokens"), "modality-1", "upload")
+    right, wrong = ({"Authorization": f"Bearer {one}"} for one in (token, f"wrong-{NAME}"))
+    both.start_both()
+    files = [(f"{NAME}.png", picture_number(1)), (f"{NAME}.jpg", NAME.encode())]
+    assert both.predict(*files, headers=right).status_code == 200
+    assert both.predict(*files, headers=wrong).status_code == 401
+    assert both.predict((f"{NAME}.png", b"")).status_code == 401
+    for path in (f"/api/v1/results?filename={NAME}", f"/{NAME}", f"/image/{NAME}"):
+        for headers in (right, wrong):
+            both.http.get(both.url + path, headers=headers, timeout=60)
+    strange = {"Host": NAME, "Origin": NAME, "User-Agent": NAME, "Referer": NAME, **right}
+    assert both.http.get(both.url + "/", headers=strange, timeout=60).status_code == 421
+    both.http.post(both.url + "/login", data={"token": f"wrong-{NAME}"}, timeout=60)
+    assert both.stop_web() == 0
+    assert both.stop() == 0
+    told = both.log.read_text() + both.web_log.read_text()
+    for word in (*PLANTED, token):
+        assert word not in told
+    assert "a wrong token" in told
