@@ -267,6 +267,20 @@ def test_a_rejected_image_is_shown_with_its_reason_and_can_be_put_back(
     expect(page.locator("main")).to_contain_text("has a newer result")
 
 
+def test_where_a_file_is_gone_the_page_shows_that_there_is_no_picture(
+    browser: Browser, site: Site, drawings: Mapping[str, bytes]
+) -> None:
+    site.drop("emergency", {"gone.png": next(iter(drawings.values()))})
+    site.wait_until(lambda: site.index_of("gone.png") >= 0)
+    (path,) = site.root.glob("classified_images/*/????_gone.png")
+    page = browser.new_page(base_url=site.url)
+    page.route("**/thumbnail.png", lambda route: (path.unlink(missing_ok=True), route.continue_()))
+    page.goto("/live")
+    item = page.locator("#latest .result", has_text="gone.png")
+    expect(item.locator(".thumb.none")).to_be_visible(timeout=WAIT_MS)
+    page.close()
+
+
 def test_the_server_ends_in_time_although_a_live_page_is_open(
     browser: Browser, tmp_path: Path
 ) -> None:
