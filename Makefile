@@ -5,8 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench bench-http parity storm uploadstorm sigterm syscalls powercut fulldisk \
-  lives fuzz audit manual install-test clean
+.PHONY: demo test lint types check phantom bench bench-http parity storm uploadstorm sigterm syscalls \
+  powercut fulldisk spreadsheet lives fuzz audit manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -42,9 +42,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
 	@touch $(READY)
 
-audit: $(READY)           ## known vulnerabilities of the pinned versions; needs the network
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+audit:                    ## known vulnerabilities of the pinned versions; needs the network
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict $(ARGS)
 
 storm: $(READY)           ## 2,000 kills at random moments while files arrive; about half an hour
 	$(BIN)/python tests/storms/kill_storm.py $(ARGS)
@@ -64,6 +65,10 @@ powercut: $(READY)        ## 100 power cuts on ext4 and on XFS each; needs root 
 fulldisk: $(READY)        ## a disk that fills and empties 20 times, on tmpfs, ext4 and XFS; needs root
 	$(BIN)/python tests/storms/filling_disk.py $(ARGS)
 
+spreadsheet: $(READY)     ## open the CSV in LibreOffice: no formula runs; installs libreoffice-calc
+	command -v soffice >/dev/null || sh .ci/apt-install libreoffice-calc
+	$(BIN)/python -m pytest tests/test_spreadsheet.py $(ARGS)
+
 lives: $(READY)           ## 2,000 random lives of the daemon: arrivals, kills, edits, clocks; about 15 minutes
 	XRAY_LIVES=2000 $(BIN)/python -m pytest tests/test_stateful.py $(ARGS)
 
@@ -73,11 +78,17 @@ fuzz: $(READY)            ## 15 minutes of made-up files for the decoder; needs 
 manual: $(READY)          ## write the manual pages anew from the commands and settings
 	$(BIN)/python -m xray_watcher.manual deploy/man
 
-install-test: $(READY)    ## install on fresh Debians with a systemd of their own; root, network, an hour
-	$(BIN)/python -m pytest tests/deploy/installing $(ARGS)
+install-test: $(READY)    ## install on fresh Debians 12 and 13 with a systemd of their own; root, network
+	command -v debootstrap >/dev/null || sh .ci/apt-install debootstrap
+	$(BIN)/python -m pytest tests/deploy/installing/on_debian.py $(ARGS)
+
+container-test: $(READY)  ## build the image with buildah and run it with podman; root, network
+	for program in debootstrap buildah podman runc; do \
+	  command -v $$program >/dev/null || sh .ci/apt-install $$program; done
+	$(BIN)/python -m pytest tests/deploy/installing/on_podman.py $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py
 
 clean:
-	rm -rf $(VENV) demo-run bench-run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-audit fuzz-found demo-run bench-run .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,6 +21,7 @@ from xray_watcher.core.batching import Batching
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.health import Health
 from xray_watcher.core.settling import Settling
+from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.values import ModelInfo, Rejection
 from xray_watcher.daemon import Chore, Daemon, Timetable
 from xray_watcher.errors import Unavailable
@@ -124,6 +125,7 @@ class Rig:
         max_size: int = 16,
         max_waiting_s: float = MAX_WAIT_S,
         chores: Callable[[Rig], Sequence[Chore]] = lambda _rig: (),
+        audience: Audience = NOBODY,
     ) -> None:
         zone = ZoneInfo("Europe/Athens")
         self.root, self.inbox = root, root / "inbox"
@@ -159,6 +161,7 @@ class Rig:
             duplicates=duplicates,
             clock=self.clock,
             zone=zone,
+            audience=audience,
         )
         self.bell = Bell()
         self.daemon = Daemon(
@@ -171,11 +174,11 @@ class Rig:
             pipeline=self.pipeline,
             engine=ready,
             summaries=DailySummaries(
-                self.ledger, f"{folders.logs}/daily", 60.0, zone, self.clock, lambda: 0
+                self.ledger, f"{folders.logs}/daily", 60.0, zone, self.clock, lambda: 0, audience
             ),
             health=self.health,
             heartbeat=Heartbeat(str(state / "heartbeat.json"), dict),
-            timetable=Timetable(SCAN_S, 0, (str(root),)),
+            timetable=Timetable(SCAN_S, SETTLE_S, SETTLE_S, 0, (str(root),)),
             chores=chores(self),
             clock=self.clock,
             bell=self.bell,

@@ -164,6 +164,46 @@ BROKEN = {
     "no such level": (ROOT + "[risk.levels]\nUrgent = []", "risk.levels.Urgent", "is unknown"),
     "threshold of 1": (ROOT + '[risk.thresholds]\n"Edema" = 1.0', "Edema", "below 1"),
     "threshold of no label": (ROOT + '[risk.thresholds]\n"Cold" = 0.5', "Cold", "no network"),
+    "mail from nobody": (
+        ROOT + '[notify.smtp]\nhost = "m"\nto = ["a@b.c"]',
+        "notify.smtp.sender",
+        "not set",
+    ),
+    "mail to nobody": (
+        ROOT + '[notify.smtp]\nhost = "m"\nsender = "a@b.c"',
+        "notify.smtp.to",
+        "nobody",
+    ),
+    "user without password": (
+        ROOT + '[notify.smtp]\nuser = "u"',
+        "notify.smtp.password_file",
+        "both",
+    ),
+    "line break in an address": (
+        ROOT + '[notify.smtp]\nto = ["a@b.c\\nBcc: d@e.f"]',
+        "notify.smtp.to",
+        "mail addresses",
+    ),
+    "password in an address": (
+        ROOT + '[notify.webhook]\nurl = "https://u:p@h/"',
+        "notify.webhook.url",
+        "https://",
+    ),
+    "program without path": (
+        ROOT + '[notify.command]\nargv = ["page"]',
+        "notify.command.argv",
+        "full path",
+    ),
+    "no such event": (
+        ROOT + '[notify.command]\nevents = ["low"]',
+        "notify.command.events",
+        '"high"',
+    ),
+    "textfile of another name": (
+        ROOT + '[metrics]\ntextfile = "/x.txt"',
+        "metrics.textfile",
+        ".prom",
+    ),
     "nul in a path": ('root = "/r\\u0000x"', "root", "is not allowed"),
 }
 

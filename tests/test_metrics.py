@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from xray_watcher.core.values import REJECTIONS
 from xray_watcher.daemon import Chore
 from xray_watcher.ledger import Ledger
 from xray_watcher.ledger_reader import Totals
+from xray_watcher.lock import InstanceLock
 from xray_watcher.reports.metrics import Situation, exposition, metrics_of
 from xray_watcher.reports.textfile import MetricsFile
 
@@ -156,13 +156,12 @@ def test_without_a_daemon_or_a_ledger_it_is_told_that_none_is_up(tmp_path: Path)
 
 
 def test_a_daemon_that_has_told_nothing_yet_is_up(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
-    settings = Settings(root=str(tmp_path), state_dir=str(tmp_path / "state"))
-    (tmp_path / "state" / "heartbeat.json").write_text(json.dumps({}))
-    found = samples(metrics_of(settings, NOW))
+    settings = Settings(root=str(tmp_path), state_dir=str(tmp_path))
+    (tmp_path / "inbox").mkdir()
+    with InstanceLock(settings.folders.lock):
+        found = samples(metrics_of(settings, NOW))
     assert found["xray_watcher_up",] == 1
     assert found["xray_watcher_disk_free_bytes", "inbox"] > 0
-    rig.crash()
 
 
 MILLION = """
@@ -198,7 +197,14 @@ def with_file(path: Path) -> Callable[[Rig], list[Chore]]:
         disks = {"inbox": str(rig.inbox), "logs": "/nowhere"}
         return [
             MetricsFile(
-                str(path), 15.0, rig.ledger, lambda: told, disks=disks, min_free=7, clock=rig.clock
+                str(path),
+                15.0,
+                rig.ledger,
+                lambda: told,
+                disks=disks,
+                min_free=7,
+                channels=(),
+                clock=rig.clock,
             )
         ]
 

@@ -100,7 +100,7 @@ class Export:
         now = self._rig.clock.now()
         told = self._told | {"at": now.isoformat()}
         free = {"inbox": 5_000_000_000, "logs": 6_000_000_000}
-        situation = Situation(now, told, now, free, 1_000_000_000)
+        situation = Situation(now, told, now, free, 1_000_000_000, ("webhook",))
         return exposition(self._rig.ledger.totals(), situation)
 
 

@@ -160,7 +160,6 @@ def facts(rig: Rig, decoder: LimitedDecoder, timetables: list[Timetable]) -> dic
     return {
         "suffixes": inbox._suffixes,
         "ignore": inbox._ignore,
-        "settle_s": settling._settle_s,
         "incomplete_s": settling._incomplete_after_s,
         "batch": (batching._max_size, batching._quiet_s, batching._max_wait_s),
         "duplicates": rig.pipeline._sets_duplicates_aside,
@@ -174,7 +173,7 @@ def facts(rig: Rig, decoder: LimitedDecoder, timetables: list[Timetable]) -> dic
 OTHER: dict[str, tuple[dict[str, Any], str]] = {
     "intake.suffixes": ({"intake": {"suffixes": (".bmp",)}}, "suffixes"),
     "intake.ignore": ({"intake": {"ignore": ("x*",)}}, "ignore"),
-    "intake.settle_seconds": ({"intake": {"settle_seconds": 7.0}}, "settle_s"),
+    "intake.settle_seconds": ({"intake": {"settle_seconds": 7.0}}, "timetable"),
     "intake.incomplete_after_minutes": (
         {"intake": {"incomplete_after_minutes": 7.0}},
         "incomplete_s",
@@ -198,7 +197,7 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("key", OTHER)
 def test_a_key_that_is_live_reaches_the_part_that_goes_by_it(rig: Rig, key: str) -> None:
     tables, fact = OTHER[key]
-    decoder, timetables = LimitedDecoder(), [Timetable(5.0, 0, ())]
+    decoder, timetables = LimitedDecoder(), [Timetable(5.0, 2.0, 30.0, 0, ())]
     parts = live(rig, decoder, timetables.append)  # type: ignore[arg-type]
     for part in parts:
         part.use(settings())

@@ -14,10 +14,12 @@ import structlog
 from xray_watcher import __version__, log
 from xray_watcher.clock import Clock, SystemClock
 from xray_watcher.config import Folders, Settings
+from xray_watcher.config_care import NotifySettings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
 from xray_watcher.core.naming import index_of
 from xray_watcher.core.settling import Settling
+from xray_watcher.core.telling import Audience
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import LEVELS, ModelInfo
 from xray_watcher.daemon import Chore, Daemon, Timetable
@@ -26,13 +28,17 @@ from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import WORK_FOLDER, Spool
-from xray_watcher.intake.watcher import Inbox, is_network, wakeup_for
+from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger import RESTORED, Ledger
 from xray_watcher.lock import InboxLock, InstanceLock
 from xray_watcher.logs import LogFiles, last_index
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.self_test import check_engine
 from xray_watcher.model.weights import WeightStore
+from xray_watcher.notify.channels import Channel
+from xray_watcher.notify.notifier import Notifier
+from xray_watcher.notify.sender import Sender
+from xray_watcher.notify.setup import audience_of, channels_of
 from xray_watcher.pipeline import Pipeline
 from xray_watcher.records import CsvLayout, model_fields
 from xray_watcher.reloading import DECODE_LIMITS, LivePart, NoReloading, Reloading, RenewableDecoder
@@ -43,6 +49,7 @@ from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.signals import Bell, ReloadRequest, StopRequest
 
 _SECONDS_A_MINUTE = 60.0
+_SECONDS_AN_HOUR = 3600.0
 _FOLDER_MODE = 0o750
 
 _log = structlog.get_logger()
@@ -67,12 +74,14 @@ def assembled_daemon(
     Raises:
         WeightsError: the weights are not installed; nothing was touched.
         AlreadyRunning: another daemon holds the ledger or the inbox.
-        ConfigError: the inbox was changed while images of the old one are in hand.
+        ConfigError: the inbox was changed while images of the old one are in hand, or a secret
+            of `[notify]` cannot be used.
         LedgerError: the ledger cannot be used.
         Unavailable: a folder cannot be made or written.
     """
     folders, clock = settings.folders, SystemClock()
     _check_weights(settings)
+    channels, audience = channels_of(settings.notify), audience_of(settings.notify)
     with ExitStack() as stack:
         _make(folders.state, "state_dir")
         stack.enter_context(InstanceLock(folders.lock))
@@ -100,6 +109,7 @@ def assembled_daemon(
             duplicates=settings.intake.duplicates,
             clock=clock,
             zone=settings.zone,
+            audience=audience,
         )
         batching = _batching(settings, once=once)
         settling = _settling(settings)
@@ -110,6 +120,7 @@ def assembled_daemon(
             settings.zone,
             clock,
             lambda: len(settling) + len(spool.uploads),
+            audience,
         )
         reloading: Reloading | NoReloading = NoReloading()
         if reload is not None:
@@ -119,9 +130,11 @@ def assembled_daemon(
             )  # fmt: skip
             reloading = Reloading(request, settings, reload, live)
         health = Health()
+        notifier = _notifier(settings.notify, ledger, channels, audience, health, bell, clock)
 
         def tell() -> dict[str, Any]:
-            return _told(daemon, settling, spool, pipeline, health, engine, clock)
+            told = _told(daemon, settling, spool, pipeline, health, engine, clock)
+            return told | {"troubles": told["troubles"] | notifier.troubles}
 
         daemon = Daemon(
             inbox=inbox,
@@ -136,7 +149,10 @@ def assembled_daemon(
             health=health,
             heartbeat=Heartbeat(folders.heartbeat, tell, report),
             timetable=_timetable(settings),
-            chores=_chores(settings, ledger, tell, clock),
+            chores=[
+                *_metrics_files(settings, ledger, tell, clock),
+                *([notifier] if channels else []),
+            ],
             clock=clock,
             bell=bell,
             stop=StopRequest(bell),
@@ -328,11 +344,11 @@ def _live_parts(
             lambda s: inbox.use(s.intake.suffixes, s.intake.ignore),
         ),
         LivePart(
-            ("intake.settle_seconds", "intake.incomplete_after_minutes"),
-            lambda s: settling.use(*_settle_times(s)),
+            ("intake.incomplete_after_minutes",),
+            lambda s: settling.use(_incomplete_after_s(s)),
         ),
         LivePart(
-            ("intake.scan_seconds", "intake.min_free_bytes"),
+            ("intake.settle_seconds", "intake.scan_seconds", "intake.min_free_bytes"),
             lambda s: use_timetable(_timetable(s)),
         ),
         LivePart(("batch",), lambda s: batching.use(*_batch_rules(s))),
@@ -345,16 +361,12 @@ def _live_parts(
 
 
 def _settling(settings: Settings) -> Settling:
-    return Settling(*_settle_times(settings))
+    settle_s = settings.intake.settle_seconds_on(network=True)  # until it is known what lies there
+    return Settling(settle_s, _incomplete_after_s(settings))
 
 
-def _settle_times(settings: Settings) -> tuple[float, float]:
-    intake = settings.intake
-    network = os.path.isdir(settings.folders.inbox) and is_network(settings.folders.inbox)
-    return (
-        intake.settle_seconds_on(network=network),
-        intake.incomplete_after_minutes * _SECONDS_A_MINUTE,
-    )
+def _incomplete_after_s(settings: Settings) -> float:
+    return settings.intake.incomplete_after_minutes * _SECONDS_A_MINUTE
 
 
 def _batching(settings: Settings, *, once: bool) -> Batching:
@@ -370,30 +382,54 @@ def _batch_rules(settings: Settings) -> tuple[int, float, float]:
 def _timetable(settings: Settings) -> Timetable:
     folders, intake = settings.folders, settings.intake
     disks = (folders.state, folders.inbox, folders.classified, folders.rejected, folders.logs)
-    return Timetable(intake.scan_seconds, intake.min_free_bytes, disks)
+    return Timetable(
+        scan_s=intake.scan_seconds,
+        settle_s=intake.settle_seconds_on(network=False),
+        network_settle_s=intake.settle_seconds_on(network=True),
+        min_free_bytes=intake.min_free_bytes,
+        disks=disks,
+    )
 
 
-def _chores(
+def _metrics_files(
     settings: Settings, ledger: Ledger, tell: Callable[[], dict[str, Any]], clock: Clock
 ) -> list[Chore]:
-    """What the daemon does beside the images, as far as it is wanted."""
-    chores: list[Chore] = []
-    if settings.metrics.textfile:
-        chores.append(_metrics_file(settings, ledger, tell, clock))
-    return chores
-
-
-def _metrics_file(
-    settings: Settings, ledger: Ledger, tell: Callable[[], dict[str, Any]], clock: Clock
-) -> MetricsFile:
-    return MetricsFile(
+    """The file for node_exporter, if one is wanted."""
+    if not settings.metrics.textfile:
+        return []
+    metrics = MetricsFile(
         settings.metrics.textfile,
         settings.metrics.textfile_seconds,
         ledger,
         tell,
         disks=disks_by_name(settings.folders),
         min_free=settings.intake.min_free_bytes,
+        channels=settings.notify.kinds,
         clock=clock,
+    )
+    return [metrics]
+
+
+def _notifier(
+    settings: NotifySettings,
+    ledger: Ledger,
+    channels: Mapping[str, Channel],
+    audience: Audience,
+    health: Health,
+    bell: Bell,
+    clock: Clock,
+) -> Notifier:
+    return Notifier(
+        ledger=ledger,
+        sender=Sender(channels, bell.ring),
+        audience=audience,
+        channels=channels.keys(),
+        troubles=lambda: {cause: trouble.detail for cause, trouble in health.troubles.items()},
+        clock=clock,
+        per_minute=settings.per_minute,
+        degraded_after_s=settings.degraded_after_seconds,
+        give_up_after_s=settings.give_up_after_hours * _SECONDS_AN_HOUR,
+        include_names=settings.include_names,
     )
 
 

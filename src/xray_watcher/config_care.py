@@ -1,12 +1,22 @@
-"""The tables of the settings for those who look after the service: `[metrics]`."""
+"""The tables for those who look after the service: `[metrics]`, `[notify]`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from xray_watcher.config_base import Seconds, Section, allowed, usable_path
+from xray_watcher.config_base import Seconds, Section, allowed, unit, usable_path
+
+Event = Literal["high", "rejected", "degraded", "recovered", "summary"]
+EVENTS: tuple[Event, ...] = get_args(Event)
+"""What may be told, in the order in which it is."""
+
+OptionalFile = Annotated[str, AfterValidator(usable_path), allowed('a path, or "" for none')]
+Events = Annotated[
+    tuple[Event, ...], allowed("a list of " + ", ".join(f'"{event}"' for event in EVENTS))
+]
+Address = Annotated[str, Field(pattern=r"^[^\s@<>,]+@[^\s@<>,]+$")]
 
 
 class MetricsSettings(Section):
@@ -23,3 +33,119 @@ class MetricsSettings(Section):
     textfile_seconds: Seconds = Field(
         15.0, ge=1, le=3600, description="The file is written at most this often."
     )
+
+
+class WebhookSettings(Section):
+    """`[notify.webhook]`: messages by HTTP POST."""
+
+    url: Annotated[str, allowed('an http:// or https:// address, or "" for none')] = Field(
+        "",
+        pattern=r"^$|^https?://[^/@\s]+(/\S*)?$",
+        description="Where messages are posted as JSON; redirections are not followed.",
+    )
+    secret_file: OptionalFile = Field(
+        "",
+        description="Holds the secret by which messages are signed (HMAC-SHA256, as Standard "
+        "Webhooks have it); not readable by everybody.",
+    )
+    ca_file: OptionalFile = Field(
+        "", description="Certificates to trust in place of the system's, in PEM form."
+    )
+    timeout_seconds: Seconds = Field(
+        10.0, ge=1, le=300, description="A message that is not taken in this time is tried again."
+    )
+    events: Events = Field(EVENTS, description="What is told this way.")
+
+
+class SmtpSettings(Section):
+    """`[notify.smtp]`: messages by mail."""
+
+    host: Annotated[str, allowed('the name of a mail server, or "" for none')] = Field(
+        "", pattern=r"^[^\s/]*$", description="The mail server that takes the messages."
+    )
+    port: Annotated[int, unit("port")] = Field(25, ge=1, le=65535, description="Its port.")
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls",
+        description="How the connection is made safe: after a greeting in clear text (ports 25 "
+        "and 587), from the start (465), or not at all.",
+    )
+    ca_file: OptionalFile = Field(
+        "", description="Certificates to trust in place of the system's, in PEM form."
+    )
+    user: Annotated[str, allowed('a name, or "" for no login')] = Field(
+        "", description="Who logs in there."
+    )
+    password_file: OptionalFile = Field(
+        "", description="Holds that user's password; not readable by everybody."
+    )
+    sender: Annotated[str, allowed("a mail address")] = Field(
+        "", pattern=r"^$|^[^\s@<>,]+@[^\s@<>,]+$", description="Whom the messages are from."
+    )
+    to: Annotated[tuple[Address, ...], allowed("a list of mail addresses")] = Field(
+        (), max_length=20, description="Who gets them; each gets mails of their own."
+    )
+    timeout_seconds: Seconds = Field(
+        30.0, ge=1, le=300, description="A message that is not taken in this time is tried again."
+    )
+    events: Events = Field(EVENTS, description="What is told this way.")
+
+
+class CommandSettings(Section):
+    """`[notify.command]`: messages to a program of yours."""
+
+    argv: Annotated[
+        tuple[str, ...], allowed("a list: the program's full path and its arguments; [] for none")
+    ] = Field(
+        (),
+        description="A program that is started for each message and reads it as JSON from its "
+        "standard input; no shell is used. Exit code 0 says that it is told.",
+    )
+    timeout_seconds: Seconds = Field(
+        30.0, ge=1, le=300, description="A program that takes longer is ended and tried again."
+    )
+    events: Events = Field(EVENTS, description="What is told this way.")
+
+
+class NotifySettings(Section):
+    """`[notify]`: who is told what happens, and how often."""
+
+    include_names: Annotated[bool, allowed("true or false")] = Field(
+        False,
+        description="Whether messages carry names of files and folders, which may say who a "
+        "patient is; else an image is told by its index.",
+    )
+    per_minute: Annotated[int, unit("messages a minute")] = Field(
+        4,
+        ge=1,
+        le=60,
+        description="At most so many for each way of telling and kind of event; what comes "
+        "meanwhile is told together in the next one.",
+    )
+    degraded_after_seconds: Seconds = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="A trouble is told when it has lasted this long, and its end when it has been "
+        "gone as long.",
+    )
+    give_up_after_hours: Annotated[float, unit("hours")] = Field(
+        72.0,
+        gt=0,
+        le=8760,
+        description="A message that could not be delivered for this long is given up, loudly.",
+    )
+    webhook: WebhookSettings = Field(WebhookSettings(), description="Messages by HTTP POST.")
+    smtp: SmtpSettings = Field(SmtpSettings(), description="Messages by mail.")
+    command: CommandSettings = Field(
+        CommandSettings(), description="Messages to a program of yours."
+    )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The ways of telling that are set up."""
+        is_set = {
+            "webhook": self.webhook.url,
+            "smtp": self.smtp.host,
+            "command": self.command.argv,
+        }
+        return tuple(kind for kind, given in is_set.items() if given)

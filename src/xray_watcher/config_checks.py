@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from itertools import combinations
 
 from xray_watcher.config import Settings, did_you_mean
+from xray_watcher.config_care import NotifySettings
 from xray_watcher.config_keys import FOLDERS, THRESHOLDS
 from xray_watcher.config_sources import shown
 from xray_watcher.core.catalogue import OUTPUTS
@@ -39,6 +40,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _labels_in_two_levels(settings)
     yield from _labels_without_level(settings)
     yield from _open_to_the_network(settings)
+    yield from _unfinished_channels(settings.notify)
 
 
 def _missing_root(settings: Settings) -> Iterator[Finding]:
@@ -133,3 +135,17 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _unfinished_channels(notify: NotifySettings) -> Iterator[Finding]:
+    smtp, argv = notify.smtp, notify.command.argv
+    if smtp.host and not smtp.sender:
+        yield Finding(("notify.smtp.sender", "notify.smtp.host"), "is not set; a mail needs one")
+    if smtp.host and not smtp.to:
+        yield Finding(("notify.smtp.to", "notify.smtp.host"), "is empty; nobody would be told")
+    if bool(smtp.user) != bool(smtp.password_file):
+        keys = ("notify.smtp.password_file", "notify.smtp.user")
+        yield Finding(keys, "goes together with notify.smtp.user; set both or none")
+    if argv and not os.path.isabs(argv[0]):
+        what = f"{shown(argv[0])} is not allowed; allowed: a full path"
+        yield Finding(("notify.command.argv",), what)

@@ -22,6 +22,12 @@ FOLDERS: Mapping[str, str] = {
 }
 """The keys that place a folder, with the name of that folder in `Folders`."""
 
+NOTIFY_FILES = (
+    *("notify.webhook.secret_file", "notify.webhook.ca_file"),
+    *("notify.smtp.password_file", "notify.smtp.ca_file"),
+)
+"""The keys that name a file with something secret or trusted in it."""
+
 THRESHOLDS = "risk.thresholds"
 
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}

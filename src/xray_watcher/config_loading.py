@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from xray_watcher.config import SYSTEM_STATE_DIR, Settings
 from xray_watcher.config_checks import check
-from xray_watcher.config_keys import FOLDERS, KEYS, THRESHOLDS, allowed
+from xray_watcher.config_keys import FOLDERS, KEYS, NOTIFY_FILES, THRESHOLDS, allowed
 from xray_watcher.config_sources import (
     Given,
     Layer,
@@ -28,7 +28,10 @@ from xray_watcher.config_sources import (
 )
 from xray_watcher.errors import ConfigError
 
-_PATHS = ("root", "state_dir", "model.weights_file", "metrics.textfile", "web.token_file")
+_PATHS = (
+    *("root", "state_dir", "model.weights_file", "metrics.textfile", "web.token_file"),
+    *NOTIFY_FILES,
+)
 _NESTING = 2  # `risk.levels.High`; further dots belong to a label under `risk.thresholds`
 
 

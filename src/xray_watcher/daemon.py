@@ -18,7 +18,7 @@ from xray_watcher.disks import free_bytes
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.spool import Spool
-from xray_watcher.intake.watcher import Inbox, NoWakeup, Wakeup
+from xray_watcher.intake.watcher import Inbox, Look, NoWakeup, Wakeup
 from xray_watcher.lock import InboxLock
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline import Pipeline
@@ -81,11 +81,15 @@ class Timetable:
 
     Attributes:
         scan_s: seconds between looks at the inbox when nothing else calls for one.
+        settle_s: seconds without change after which a file in a local inbox is complete.
+        network_settle_s: the same on a share.
         min_free_bytes: below this on any of `disks` nothing more is claimed.
         disks: folders on the file systems that are written to.
     """
 
     scan_s: float
+    settle_s: float
+    network_settle_s: float
     min_free_bytes: int
     disks: Sequence[str]
 
@@ -322,11 +326,20 @@ class Daemon:
         self._wakeup.keep_alive()
         self._is_look_wanted = False
         self._last_look_s = now_s
-        look = self._inbox.look()
+        look = self._looked()
         self.ignored = look.ignored
+        times = self._timetable
+        self._settling.settle_s = times.network_settle_s if look.is_network else times.settle_s
         self._settling.observe(look.files, now_s)
         took_s = self._clock.monotonic_s() - began_s
         self._look_gap_s = max(_LOOK_GAP_S, _LOOK_SHARE * took_s)
+
+    def _looked(self) -> Look:
+        try:
+            return self._inbox.look()
+        except Unavailable:
+            self._lock.release()
+            raise
 
     def _look_at_uploads(self, now_s: float) -> None:
         """Costs one listing of a folder of our own; the bell rings when something was put there."""

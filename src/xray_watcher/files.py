@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from xray_watcher.errors import StorageFailure
+from xray_watcher.mounts import is_network_device
 
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """For reading what somebody else put there: no link is followed, no pipe waited for."""
@@ -173,7 +174,10 @@ def sync_folder(path: str) -> None:
 def sync(fd: int) -> None:
     """Flush to disk. A failed flush cannot be repeated: Linux marks the pages clean.
 
+    Only on a share it is the network that fails now and then; whoever writes there writes anew.
+
     Raises:
+        OSError: the share did not confirm.
         StorageFailure: the disk did not confirm.
     """
     try:
@@ -181,6 +185,8 @@ def sync(fd: int) -> None:
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOTSUP):
             return  # a file system that has no such thing for folders
+        if is_network_device(os.fstat(fd).st_dev):
+            raise
         raise StorageFailure(
             f"The disk did not confirm a write ({os.strerror(error.errno or 0)}). The service "
             "stops; what is open is taken up at the next start. Check the disk."

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from xray_watcher.core.tally import Tally, tally_of_batch
+from xray_watcher.core.telling import Notice
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
 from xray_watcher.ledger_reader import LAST_FILED, LedgerReader, LogState, Outcome
 
@@ -88,6 +89,30 @@ CREATE TABLE tally (                       -- running totals; core/tally.py says
   value  REAL NOT NULL,
   PRIMARY KEY (series, label, bucket)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE notice (                      -- what a channel has still to be told; outbox.py
+  id      INTEGER PRIMARY KEY,
+  channel TEXT NOT NULL,
+  event   TEXT NOT NULL,
+  at_us   INTEGER NOT NULL,
+  subject TEXT NOT NULL
+) STRICT;
+CREATE INDEX notice_channel ON notice (channel, event, id);
+
+CREATE TABLE message (                     -- what is being told; kept for a day after its end
+  id       TEXT PRIMARY KEY,               -- goes with it, the same in every attempt
+  channel  TEXT NOT NULL,
+  event    TEXT NOT NULL,
+  made_us  INTEGER NOT NULL,
+  body     BLOB NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  next_us  INTEGER NOT NULL,               -- not tried again before
+  error    TEXT,                           -- of the last attempt
+  ended_us INTEGER,
+  state    TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'sent', 'given up'))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX message_made ON message (channel, event, made_us);
+CREATE INDEX message_waiting ON message (channel, event, made_us) WHERE state = 'waiting';
 """
 
 
@@ -151,12 +176,16 @@ class Ledger(LedgerReader):
     Args:
         path: the database file; made when it is missing, its folder must exist.
 
+    Attributes:
+        notices_added: how many, since it was opened.
+
     Raises:
         LedgerError: the file is damaged or was written by a newer version.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__(sqlite3.connect(path, isolation_level=None))
+        self.notices_added = 0
         try:
             self._prepare(path)
         except sqlite3.DatabaseError as error:
@@ -285,7 +314,7 @@ class Ledger(LedgerReader):
             beyond = max(decision.idx for decision in decisions) + 1
             self.set_meta("next_index", str(max(self.next_index, beyond)))
             self._update("UPDATE image SET state = 'RETRIED' WHERE id = ?", retried)
-            self._add(tally_of_batch(len(decisions)))
+            self.add_to_tally(tally_of_batch(len(decisions)))
 
     def _put(self, decision: Decision, csv_header: bytes) -> None:
         d = decision
@@ -317,7 +346,12 @@ class Ledger(LedgerReader):
         )
 
     def finish(
-        self, image_ids: Sequence[int], filed_us: int, logs: Sequence[LogState], tally: Tally
+        self,
+        image_ids: Sequence[int],
+        filed_us: int,
+        logs: Sequence[LogState],
+        tally: Tally,
+        notices: Sequence[Notice] = (),
     ) -> None:
         """Commit that images are filed and logged, with the new watermarks and totals.
 
@@ -326,6 +360,7 @@ class Ledger(LedgerReader):
             filed_us: now.
             logs: how far the logs are known to be on disk.
             tally: what the images add to the running totals.
+            notices: who has to be told of them.
         """
         with self.transaction():
             self._db.executemany(
@@ -333,15 +368,25 @@ class Ledger(LedgerReader):
                 [(filed_us, image_id) for image_id in image_ids],
             )
             self.set_log_states(logs)
-            self._add(tally)
+            self.add_to_tally(tally)
+            self.add_notices(notices)
             self.set_meta(LAST_FILED, str(filed_us))
 
-    def _add(self, tally: Tally) -> None:
+    def add_to_tally(self, tally: Tally) -> None:
+        """Add to the running totals; inside a transaction it is committed with it."""
         self._db.executemany(
             "INSERT INTO tally VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET value = value + excluded.value",
             [(*key, value) for key, value in tally.items()],
         )
+
+    def add_notices(self, notices: Sequence[Notice]) -> None:
+        """Note what has to be told; inside a transaction it is committed with it."""
+        self._db.executemany(
+            "INSERT INTO notice (channel, event, at_us, subject) VALUES (?, ?, ?, ?)",
+            [(n.channel, n.event, n.at_us, n.subject) for n in notices],
+        )
+        self.notices_added += len(notices)
 
     def set_log_states(self, logs: Sequence[LogState]) -> None:
         """Note how far logs are known to be on disk; inside a transaction committed with it."""
@@ -350,10 +395,11 @@ class Ledger(LedgerReader):
             [(log.jsonl_bytes, log.csv_bytes, log.name) for log in logs],
         )
 
-    def set_summarised(self, day: str, *, closed: bool) -> None:
-        """Note that a day's summary is written, and whether it will ever change again."""
+    def set_summarised(self, day: str, *, closed: bool, notices: Sequence[Notice] = ()) -> None:
+        """Note that a day's summary is written, whether it is final, and who is told so."""
         with self.transaction():
             self._db.execute("INSERT OR REPLACE INTO summary_day VALUES (?, ?)", (day, closed))
+            self.add_notices(notices)
 
     def _update(self, sql: str, image_ids: Sequence[int]) -> None:
         self._db.executemany(sql, [(image_id,) for image_id in image_ids])

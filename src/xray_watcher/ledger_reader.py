@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from xray_watcher.core.tally import Tally
@@ -98,6 +98,8 @@ class Totals:
         pending: those, and the ones being claimed.
         oldest_us: when the oldest pending one was first seen, or None.
         last_filed_us: when an image was last filed, or None.
+        messages: how many wait to be delivered, by channel.
+        notices: how many things no message tells yet, by channel.
     """
 
     tally: Tally
@@ -105,6 +107,8 @@ class Totals:
     pending: int
     oldest_us: int | None
     last_filed_us: int | None
+    messages: Mapping[str, int] = field(default_factory=dict)
+    notices: Mapping[str, int] = field(default_factory=dict)
 
 
 _COLUMNS = ", ".join(ImageRow.__slots__)
@@ -151,6 +155,11 @@ class LedgerReader:
         """Close the connection."""
         self._db.close()
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, for a module that keeps tables of its own in the ledger."""
+        return self._db
+
     def copy_to(self, target: sqlite3.Connection) -> None:
         """Copy everything as it is at one moment into an empty database."""
         self._db.backup(target)
@@ -179,6 +188,9 @@ class LedgerReader:
             "SELECT 'tally', series, label, bucket, value FROM tally"
             " UNION ALL SELECT 'open', state, '', count(*), min(received_us) FROM image"
             f" WHERE {OPEN_STATES} GROUP BY state"
+            " UNION ALL SELECT 'message', channel, '', '', count(*) FROM message"
+            " WHERE state = 'waiting' GROUP BY channel"
+            " UNION ALL SELECT 'notice', channel, '', '', count(*) FROM notice GROUP BY channel"
             " UNION ALL SELECT 'filed', '', '', '', value FROM meta WHERE key = ?",
             (LAST_FILED,),
         ).fetchall()
@@ -191,6 +203,8 @@ class LedgerReader:
             pending=pending,
             oldest_us=min((oldest for _, oldest in open_rows.values()), default=None),
             last_filed_us=next((int(v) for kind, *_, v in rows if kind == "filed"), None),
+            messages={channel: v for kind, channel, *_, v in rows if kind == "message"},
+            notices={channel: v for kind, channel, *_, v in rows if kind == "notice"},
         )
 
     # -- images ---------------------------------------------------------------------------

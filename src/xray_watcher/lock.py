@@ -89,19 +89,24 @@ class InboxLock:
 
     def __exit__(self, *_exc: object) -> None:
         """Free the lock."""
+        self.release()
+
+    def release(self) -> None:
+        """Free the lock: a share that has gone can only be unmounted when nobody holds it."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def take(self) -> None:
-        """Take the lock, unless that was done: the inbox may be out of reach at the start.
+        """Take the lock, unless it is held: the inbox may have been out of reach, or another.
 
         Raises:
             AlreadyRunning: another process watches this inbox with another ledger.
             Unavailable: the inbox cannot be opened, or the note not be written.
         """
-        if self._fd is not None:
+        if self._fd is not None and _is_opened_at(self._fd, self._inbox):
             return
+        self.release()
         try:
             fd = os.open(self._inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -148,6 +153,14 @@ class InboxLock:
                 "inbox",
                 f"The note {self._note} cannot be written ({os.strerror(error.errno or 0)}).",
             ) from error
+
+
+def _is_opened_at(fd: int, path: str) -> bool:
+    """Whether what was opened is what lies there now."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
 
 
 def is_held(path: str) -> bool:

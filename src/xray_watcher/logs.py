@@ -20,6 +20,7 @@ from typing import Literal
 from xray_watcher.errors import Unavailable
 from xray_watcher.files import rename_noreplace, sync, sync_folder, write_all, write_whole
 from xray_watcher.ledger_reader import LedgerReader, LogLine, LogState
+from xray_watcher.mounts import Place
 
 Form = Literal["jsonl", "csv"]
 
@@ -46,6 +47,7 @@ class LogFiles:
 
     def __init__(self, folder: str, ledger: LedgerReader) -> None:
         self._folder = folder
+        self._place = Place(folder)
         self._ledger = ledger
         self._known: dict[str, tuple[int, int, int]] = {}  # path: size, mtime_ns, inode
 
@@ -68,7 +70,7 @@ class LogFiles:
         states: list[LogState] = []
         conflicts: list[Conflict] = []
         try:
-            os.makedirs(self._folder, exist_ok=True)  # the ledger can make the logs anew
+            self._place.keep()  # the ledger can make the logs anew
             for name, group in groupby(lines, key=lambda line: line.log):
                 state = self._ledger.log_state(name)
                 assert state is not None, "a decision begins its log"

@@ -19,9 +19,10 @@ from typing import Literal, Protocol
 import numpy as np
 import structlog
 
-from xray_watcher.aftermath import tally_of
+from xray_watcher.aftermath import aftermath_of
 from xray_watcher.clock import Clock
 from xray_watcher.core.calibration import scores
+from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.core.values import REJECTIONS, Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
@@ -96,6 +97,7 @@ class Pipeline:
         duplicates: "flag" files known bytes by their scores, "set-aside" puts them by unscored.
         clock: the time.
         zone: local time zone; None is the system's.
+        audience: who wants to hear of images.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
@@ -110,8 +112,10 @@ class Pipeline:
         duplicates: Literal["flag", "set-aside"],
         clock: Clock,
         zone: tzinfo | None,
+        audience: Audience = NOBODY,
     ) -> None:
         self._ledger = ledger
+        self._audience = audience
         self._spool = spool
         self._logs = logs
         self._decoder = decoder
@@ -170,8 +174,7 @@ class Pipeline:
         if missed:
             self._ledger.drop_claims(missed)
         if claimed:
-            done = [(arrival.file.path, arrival.upload) for i, arrival in claims if i in claimed]
-            doors.sync_claims(self._spool, done)
+            self._confirm([(i, arrival) for i, arrival in claims if i in claimed])
             claim_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(claimed)
             self._begin(claimed, claim_ms)
         if trouble is not None:
@@ -200,6 +203,14 @@ class Pipeline:
                 self._unsure.append(image_id)
                 return claimed, error
         return claimed, None
+
+    def _confirm(self, claims: Sequence[tuple[int, Arrival]]) -> None:
+        try:
+            done = [(arrival.file.path, arrival.upload) for _, arrival in claims]
+            doors.sync_claims(self._spool, done)
+        except Unavailable:
+            self._unsure.extend(image_id for image_id, _ in claims)
+            raise
 
     def look_after_unsure_claims(self) -> None:
         """See what has become of claims that failed, once the work folder can be seen again.
@@ -368,8 +379,9 @@ class Pipeline:
             self._spool.sync_filed([d.move.folder for d in filed if d.move is not None])
             now = self._clock.now()
             states, conflicts = self._logs.append([d.line for d in filed], now)
-            tally = tally_of([d.line for d in filed], now)
-            self._ledger.finish([d.image_id for d in filed], to_us(now), states, tally)
+            after = aftermath_of([d.line for d in filed], now, self._audience)
+            ids = [d.image_id for d in filed]
+            self._ledger.finish(ids, to_us(now), states, after.tally, after.notices)
         except BaseException:
             self._decided.extendleft(reversed(filed))  # filing again finds them filed
             raise

@@ -49,6 +49,7 @@ done
 mkdir -p .before
 pivot_root . .before
 umount -l /.before
+mount --make-rshared / # as systemd does it where it is not told that it is in a container
 exec env -i container=namespaces PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd \
     --system "--unit=$target" --log-target=journal --show-status=no
 """
@@ -61,7 +62,7 @@ class Guest:
 
     Args:
         lower: the root folder of a Debian with systemd; "/" is this machine's own.
-        corner: an empty folder on a disk, for what the guest writes.
+        corner: a folder on a disk for what the guest writes, empty or from an earlier life of it.
         network: whether it shares this machine's network; without, it has a loopback alone and
             no way to resolve a name.
         binds: folders and files of this machine, and where the guest has them.
@@ -81,7 +82,7 @@ class Guest:
         self._target = target
         self._cgroup = Path(cgroup_folder()) / f"xray-watcher-guest-{os.getpid()}-{id(self)}"
         self._process: subprocess.Popen[bytes] | None = None
-        self._init = 0
+        self.init = 0  # its first process, as this machine counts
 
     @property
     def files(self) -> Path:
@@ -91,7 +92,7 @@ class Guest:
     def __enter__(self) -> Self:
         """Start it and wait until it is up."""
         for name in ("upper", "work", "root"):
-            (self._corner / name).mkdir(parents=True)
+            (self._corner / name).mkdir(parents=True, exist_ok=True)
         self._cgroup.mkdir()
         spaces = ["-m", "-p", "-u", "-i", "-C", *([] if self._network else ["-n"])]
         places = (str(self._lower), str(self._corner), self._target)
@@ -113,9 +114,9 @@ class Guest:
     def __exit__(self, *_exc: object) -> None:
         """End it, as a power cut would."""
         if self._process is not None:
-            if self._init:
+            if self.init:
                 with suppress(ProcessLookupError):
-                    os.kill(self._init, 9)
+                    os.kill(self.init, 9)
             self._process.kill()
             self._process.wait()
         for _ in range(100):
@@ -129,8 +130,8 @@ class Guest:
         while time.monotonic() < until_s:
             if self._process.poll() is not None:
                 raise RuntimeError(f"the guest ended with {self._process.returncode}")
-            self._init = self._init or _systemd_below(self._process.pid)
-            if self._init:
+            self.init = self.init or _systemd_below(self._process.pid)
+            if self.init:
                 answer = self.run("systemctl", "is-system-running", check=False)
                 if answer.stdout.strip() in ("running", "degraded"):
                     return
@@ -142,7 +143,7 @@ class Guest:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the guest as its root; output and errors come together."""
         done = subprocess.run(
-            ["nsenter", "-t", str(self._init), "-a", "env", "-i", *_assignments(env), *command],
+            ["nsenter", "-t", str(self.init), "-a", "env", "-i", *_assignments(env), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

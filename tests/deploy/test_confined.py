@@ -178,6 +178,15 @@ def test_status_says_that_it_is_healthy(guest: Guest) -> None:
     assert "is running, healthy" in done.stdout
 
 
+def test_a_share_that_comes_and_goes_under_the_inbox_is_seen(guest: Guest) -> None:
+    """The service has mounts of its own; those of the server must reach it all the same."""
+    state = "systemctl show -P StatusText xray-watcher | grep"
+    guest.run("mount", "-t", "tmpfs", "tmpfs", "/srv/xray/inbox")
+    guest.wait_until("sh", "-c", f"{state} 'degraded: inbox: Another file system'")
+    guest.run("umount", "/srv/xray/inbox")
+    guest.wait_until("sh", "-c", f"{state} ^watching", seconds=120)
+
+
 def test_systemctl_reload_takes_a_good_file(guest: Guest) -> None:
     guest.write("/etc/xray-watcher/config.toml", CONFIG.replace("0.3", "0.4"))
     guest.run("systemctl", "reload", "xray-watcher")
@@ -238,12 +247,16 @@ def test_what_does_not_mend_itself_is_not_tried_again(
     guest.run("systemctl", "reset-failed", "xray-watcher")
 
 
-def test_the_pages_are_served_under_the_same_restrictions(guest: Guest) -> None:
+def test_the_pages_are_served_and_uploads_taken_under_the_same_restrictions(guest: Guest) -> None:
     guest.start("xray-watcher", "xray-watcher-web")
-    ask = (
-        "import urllib.request; "
-        "print(urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=20).status)"
+    python = f"{PLACE}/venv/bin/python"
+    ask = "import requests; print(requests.get('http://127.0.0.1:8080/healthz', timeout=20).text)"
+    guest.wait_until(python, "-c", ask)
+    send = (
+        "import requests, sys; image = open('/tmp/drawn/phantom-003-pneumothorax.png', 'rb'); "
+        "answer = requests.post('http://127.0.0.1:8080/predict_batch', files={'files': image}, "
+        "timeout=100); print(answer.text); sys.exit(answer.status_code != 200)"
     )
-    answer = guest.wait_until(f"{PLACE}/venv/bin/python", "-c", ask)
-    assert answer.strip() == "200"
+    (result,) = json.loads(guest.run(python, "-c", send).stdout)["results"]
+    assert result["top_label"] == "Pneumothorax"
     assert guest.run("systemctl", "is-active", "xray-watcher-web").stdout.strip() == "active"

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from mounted import fake_mounts
+from xray_watcher import mounts
 from xray_watcher.config import Settings
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.watcher import (
     Inbox,
     NoWakeup,
     Wakeup,
-    file_system_type,
-    is_network,
     wakeup_for,
 )
 
@@ -170,10 +170,32 @@ def test_a_folder_that_is_away_does_no_harm_to_the_wake_up(tmp_path: Path) -> No
 def test_shares_are_looked_at_and_local_folders_wake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert file_system_type("/proc/self") == "proc"
     assert isinstance(wakeup_for(str(tmp_path), "auto", lambda: None), Wakeup)
     assert isinstance(wakeup_for(str(tmp_path), "poll", lambda: None), NoWakeup)
-    monkeypatch.setattr("xray_watcher.intake.watcher.file_system_type", lambda _path: "cifs")
-    assert is_network(str(tmp_path))
+    monkeypatch.setattr(mounts, "_MOUNTS", fake_mounts(tmp_path, str(tmp_path), "cifs"))
     assert isinstance(wakeup_for(str(tmp_path), "auto", lambda: None), NoWakeup)
     assert isinstance(wakeup_for(str(tmp_path), "events", lambda: None), Wakeup)
+
+
+def test_a_look_says_when_a_share_has_come_to_lie_there(
+    inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not inbox.look().is_network
+    monkeypatch.setattr(mounts, "_MOUNTS", fake_mounts(tmp_path, str(tmp_path), "nfs4"))
+    inbox._device = 0  # it was another device until now
+    assert inbox.look().is_network
+
+
+def test_the_wake_up_does_not_follow_a_folder_that_was_moved_away(tmp_path: Path) -> None:
+    woken = threading.Event()
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    wakeup = Wakeup(str(folder), woken.set)
+    wakeup.keep_alive()
+    folder.rename(tmp_path / "moved")
+    folder.mkdir()
+    wakeup.keep_alive()
+    woken.clear()
+    (folder / "a.png").touch()
+    assert woken.wait(10)
+    wakeup.close()

@@ -76,20 +76,8 @@ class PassThrough(mfusepy.Operations):
 
     def statfs(self, path: str) -> dict[str, int]:
         status = os.statvfs(self._at(path))
-        names = [
-            "bavail",
-            "bfree",
-            "blocks",
-            "bsize",
-            "favail",
-            "ffree",
-            "files",
-            "flag",
-            "frsize",
-            "namemax",
-        ]
-        sizes = {f"f_{name}": getattr(status, f"f_{name}") for name in (*names, "frsize")}
-        return sizes | {"f_namemax": status.f_namemax}
+        names = "bavail bfree blocks bsize favail ffree files flag frsize namemax"
+        return {f"f_{name}": getattr(status, f"f_{name}") for name in names.split()}
 
     def mkdir(self, path: str, mode: int) -> int:
         os.mkdir(self._at(path), mode)

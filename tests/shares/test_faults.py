@@ -1,4 +1,4 @@
-"""An inbox on a share that errs, hangs and goes away: a FUSE file system that does all that."""
+"""An inbox on a share that errs, hangs and goes away: a FUSE file system does all that."""
 
 from __future__ import annotations
 
@@ -6,134 +6,34 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from arrivals import picture_number
-from kill_storm import COMMAND
+from fuse_share import Share
+from on_share import OnShare, service_on
 
-import audit
-from machine import lacking, needs
-from service import Service
-
-pytestmark = pytest.mark.timeout(300)
-HERE = Path(__file__).parent
+pytestmark = pytest.mark.timeout(400)
+ERRORS = ("EIO", "ESTALE", "EHOSTDOWN", "ETIMEDOUT", "ENOTCONN", "EACCES", "ENOENT")
 
 
-class Share:
-    """A pass-through file system whose misbehaviour is set by `becomes`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.source, self.mounted = folder / "on-the-server", folder / "mounted"
-        self._control = folder / "control"
-        for made in (self.source, self.mounted):
-            made.mkdir()
-        self.becomes("ok")
-        self._server: subprocess.Popen[bytes] | None = None
-
-    def becomes(self, mode: str) -> None:
-        new = self._control.with_suffix(".new")
-        new.write_text(mode)
-        os.rename(new, self._control)
-
-    def mount(self) -> None:
-        script = str(HERE / "passthrough.py")
-        self._server = subprocess.Popen(
-            [sys.executable, script, str(self.source), str(self.mounted), str(self._control)],
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(200):
-            if os.path.ismount(self.mounted):
-                return
-            time.sleep(0.05)
-        raise RuntimeError("the file system was not mounted")
-
-    def crash(self) -> None:
-        """The server is gone: every call fails with ENOTCONN."""
-        assert self._server is not None
-        self._server.kill()
-        self._server.wait()
-
-    def unmount(self) -> None:
-        """An empty folder lies where the share was."""
-        subprocess.run(["fusermount3", "-u", "-z", self.mounted], capture_output=True, check=False)
-        if self._server is not None:
-            self._server.kill()
-            self._server.wait()
-
-
-@pytest.fixture
-def share(tmp_path: Path) -> Iterator[Share]:
-    needs(lacking(fusermount3="fuse3"))
-    needs(None if os.access("/dev/fuse", os.W_OK) else "/dev/fuse may not be used")
-    share = Share(tmp_path)
-    share.mount()
-    yield share
-    share.becomes("ok")
-    share.unmount()
-
-
-@pytest.fixture
-def service(share: Share, tmp_path: Path) -> Iterator[Service]:
-    """A service with local results whose inbox is the share."""
-    with _service(tmp_path / "root", share.mounted / "inbox") as service:
-        yield service
-
-
-@contextmanager
-def _service(root: Path, inbox: Path, **env: str) -> Iterator[Service]:
-    inbox.mkdir(parents=True)
-    service = Service(
-        root,
-        command=COMMAND,
-        XRAY_WATCHER_INTAKE__INBOX=str(inbox),
-        XRAY_WATCHER_INTAKE__SCAN_SECONDS="1",
-        **env,
-    )
-    yield service
-    service.kill()
-
-
-def send(share: Share, *numbers: int) -> list[bytes]:
-    """Other hosts put pictures on the share, whatever we see of it."""
-    contents = [picture_number(number) for number in numbers]
-    for number, content in zip(numbers, contents, strict=True):
-        (share.source / "inbox" / f"{number}.png").write_bytes(content)
-    return contents
-
-
-def filed(service: Service) -> int:
-    return len(audit.filed(service.root))
-
-
-def troubles(service: Service) -> dict[str, str]:
-    import json  # noqa: PLC0415
-
-    found: dict[str, str] = json.loads(service.command("status", "--json").stdout)["troubles"]
-    return found
-
-
-@pytest.mark.parametrize("error", ["EIO", "ESTALE", "EHOSTDOWN", "ETIMEDOUT", "EACCES", "ENOENT"])
+@pytest.mark.parametrize("error", ERRORS)
 def test_a_share_that_errs_is_waited_for_and_nothing_is_lost(
-    error: str, share: Share, service: Service
+    error: str, share: Share, service: OnShare
 ) -> None:
-    arrived = send(share, 1, 2)
+    service.send(1, 2)
     service.start()
-    service.wait_until(lambda: filed(service) == 2)
-    arrived += send(share, 3, 4, 5)
+    service.wait_until(lambda: service.filed == 2)
+    service.send(3, 4, 5)
     time.sleep(0.3)
     share.becomes(error)
-    service.wait_until(lambda: bool(troubles(service)))
-    arrived += send(share, 6)
+    service.wait_until(lambda: not service.is_well())
+    service.send(6)
     share.becomes("ok")
-    service.wait_until(lambda: filed(service) == 6)
-    service.wait_until(lambda: not troubles(service))
+    service.wait_until(lambda: service.filed == 6)
+    service.wait_until(service.is_well)
     assert service.stop() == 0
-    audit.check(service.root, arrived, inbox=service.inbox)
+    service.check()
 
 
 def test_a_share_that_hangs_stops_neither_status_nor_watchdog_nor_signals(
@@ -142,48 +42,47 @@ def test_a_share_that_hangs_stops_neither_status_nor_watchdog_nor_signals(
     address = str(tmp_path / "systemd")
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
-        _service(tmp_path / "root", share.mounted / "inbox", NOTIFY_SOCKET=address) as service,
+        service_on(share, tmp_path / "root", NOTIFY_SOCKET=address) as service,
     ):
         systemd.bind(address)
-        arrived = send(share, 1)
+        service.send(1)
         service.start()
-        service.wait_until(lambda: filed(service) == 1)
+        service.wait_until(lambda: service.filed == 1)
         share.becomes("hang")
-        arrived += send(share, 2)
-        time.sleep(33)
-        systemd.setblocking(False)
-        while _is_fed(systemd):
-            pass  # what was told before it hung, and at first
-        assert "does not answer" in troubles(service)["hangs"]
-        systemd.settimeout(8)
-        assert _is_fed(systemd), "the watchdog would have ended a service that only waits"
+        service.send(2)
+        service.wait_until(lambda: "hangs" in service.troubles(), seconds=120)
+        assert "does not answer" in service.troubles()["hangs"]
+        assert is_fed_again(systemd), "the watchdog would have ended a service that only waits"
         share.becomes("ok")
-        service.wait_until(lambda: filed(service) == 2)  # it goes on by itself
+        service.wait_until(lambda: service.filed == 2)  # it goes on by itself
         share.becomes("hang")
-        arrived += send(share, 3)
+        service.send(3)
         time.sleep(3)
-        assert service.process is not None
         worker = service.worker_pid
         began_s = time.monotonic()
         assert service.stop(signal.SIGTERM) == 0
         assert time.monotonic() - began_s < 10.5
         share.becomes("ok")
-        _wait_for_the_end_of(worker)
+        wait_for_the_end_of(worker)
         service.start()
-        service.wait_until(lambda: filed(service) == 3)
+        service.wait_until(lambda: service.filed == 3)
         assert service.stop() == 0
-        audit.check(service.root, arrived, inbox=share.mounted / "inbox")
+        service.check()
 
 
-def _is_fed(systemd: socket.socket) -> bool:
+def is_fed_again(systemd: socket.socket) -> bool:
+    """Whether the watchdog is fed after all that it was told before."""
+    systemd.setblocking(False)
     try:
-        return systemd.recv(100) == b"WATCHDOG=1"
-    except (BlockingIOError, TimeoutError):
-        return False
+        while systemd.recv(100):
+            pass
+    except BlockingIOError:
+        systemd.settimeout(20)
+    return systemd.recv(100) == b"WATCHDOG=1"
 
 
-def _wait_for_the_end_of(pid: int) -> None:
-    for _ in range(100):
+def wait_for_the_end_of(pid: int) -> None:
+    for _ in range(400):
         if not os.path.exists(f"/proc/{pid}"):
             return
         time.sleep(0.05)
@@ -192,42 +91,76 @@ def _wait_for_the_end_of(pid: int) -> None:
 
 @pytest.mark.parametrize("mode", ["plain", "rename-then-error"])
 def test_everything_on_a_share_without_links_and_with_lost_replies(
-    mode: str, share: Share, tmp_path: Path
+    mode: str, share: Share, service_on_share: OnShare
 ) -> None:
-    (share.source / "root").mkdir()
-    root = share.mounted / "root"
-    with _service(tmp_path / "root", root / "inbox", XRAY_WATCHER_ROOT=str(root)) as service:
-        folder = share.source / "root" / "inbox"
-        arrived = [picture_number(number) for number in range(20)]
-        arrived += [arrived[0], b"notes"]
-        service.start()
-        service.wait_until(lambda: "watching" in service.log.read_text())
-        share.becomes(mode)
-        for number, content in enumerate(arrived):
-            (folder / f"{number}.png").write_bytes(content)
-        time.sleep(3)
-        if mode == "rename-then-error":
-            share.becomes("plain")
-        service.wait_until(lambda: len(audit.filed(root)) == len(arrived))
-        assert service.stop() == 0
-        audit.check(root, arrived)
+    service = service_on_share
+    service.start()
+    service.wait_until(service.is_watching)
+    share.becomes(mode)
+    service.send(*range(20))
+    (service.inbox_on_server / "again.png").write_bytes(service.arrived[0])
+    (service.inbox_on_server / "notes.png").write_bytes(b"notes")
+    time.sleep(3)
+    if mode == "rename-then-error":
+        share.becomes("plain")
+    service.wait_until(lambda: service.filed == 22)
+    service.wait_until(service.is_well)
+    assert service.stop() == 0
+    service.check([service.arrived[0], b"notes"])
 
 
 def test_a_share_that_disappears_and_comes_back_goes_on_without_a_restart(
-    share: Share, service: Service
+    share: Share, service: OnShare
 ) -> None:
-    arrived = send(share, 1)
+    service.send(1)
     service.start()
-    service.wait_until(lambda: filed(service) == 1)
+    service.wait_until(lambda: service.filed == 1)
     share.crash()
-    service.wait_until(lambda: "inbox" in troubles(service))
+    service.wait_until(lambda: "inbox" in service.troubles())
     share.unmount()
-    (share.mounted / "inbox").mkdir()  # an empty mount point looks like an empty inbox
-    time.sleep(2)
-    assert "inbox" in troubles(service)
-    (share.mounted / "inbox").rmdir()
-    arrived += send(share, 2, 3)
+    service.inbox.mkdir(parents=True)  # an empty mount point looks like an empty inbox
+    (service.inbox / "stray.png").write_bytes(b"put under the mount point")
+    time.sleep(3)
+    assert "inbox" in service.troubles()
+    assert [path.name for path in share.mounted.rglob("*")] == ["root", "inbox", "stray.png"]
+    (service.inbox / "stray.png").unlink()
+    service.inbox.rmdir()
+    service.inbox.parent.rmdir()
+    service.send(2, 3)
     share.mount()
-    service.wait_until(lambda: filed(service) == 3)
+    service.wait_until(lambda: service.filed == 3)
     assert service.stop() == 0
-    audit.check(service.root, arrived, inbox=service.inbox)
+    service.check()
+
+
+def test_a_share_that_is_gone_may_be_unmounted_while_the_service_waits(
+    share: Share, service: OnShare
+) -> None:
+    service.start()
+    service.wait_until(service.is_watching)
+    share.crash()
+    service.wait_until(lambda: "inbox" in service.troubles())
+    time.sleep(1)
+    subprocess.run(["fusermount3", "-u", share.mounted], check=True)
+
+
+def test_images_in_hand_are_not_called_missing_when_their_share_is_away(
+    share: Share, tmp_path: Path
+) -> None:
+    with service_on(
+        share, tmp_path / "root", everything=True, XRAY_STUB_WAITS_FOR=str(tmp_path / "go")
+    ) as service:
+        service.send(1, 2, 3)
+        service.start()
+        work = service.inbox_on_server.parent / ".xray-watcher"
+        service.wait_until(lambda: len(list(work.glob("0*"))) == 3)
+        share.unmount()
+        (tmp_path / "go").touch()  # they are scored now
+        service.wait_until(lambda: "work" in service.troubles())
+        time.sleep(2)
+        assert list(share.mounted.iterdir()) == [], "something was written under the mount point"
+        share.mount()
+        service.wait_until(lambda: service.filed == 3)
+        service.wait_until(service.is_well)
+        assert service.stop() == 0
+        service.check()

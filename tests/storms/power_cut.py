@@ -115,7 +115,17 @@ class Disk:
         subprocess.run([*MAKE[kind], self._image], check=True)
 
     def mount(self) -> None:
-        subprocess.run(["mount", "-o", "loop", self._image, self.mounted], check=True)
+        """Mount it; again where another namespace still holds the one that lost its power."""
+        for _ in range(120):
+            subprocess.run(["mount", "-o", "loop", self._image, self.mounted], check=True)
+            try:
+                (self.mounted / "alive").write_bytes(b"yes")
+            except OSError:
+                self.unmount()
+                time.sleep(0.5)
+            else:
+                return
+        raise RuntimeError(f"{self.mounted} is held by another namespace")
 
     def cut(self) -> None:
         """From now on nothing reaches the disk, and what has not, is lost."""
@@ -237,6 +247,9 @@ def main() -> None:
     options = parser.parse_args()
     if why := missing():
         sys.exit(f"not run: {why}")
+    if "XRAY_OWN_MOUNTS" not in os.environ:  # where nobody else's processes hold our mounts
+        alone = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv]
+        os.execvpe("unshare", alone, {**os.environ, "XRAY_OWN_MOUNTS": "1"})
     seen = 0
     for kind in options.file_systems:
         found = list(cuts(kind, options.cuts, options.seed, options.weakened))

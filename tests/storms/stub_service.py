@@ -5,6 +5,9 @@ python tests/storms/stub_service.py run --config FILE
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +16,9 @@ from xray_watcher.cli import main
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.values import ModelInfo
 from xray_watcher.model.engine import Engine
+
+WAITS_FOR = os.environ.get("XRAY_STUB_WAITS_FOR", "")
+"""Path of a file before which nothing is scored, for tests of what happens meanwhile."""
 
 
 class StubEngine:
@@ -24,6 +30,8 @@ class StubEngine:
 
     def classify(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Means of as many strips of the image as there are labels, scaled to 0..1."""
+        while WAITS_FOR and not os.path.exists(WAITS_FOR):
+            time.sleep(0.05)
         strips = np.array_split(batch.reshape(len(batch), -1), len(self.labels), axis=1)
         means = np.stack([strip.mean(axis=1) for strip in strips], axis=1)
         scores: NDArray[np.float32] = np.clip(means / 2048 + 0.5, 0, 1).astype(np.float32)

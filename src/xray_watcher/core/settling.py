@@ -33,20 +33,21 @@ class Settling:
     """Follows the files of the inbox from look to look; lives as long as the daemon.
 
     Args:
-        settle_s: seconds without change after which a file counts as complete.
+        settle_s: seconds without change after which a file counts as complete; may be set anew,
+            for a share may come to lie where there was none.
         incomplete_after_s: seconds without change after which even a file that does not
             look whole is handed on, so that it is rejected and not left for ever.
     """
 
     def __init__(self, settle_s: float, incomplete_after_s: float) -> None:
+        self.settle_s = settle_s
+        self._incomplete_after_s = incomplete_after_s
         self._watched: dict[str, _Watch] = {}
         self._waiting: dict[str, _Watch] = {}  # those of _watched that are not handed on
-        self.use(settle_s, incomplete_after_s)
 
-    def use(self, settle_s: float, incomplete_after_s: float) -> None:
-        """Go by other times from now on, for the files that are followed too."""
-        self._settle_s = settle_s
-        self._incomplete_after_s = max(incomplete_after_s, settle_s)
+    def use(self, incomplete_after_s: float) -> None:
+        """Give files that do not look whole another time from now on."""
+        self._incomplete_after_s = incomplete_after_s
 
     def __len__(self) -> int:
         """Number of files that are followed, handed-on ones that still lie there included."""
@@ -116,8 +117,12 @@ class Settling:
     def _watch_again(self, watch: _Watch) -> None:
         self._watched[watch.file.path] = self._waiting[watch.file.path] = watch
 
+    @property
+    def _overdue_after_s(self) -> float:
+        return max(self._incomplete_after_s, self.settle_s)
+
     def _settles_s(self, watch: _Watch) -> float:
-        wait_s = self._incomplete_after_s if watch.unfinished else self._settle_s
+        wait_s = self._overdue_after_s if watch.unfinished else self.settle_s
         return watch.unchanged_since_s + wait_s
 
     def _is_due(self, watch: _Watch) -> bool:
@@ -125,5 +130,5 @@ class Settling:
         return watch.looks >= MIN_LOOKS and watch.last_look_s >= self._settles_s(watch)
 
     def _arrival(self, watch: _Watch, now_s: float) -> Arrival:
-        overdue = now_s >= watch.unchanged_since_s + self._incomplete_after_s
+        overdue = now_s >= watch.unchanged_since_s + self._overdue_after_s
         return Arrival(watch.file, watch.first_seen_s, now_s, overdue)

@@ -23,6 +23,7 @@ REST = "+Inf"
 
 RECEIVED, CLASSIFIED, REJECTED = "received", "classified", "rejected"
 CONDITION, FLAG = "condition", "flag"
+SENT, NOT_TAKEN, GIVEN_UP = "notify_sent", "notify_failed_attempts", "notify_given_up"
 STAGE, FILED, BATCH, SCORE = "stage_seconds", "filed_seconds", "batch_images", "score"
 
 STAGES = ("settle", "queue", "decode", "infer", "file")

@@ -33,6 +33,7 @@ from xray_watcher.files import (
 from xray_watcher.intake.below import FOLDER, opened_below, parent_below
 from xray_watcher.intake.readiness import Readiness, readiness_of
 from xray_watcher.intake.uploads import Uploads
+from xray_watcher.mounts import Place, has_vanished
 
 WORK_FOLDER = ".xray-watcher"
 """Name of the work folder; hidden, so that no look at the inbox enters it."""
@@ -99,7 +100,7 @@ class Spool:
         self._work = work
         self._targets = targets
         self._root = root
-        self._devices: dict[str, int] = {}  # of each target folder, by its key
+        self._places: dict[str, Place] = {}  # of the targets, by their keys
         self.uploads = Uploads(work)
 
     @property
@@ -124,7 +125,7 @@ class Spool:
         """
         for key, folder in self._targets.items():
             _make_usable(folder)
-            self._devices[key] = os.stat(folder).st_dev
+            self._places[key] = Place(folder)
 
     # -- claiming -------------------------------------------------------------------------
 
@@ -186,11 +187,18 @@ class Spool:
         return True
 
     def sync_claims(self, paths: Sequence[str]) -> None:
-        """Make the renames of these files out of the inbox last through a power cut."""
-        sync_folder(self._work)
-        for folder in {os.path.dirname(path) for path in paths}:
-            with suppress(FileNotFoundError):  # its sender may have removed it meanwhile
-                sync_folder(os.path.join(self._inbox, folder))
+        """Make the renames of these files out of the inbox last through a power cut.
+
+        Raises:
+            Unavailable: the share of the inbox went away.
+        """
+        try:
+            sync_folder(self._work)
+            for folder in {os.path.dirname(path) for path in paths}:
+                with suppress(FileNotFoundError):  # its sender may have removed it meanwhile
+                    sync_folder(os.path.join(self._inbox, folder))
+        except OSError as error:
+            raise _unavailable("storage", "Claims cannot be confirmed", error) from error
 
     def work_path(self, image_id: int) -> str:
         """Where a claimed file lies."""
@@ -212,9 +220,9 @@ class Spool:
         try:
             self._make_sole_name(path)
             fd = os.open(path, OPEN_FILE)
-        except (FileNotFoundError, IsADirectoryError):
-            return None
         except OSError as error:
+            if isinstance(error, IsADirectoryError) or has_vanished(path):
+                return None
             raise _unavailable("storage", "A claimed file cannot be read", error) from error
         try:
             return Claimed(path, sha256_of(fd), _flushed_signature(fd))
@@ -227,8 +235,8 @@ class Spool:
         """Whether a claimed file still is as it was hashed."""
         try:
             return _signature(os.lstat(claimed.path)) == claimed.signature
-        except FileNotFoundError:
-            return False
+        except OSError:
+            return False  # what it is to be called instead comes out when it is examined again
 
     def claimed_ids(self) -> set[int]:
         """The ids of all files in the work folder.
@@ -287,14 +295,15 @@ class Spool:
         """
         source, target = self.work_path(move.image_id), self.target_path(move.folder, move.name)
         try:
-            if not os.path.lexists(source):
+            self._places[move.folder].keep()
+            if has_vanished(source):
                 _check_filed(target, move.sha256)
             elif _has_hash(target, move.sha256) and _has_hash(source, move.sha256):
                 os.unlink(source)  # a copy across file systems was complete
             else:
                 self._move(source, target, move)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and not os.path.lexists(source):
+            if isinstance(error, FileNotFoundError) and has_vanished(source):
                 raise
             folder = os.path.dirname(target)
             raise _unavailable("folders", f"An image cannot be filed in {folder}", error) from error
@@ -302,7 +311,6 @@ class Spool:
     def _move(self, source: str, target: str, move: Move) -> None:
         if _signature(os.lstat(source)) != move.signature and not _has_hash(source, move.sha256):
             raise ChangedAfterClaim(f"Image {move.image_id} changed after it was decided.")
-        self._keep_target(move.folder)
         try:
             rename_noreplace(source, target)
         except FileExistsError as error:
@@ -311,24 +319,6 @@ class Spool:
             if error.errno != errno.EXDEV:
                 raise
             self._move_across(source, target, move)
-
-    def _keep_target(self, key: str) -> None:
-        """Make a target folder anew that somebody has tidied away; but not where its share was.
-
-        Raises:
-            Unavailable: another file system lies there than at the start.
-        """
-        folder = self._targets[key]
-        nearest = folder
-        while not os.path.isdir(nearest):
-            nearest = os.path.dirname(nearest)
-        device = os.stat(nearest).st_dev
-        if device != self._devices.setdefault(key, device):
-            raise Unavailable(
-                "folders",
-                f"Another file system lies at {folder} than at the start. Is its share mounted?",
-            )
-        os.makedirs(folder, exist_ok=True)
 
     def _move_across(self, source: str, target: str, move: Move) -> None:
         """Copy beside the target, sync, check the hash, rename, and only then unlink."""
@@ -346,10 +336,17 @@ class Spool:
         os.unlink(source)
 
     def sync_filed(self, folders: Sequence[str]) -> None:
-        """Make filed images last through a power cut."""
-        for folder in sorted(set(folders)):
-            sync_folder(self._targets[folder])
-        sync_folder(self._work)
+        """Make filed images last through a power cut.
+
+        Raises:
+            Unavailable: a folder went away.
+        """
+        try:
+            for folder in sorted(set(folders)):
+                sync_folder(self._targets[folder])
+            sync_folder(self._work)
+        except OSError as error:
+            raise _unavailable("storage", "Filed images cannot be confirmed", error) from error
 
     def write_beside(self, move: Move, content: bytes) -> None:
         """Write `NAME.json` beside a filed image, whole or not at all.

@@ -21,11 +21,7 @@ from watchdog.observers.api import BaseObserver
 
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
-
-NETWORK_FILE_SYSTEMS = ("cifs", "smb", "nfs", "fuse", "9p", "ceph", "glusterfs", "afs", "lustre")
-"""Beginnings of file-system types on which other hosts write without an event here."""
-
-_MOUNTS = "/proc/self/mountinfo"
+from xray_watcher.mounts import is_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +32,12 @@ class Look:
         files: regular files of handled types, at any depth.
         ignored: number of entries that are left alone: hidden, temporary, other types,
             links, devices, pipes, and folders that may not be read.
+        is_network: whether the inbox lies on a share, on which other hosts write.
     """
 
     files: tuple[SeenFile, ...]
     ignored: int
+    is_network: bool
 
 
 class Inbox:
@@ -63,6 +61,8 @@ class Inbox:
         """Look for other files from now on."""
         self._suffixes = tuple(suffixes)
         self._ignore = tuple(pattern.lower() for pattern in ignore)
+        self._device: int | None = None
+        self._is_network = False
 
     def look(self) -> Look:
         """List the inbox, all folders below it.
@@ -70,7 +70,7 @@ class Inbox:
         Raises:
             Unavailable: it is missing, another device lies under it, or it cannot be read.
         """
-        self._check_mounted()
+        self._note_device(self._checked_device())
         try:
             return self._listed()
         except OSError as error:
@@ -78,22 +78,27 @@ class Inbox:
                 "inbox", f"The inbox {self.folder} cannot be read ({_reason(error)})."
             ) from error
 
-    def _check_mounted(self) -> None:
-        """An empty mount point is not an empty inbox."""
+    def _note_device(self, device: int) -> None:
+        if device != self._device:  # a share may have been mounted since
+            self._device, self._is_network = device, is_network(self.folder)
+
+    def _checked_device(self) -> int:
+        """The device of the inbox; an empty mount point is not an empty inbox."""
         try:
-            same_device = os.stat(self.folder).st_dev == os.stat(self._work).st_dev
+            device, work_device = os.stat(self.folder).st_dev, os.stat(self._work).st_dev
         except OSError as error:
             raise Unavailable(
                 "inbox",
                 f"The inbox {self.folder} or its work folder {self._work} is not there "
                 f"({_reason(error)}). Is the share mounted?",
             ) from error
-        if not same_device:
+        if device != work_device:
             raise Unavailable(
                 "inbox",
                 f"Another file system lies under the inbox {self.folder} than under its work "
                 f"folder {self._work}. Is the share mounted, or something else in its place?",
             )
+        return device
 
     def _listed(self) -> Look:
         files: list[SeenFile] = []
@@ -103,7 +108,7 @@ class Inbox:
                 files.append(_seen(path, status))
             else:
                 ignored += 1
-        return Look(tuple(files), ignored)
+        return Look(tuple(files), ignored, self._is_network)
 
     def _entries(self, folder: str) -> Iterator[tuple[str, os.stat_result | None]]:
         """Every entry that is not a folder, with its status if it is a regular file."""
@@ -150,19 +155,33 @@ class Wakeup:
         self._folder = folder
         self._handler = _Waker(wake)
         self._observer: BaseObserver | None = None
+        self._watched: os.stat_result | None = None
 
     def keep_alive(self) -> None:
-        """Start watching, or start anew when the emitter has died (its thread says nothing)."""
-        if self._observer is not None and all(e.is_alive() for e in self._observer.emitters):
+        """Start watching, or start anew when the emitter has died (its thread says nothing).
+
+        It says nothing either when the folder was moved away: it follows the old one.
+        """
+        if self._is_watching():
             return
         self.close()
         observer = Observer()
         try:
+            self._watched = os.stat(self._folder)
             observer.schedule(self._handler, self._folder, recursive=True)
             observer.start()
         except OSError:
             return  # out of watches, or the folder is gone: the scan goes on without
         self._observer = observer
+
+    def _is_watching(self) -> bool:
+        if self._observer is None or self._watched is None:
+            return False
+        try:
+            is_same = os.path.samestat(os.stat(self._folder), self._watched)
+        except OSError:
+            return False
+        return is_same and all(emitter.is_alive() for emitter in self._observer.emitters)
 
     def close(self) -> None:
         """Stop watching."""
@@ -180,24 +199,6 @@ class NoWakeup:
 
     def close(self) -> None:
         """Nothing to stop."""
-
-
-def file_system_type(path: str) -> str:
-    """Type of the file system that a path lies on, as `ext4` or `cifs`; empty if unknown."""
-    real, best, kind = os.path.realpath(path), "", ""
-    with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            fields = line.split()
-            point = fields[4].encode("latin-1", "ignore").decode("unicode_escape")
-            inside = real == point or real.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= len(best):
-                best, kind = point, fields[fields.index("-") + 1]
-    return kind
-
-
-def is_network(path: str) -> bool:
-    """Whether other hosts may write there without an event on this one."""
-    return file_system_type(path).startswith(NETWORK_FILE_SYSTEMS)
 
 
 def wakeup_for(

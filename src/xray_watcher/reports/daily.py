@@ -11,11 +11,13 @@ from typing import Any
 from xray_watcher.clock import Clock
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.summary import DayEntry, summarise
-from xray_watcher.core.times import from_us, local_day
+from xray_watcher.core.telling import NOBODY, Audience, Notice
+from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.files import write_whole
 from xray_watcher.ledger import Ledger
 from xray_watcher.ledger_reader import DayImage, LedgerReader
+from xray_watcher.mounts import Place
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 
 Summary = dict[str, Any]
@@ -50,6 +52,7 @@ class DailySummaries:
         zone: local time zone; None is the system's.
         clock: the time.
         waiting_in_inbox: tells how many files are there and not claimed.
+        audience: who wants to hear of a day that is over.
     """
 
     def __init__(
@@ -60,13 +63,16 @@ class DailySummaries:
         zone: tzinfo | None,
         clock: Clock,
         waiting_in_inbox: Callable[[], int],
+        audience: Audience = NOBODY,
     ) -> None:
         self._ledger = ledger
         self._folder = folder
+        self._place = Place(folder)
         self._every_s = every_s
         self._zone = zone
         self._clock = clock
         self._waiting_in_inbox = waiting_in_inbox
+        self._audience = audience
         self._next_s = float("-inf")
         self._written: dict[str, Summary] = {}
 
@@ -105,7 +111,7 @@ class DailySummaries:
         if self._written.get(day) == summary:
             return
         try:
-            os.makedirs(self._folder, exist_ok=True)
+            self._place.keep()
             write_whole(os.path.join(self._folder, f"{day}.json"), to_json(summary), _MODE)
             write_whole(os.path.join(self._folder, f"{day}.md"), to_markdown(summary), _MODE)
         except OSError as error:
@@ -114,10 +120,23 @@ class DailySummaries:
                 f"The summary in {self._folder} cannot be written "
                 f"({os.strerror(error.errno or 0)}).",
             ) from error
-        self._ledger.set_summarised(day, closed=summary["closed"])
+        closed = summary["closed"]
+        notices = self._notices(summary) if closed else []
+        self._ledger.set_summarised(day, closed=closed, notices=notices)
         self._written[day] = summary
         if summary["closed"]:
             del self._written[day]
+
+    def _notices(self, summary: Summary) -> list[Notice]:
+        told = json.dumps({key: summary[key] for key in _TOLD})
+        return self._audience.notices("summary", to_us(self._clock.now()), told)
+
+
+_TOLD = (
+    *("day", "received", "classified", "rejected", "pending", "by_level", "by_top_label"),
+    *("by_flag", "by_reject_code", "models", "simulated"),
+)
+"""What of a summary is told: figures, and no names of folders."""
 
 
 def to_json(summary: Summary) -> bytes:

@@ -8,7 +8,7 @@ node_exporter's textfile collector, or `xray-watcher metrics`. docs/metrics.md l
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -47,6 +47,7 @@ class Situation:
         since: when it was started, aware, if that is known.
         free: free bytes by the name of a folder.
         min_free: with less than this nothing more is taken from the inbox; bytes.
+        channels: the ways of telling people that are set up.
     """
 
     now: datetime
@@ -54,6 +55,7 @@ class Situation:
     since: datetime | None = None
     free: Mapping[str, int] = field(default_factory=dict)
     min_free: int = 0
+    channels: Sequence[str] = ()
 
 
 def metrics_of(settings: Settings, now: datetime) -> bytes:
@@ -77,6 +79,7 @@ def metrics_of(settings: Settings, now: datetime) -> bytes:
         since=_since(folders) if is_alive else None,
         free=_free(folders),
         min_free=settings.intake.min_free_bytes,
+        channels=settings.notify.kinds,
     )
     if not os.path.exists(folders.ledger):
         return exposition(None, situation)
@@ -92,7 +95,7 @@ def exposition(totals: Totals | None, situation: Situation) -> bytes:
         situation: how the service is.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families([*_now(situation), *_counted(totals, situation.now)]))
+    registry.register(_Families([*_now(situation), *_counted(totals, situation)]))
     return generate_latest(registry)
 
 
@@ -185,7 +188,7 @@ _TOLD_GAUGES = (
 # -- what was counted ---------------------------------------------------------------------
 
 
-def _counted(totals: Totals | None, now: datetime) -> Iterator[Metric]:
+def _counted(totals: Totals | None, situation: Situation) -> Iterator[Metric]:
     totals = totals or Totals(t.Tally(), 0, 0, None, None)
     classified = _values(totals, t.CLASSIFIED)
     rejected = _values(totals, t.REJECTED)
@@ -199,7 +202,7 @@ def _counted(totals: Totals | None, now: datetime) -> Iterator[Metric]:
                     _values(totals, t.CONDITION))  # fmt: skip
     yield _counters("flagged", "Records with a flag.", "flag", _values(totals, t.FLAG))
     yield _gauge("pending_images", "Images taken and not filed yet.", totals.pending)
-    age_s = 0.0 if totals.oldest_us is None else (to_us(now) - totals.oldest_us) / _US
+    age_s = 0.0 if totals.oldest_us is None else (to_us(situation.now) - totals.oldest_us) / _US
     yield _gauge("pending_oldest_seconds", "Age of the oldest of them; 0 without any.",
                  max(age_s, 0.0))  # fmt: skip
     if totals.last_filed_us is not None:
@@ -207,6 +210,32 @@ def _counted(totals: Totals | None, now: datetime) -> Iterator[Metric]:
                      totals.last_filed_us / _US)  # fmt: skip
     for series, name, text, label in _HISTOGRAMS:
         yield _histogram(totals, series, name, text, label)
+    yield from _telling(totals, situation.channels)
+
+
+def _telling(totals: Totals, channels: Sequence[str]) -> Iterator[Metric]:
+    """What people have still to be told; addresses are left out."""
+    none = dict.fromkeys(channels, 0.0)
+    for name, text, by_channel in (
+        ("notify_waiting_messages", "Messages that are not delivered yet.", totals.messages),
+        ("notify_waiting_notices", "What no message tells yet.", totals.notices),
+    ):
+        by_kind = dict(none)
+        for channel, count in by_channel.items():
+            kind = channel.partition(":")[0]
+            by_kind[kind] = by_kind.get(kind, 0) + count
+        family = GaugeMetricFamily(f"xray_watcher_{name}", text, labels=["channel"])
+        _add(family, by_kind)
+        yield family
+    for series, text in _TELLING:
+        yield _counters(series, text, "channel", none | _values(totals, series))
+
+
+_TELLING = (
+    (t.SENT, "Messages that were taken."),
+    (t.NOT_TAKEN, "Attempts in vain."),
+    (t.GIVEN_UP, "Messages that were given up."),
+)
 
 
 _HISTOGRAMS = (

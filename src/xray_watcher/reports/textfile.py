@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +28,7 @@ class MetricsFile:
         tell: what the daemon tells of itself.
         disks: folders by the name that their free space is told under.
         min_free: with less nothing is taken from the inbox; bytes.
+        channels: the ways of telling people that are set up.
         clock: the time.
     """
 
@@ -42,6 +43,7 @@ class MetricsFile:
         *,
         disks: Mapping[str, str],
         min_free: int,
+        channels: Sequence[str],
         clock: Clock,
     ) -> None:
         self._path = path
@@ -50,6 +52,7 @@ class MetricsFile:
         self._tell = tell
         self._disks = disks
         self._min_free = min_free
+        self._channels = channels
         self._clock = clock
         self._since = clock.now()
         self._next_s = float("-inf")
@@ -79,7 +82,8 @@ class MetricsFile:
             with suppress(Unavailable):
                 free[name] = free_bytes(folder)
         since = None if told is None else self._since
-        situation = Situation(self._clock.now(), told, since, free, self._min_free)
+        now = self._clock.now()
+        situation = Situation(now, told, since, free, self._min_free, self._channels)
         try:
             write_whole(self._path, exposition(self._ledger.totals(), situation), _MODE)
         except (OSError, StorageFailure) as error:  # it is no disk of ours

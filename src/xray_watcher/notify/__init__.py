@@ -1,0 +1,1 @@
+"""Telling people: messages by HTTP, by mail, and to a program."""

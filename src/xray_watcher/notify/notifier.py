@@ -1,0 +1,235 @@
+"""The daemon's part of telling people: it makes messages, hands them over, notes what came of it.
+
+All of it happens in the daemon's own thread and between its turns, and none of it waits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+
+import structlog
+
+from xray_watcher.clock import Clock
+from xray_watcher.core.telling import (
+    LONGEST_WAIT_S,
+    MINUTE_US,
+    Audience,
+    Notice,
+    TroubleWatch,
+    told_again_us,
+    wait_s,
+)
+from xray_watcher.core.times import to_us
+from xray_watcher.errors import Unavailable
+from xray_watcher.ledger import Ledger
+from xray_watcher.notify.sender import Result, Sender
+from xray_watcher.notify.texts import MOST_ITEMS, body_of, item_of
+from xray_watcher.outbox import Message, Outbox, Outcome, in_vain, new_id
+
+TOLD = "notify_told"
+"""The fact that says which troubles people have been told of."""
+
+_STOP_S = 2.0
+_LONGEST_NAP_S = 5.0  # troubles come without ringing, and clocks may be set
+_CONCERNING = 3  # attempts in vain
+_US = 1_000_000
+
+_log = structlog.get_logger()
+
+
+class Notifier:
+    """Tells people what the ledger says they have still to be told.
+
+    Args:
+        ledger: with the outbox.
+        sender: the threads that deliver.
+        audience: who wants to hear what; every channel is in it.
+        channels: their names.
+        troubles: tells what is out of order now: cause and detail.
+        clock: the time.
+        per_minute: messages for each channel and event.
+        degraded_after_s: a trouble is told when it has lasted so long.
+        give_up_after_s: a message that is not taken for so long is given up.
+        include_names: whether names of files and folders are told.
+    """
+
+    unit = "notify"
+
+    def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
+        self,
+        *,
+        ledger: Ledger,
+        sender: Sender,
+        audience: Audience,
+        channels: Collection[str],
+        troubles: Callable[[], Mapping[str, str]],
+        clock: Clock,
+        per_minute: int,
+        degraded_after_s: float,
+        give_up_after_s: float,
+        include_names: bool,
+    ) -> None:
+        self._ledger = ledger
+        self._outbox = Outbox(ledger)
+        self._sender = sender
+        self._audience = audience
+        self._troubles = troubles
+        self._clock = clock
+        self._per_minute = per_minute
+        self._give_up_after_us = int(give_up_after_s * _US)
+        self._include_names = include_names
+        self._watch = TroubleWatch(degraded_after_s, json.loads(ledger.meta(TOLD) or "[]"))
+        self._cried: set[str] = set()
+        self._in_flight: set[str] = set()
+        self._results: list[Result] = []
+        self._waiting: list[Message] = []
+        self._seen_notices = -1
+        self._next_s = float("-inf")
+        dropped = self._outbox.forget_others(channels)
+        if dropped:
+            _log.warning("messages for channels that are not set up are dropped", count=dropped)
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """Channels that do not take their messages, for `status`: cause and detail."""
+        return {
+            f"notify-{_kind(channel)}": f"{channel} has not taken a message in {message.attempts} "
+            f"attempts: {message.error}."
+            for channel, message in in_vain(self._waiting).items()
+            if message.attempts >= _CONCERNING
+        }
+
+    @property
+    def next_due_s(self) -> float:
+        """When there is something to do; at once when something has happened."""
+        has_news = self._seen_notices != self._ledger.notices_added
+        return float("-inf") if has_news or self._sender.has_results else self._next_s
+
+    def refresh(self, now_s: float) -> None:
+        """Tell what is to be told.
+
+        Raises:
+            Unavailable: the ledger cannot be written; nothing is lost.
+        """
+        now_us = to_us(self._clock.now())
+        self._look_after_troubles(now_s, now_us)
+        self._note_results(now_us)
+        self._seen_notices = self._ledger.notices_added
+        self._waiting = self._outbox.waiting()
+        due_us = [self._make(channel, event, now_us) for channel, event in self._outbox.gathered()]
+        due_us += self._hand_over(now_us)
+        naps_s = [(due - now_us) / _US for due in due_us]
+        self._next_s = min(
+            now_s + min([_LONGEST_NAP_S, *naps_s]), max(self._watch.next_due_s, now_s + 1)
+        )
+
+    def stop(self) -> None:
+        """Wait a moment for what is under way, and note what came of it."""
+        self._sender.stop(_STOP_S)
+        with suppress(Unavailable):
+            self._note_results(to_us(self._clock.now()))
+
+    # -- troubles -------------------------------------------------------------------------
+
+    def _look_after_troubles(self, now_s: float, now_us: int) -> None:
+        troubles = {cause: text for cause, text in self._troubles().items() if cause != self.unit}
+        degraded, recovered = self._watch.look(troubles, now_s)
+        if not (degraded or recovered):
+            return
+        subjects = [
+            *(("degraded", {"cause": cause, "detail": troubles[cause]}) for cause in degraded),
+            *(("recovered", {"cause": cause}) for cause in recovered),
+        ]
+        notices = [
+            notice
+            for event, subject in subjects
+            for notice in self._audience.notices(event, now_us, json.dumps(subject))
+        ]
+        told = sorted(self._watch.told_after(degraded, recovered))
+        try:
+            with self._ledger.transaction():
+                self._ledger.add_notices(notices)
+                self._ledger.set_meta(TOLD, json.dumps(told))
+        except Unavailable:
+            self._cry([notice for notice in notices if notice.event == "degraded"])
+            raise
+        self._watch.note(degraded, recovered)
+
+    def _cry(self, notices: list[Notice]) -> None:
+        """Tell a trouble from memory, once: the ledger's own disk is full."""
+        for notice in notices:
+            if (cry := f"{notice.channel} {notice.subject}") not in self._cried:
+                self._cried.add(cry)
+                message_id = new_id()
+                body = self._body(message_id, [notice], 1)
+                self._sender.send(notice.channel, message_id, notice.event, body)
+
+    # -- messages -------------------------------------------------------------------------
+
+    def _make(self, channel: str, event: str, now_us: int) -> int:
+        """Make a message of what has gathered, if it is time; returns when to look again."""
+        if any((m.channel, m.event) == (channel, event) for m in self._waiting):
+            return now_us + int(_LONGEST_NAP_S * _US)  # it comes with the next message
+        made_us = self._outbox.made_us(channel, event, now_us - MINUTE_US)
+        due_us = told_again_us(made_us, now_us, self._per_minute)
+        if due_us <= now_us:
+            notices, count, last = self._outbox.notices(channel, event, MOST_ITEMS)
+            message_id = new_id()
+            body = self._body(message_id, notices, count)
+            message = Message(message_id, channel, event, now_us, body, 0, now_us, None)
+            self._outbox.make(message, last)
+            self._waiting.append(message)
+        return due_us if due_us > now_us else now_us + int(_LONGEST_NAP_S * _US)
+
+    def _body(self, message_id: str, notices: list[Notice], count: int) -> bytes:
+        items = [
+            item_of(notice, self._ledger, include_names=self._include_names) for notice in notices
+        ]
+        now = self._clock.now()
+        return body_of(message_id, notices[0].event, items, count=count, now=now)
+
+    def _hand_over(self, now_us: int) -> list[int]:
+        """Hand over the messages that are due; returns when the others are."""
+        later: list[int] = []
+        for message in self._waiting:
+            if message.id in self._in_flight:
+                continue
+            if now_us < message.next_us <= now_us + LONGEST_WAIT_S * _US:
+                later.append(message.next_us)
+                continue  # one that is due later than that was tried before the clock was set
+            self._in_flight.add(message.id)
+            self._sender.send(message.channel, message.id, message.event, message.body)
+        return later
+
+    def _note_results(self, now_us: int) -> None:
+        """Write down what came of attempts; what cannot be written is kept."""
+        self._results += self._sender.results()
+        if not self._results:
+            return
+        known = {message.id: message for message in self._waiting}
+        outcomes = [self._outcome(result, known.get(result.message_id), now_us)
+                    for result in self._results]  # fmt: skip
+        self._outbox.note(outcomes, now_us)
+        self._in_flight.difference_update(outcome.id for outcome in outcomes)
+        self._results.clear()
+
+    def _outcome(self, result: Result, message: Message | None, now_us: int) -> Outcome:
+        attempts = 1 if message is None else message.attempts + 1
+        kind = _kind(result.channel)
+        if result.error is None:
+            _log.info("told", channel=kind, attempts=attempts)
+            return Outcome(result.message_id, kind, None, None)
+        is_over = message is None or now_us - message.made_us >= self._give_up_after_us
+        if is_over:
+            _log.error("a message is given up", channel=kind, why=result.error, attempts=attempts)
+        else:
+            _log.warning("not told yet", channel=kind, why=result.error, attempts=attempts)
+        next_us = None if is_over else now_us + int(wait_s(attempts) * _US)
+        return Outcome(result.message_id, kind, result.error, next_us)
+
+
+def _kind(channel: str) -> str:
+    """What sort of channel it is: an address is nobody else's business."""
+    return channel.partition(":")[0]

@@ -1,0 +1,92 @@
+"""deploy/Dockerfile and compose.yaml, without an engine; `make container-test` builds the image."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from xray_watcher.config_loading import load_settings
+
+CHECKOUT = Path(__file__).parents[2]
+DEPLOY = CHECKOUT / "deploy"
+DOCKERFILE = DEPLOY / "Dockerfile"
+SHARE = "samba/xray-inbox.conf"
+MADE_BY_THE_USER = ("config.toml", "smb_password")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return loaded
+
+
+def test_hadolint_finds_nothing() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, check=False)
+    assert done.stdout + done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_what_the_dockerfile_copies_is_there_and_not_kept_out() -> None:
+    ignored = (CHECKOUT / ".dockerignore").read_text().split()
+    for source in re.findall(
+        r"^COPY (?:--ch\S+ )*([^-\s]\S*) ", DOCKERFILE.read_text(), re.MULTILINE
+    ):
+        assert (CHECKOUT / source).exists(), source
+        assert source not in ignored
+
+
+def test_what_the_compose_file_names_is_there(compose: dict[str, Any]) -> None:
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE.read_text(), re.MULTILINE))
+    for name, service in compose["services"].items():
+        build = service.get("build")
+        if build is not None:
+            assert (DEPLOY / build["context"] / build["dockerfile"]).resolve() == DOCKERFILE
+            assert build["target"] in stages
+        for other in service.get("depends_on", []):
+            assert other in compose["services"], name
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            named = source.removeprefix("./")
+            is_known = source in compose["volumes"] or named in MADE_BY_THE_USER
+            assert is_known or named == SHARE, source
+
+
+@pytest.mark.skipif(not (DEPLOY / "samba").exists(), reason="there is no share yet")
+def test_the_share_that_the_sidecar_exports_is_there() -> None:
+    assert (DEPLOY / SHARE).exists()
+
+
+def test_the_services_are_confined(compose: dict[str, Any]) -> None:
+    for name in ("watcher", "web", "weights"):
+        service = compose["services"][name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    assert compose["services"]["watcher"]["network_mode"] == "none"
+    assert re.search(r"^USER 2000:2000$", DOCKERFILE.read_text(), re.MULTILINE)
+
+
+def test_the_pages_are_reached_from_this_server_alone(compose: dict[str, Any]) -> None:
+    """On the host's own loopback, where no token is asked for."""
+    web = compose["services"]["web"]
+    assert web["network_mode"] == "host"
+    assert "ports" not in web
+    example = CHECKOUT / "config" / "xray-watcher.toml"
+    settings = load_settings(str(example), {"state_dir": "/var/lib/xray-watcher"}, {}).settings
+    assert (settings.web.host, settings.web.port) == ("127.0.0.1", 8080)
+    assert "http://127.0.0.1:8080/healthz" in web["healthcheck"]["test"][-1]
+
+
+def test_the_image_starts_with_the_example_s_folders() -> None:
+    text = DOCKERFILE.read_text()
+    example = (CHECKOUT / "config" / "xray-watcher.toml").read_text()
+    (root,) = re.findall(r'^root = "(.*)"$', example, re.MULTILINE)
+    assert f'VOLUME ["{root}", "/var/lib/xray-watcher"]' in text
+    assert re.search(r'^HEALTHCHECK .* CMD \["xray-watcher", "status"\]$', text, re.MULTILINE)

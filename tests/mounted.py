@@ -1,0 +1,17 @@
+"""What the kernel says is mounted, as a test would have it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def fake_mounts(folder: Path, point: str, kind: str, source: str = "//nas/xray") -> str:
+    """A file like /proc/self/mountinfo with a root disk and one mount; returns its path."""
+    escaped = point.replace("\\", "\\134").replace(" ", "\\040")
+    lines = [
+        "25 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw",
+        f"40 25 0:51 / {escaped} rw,relatime shared:2 - {kind} {source} rw,vers=3.1.1",
+    ]
+    path = folder / "mountinfo"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
