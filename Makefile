@@ -5,8 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench parity storm sigterm syscalls powercut fulldisk \
-  spreadsheet lives fuzz audit manual install-test container-test clean
+.PHONY: demo test lint types check phantom bench bench-http parity storm uploadstorm sigterm syscalls \
+  powercut fulldisk spreadsheet lives fuzz audit manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -29,6 +29,9 @@ phantom: $(READY)         ## train the phantom network anew and write its report
 bench: $(READY)           ## images per second beside TorchXRayVision's own way; let nothing else run
 	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
 
+bench-http: $(READY)      ## the HTTP API beside the folder, latency, memory; ARGS=--long: 10,000 files
+	$(BIN)/python benchmarks/http_api.py $(ARGS)
+
 # pip makes the environment complete before the marker is touched, so a broken set-up is repeated.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -49,6 +52,9 @@ storm: $(READY)           ## 2,000 kills at random moments while files arrive; a
 
 sigterm: $(READY)         ## 200 requests to stop at random moments
 	$(BIN)/python tests/storms/kill_storm.py --politely --kills 200 $(ARGS)
+
+uploadstorm: $(READY)     ## 300 kills of the daemon or the web while clients upload; about half an hour
+	$(BIN)/python tests/storms/upload_storm.py $(ARGS)
 
 syscalls: $(READY)        ## something goes wrong at every system call, once each; needs strace
 	$(BIN)/python tests/storms/syscall_storm.py $(ARGS)

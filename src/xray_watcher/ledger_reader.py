@@ -140,6 +140,8 @@ class LedgerReader:
             raise LedgerError(
                 f"The ledger {path} cannot be read ({error}). Is this user in the service's group?"
             ) from error
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"The ledger {path} cannot be read: {error}.") from error
 
     def __enter__(self) -> Self:
         """Return the ledger itself."""
@@ -347,7 +349,7 @@ def _connected(path: str, how: str) -> sqlite3.Connection:
     db = sqlite3.connect(f"{_uri(path)}?{how}", uri=True, isolation_level=None)
     try:
         db.execute("SELECT 1 FROM meta").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.DatabaseError:
         db.close()
         raise
     return db

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -395,3 +396,86 @@ def test_both_doors_at_once_lose_and_double_nothing(own: WebService) -> None:
 
 def test_the_web_ends_with_exit_code_0_when_it_is_told_to(own: WebService) -> None:
     assert own.stop_web() == 0
+
+
+def test_a_disk_that_is_nearly_full_takes_nothing_and_goes_on_by_itself(tmp_path: Path) -> None:
+    made = WebService(tmp_path / "root")
+    text = made.config.read_text()
+    made.config.write_text(text.replace("min_free_bytes = 0", f"min_free_bytes = {10**15}"))
+    made.start()
+    made.start_web()
+    try:
+        made.wait_for(lambda: made.get("/healthz")["reasons"] == ["disk"])
+        answer = made.predict(*pictures(1, 1300))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (507, "no_room")
+        assert "min_free_bytes" in answer.json()["error"]["message"]
+        assert made.uploads() == []
+    finally:
+        made.kill()
+
+
+def test_uploads_beyond_the_rate_are_told_to_come_again(tmp_path: Path) -> None:
+    made = WebService(tmp_path / "root", web="uploads_per_minute = 2")
+    made.start_both()
+    try:
+        codes = [made.predict(*pictures(1, 1310 + n)).status_code for n in range(4)]
+        assert codes == [200, 200, 429, 429]
+    finally:
+        made.kill()
+
+
+def test_a_rejected_upload_is_put_back_by_the_command_and_tried_again(own: WebService) -> None:
+    (rejected,) = own.predict(("notes", b"no picture")).json()["results"]
+    assert own.command("retry", str(rejected["index"])).returncode == 0
+    url = f"/api/v1/results/{rejected['index'] + 1}"
+    own.wait_for(lambda: own.get(url).get("retry_of") == rejected["index"])
+    assert own.get(url)["source"] == "web"
+    own.stop()
+    assert len(audit.filed(own.root)) == 1
+
+
+# -- how much -------------------------------------------------------------------------------
+
+
+def peak_mb(service: WebService) -> float:
+    """The most memory that `serve` has held."""
+    assert service.web is not None
+    status = Path(f"/proc/{service.web.pid}/status").read_text()
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(kilobytes) * 1024 / 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_more_files_than_the_library_takes_are_answered_in_order_with_flat_memory(
+    own: WebService,
+) -> None:
+    """The short form; `make bench-http ARGS=--long` sends 10,000 files and 5 GB."""
+    own.predict(*pictures(5, 2000))
+    before = peak_mb(own)
+    files = [(f"{n}.png", picture_number(n % 50)) for n in range(1500)]
+    answer = requests.post(
+        f"{own.url}/predict_batch", files=[("files", file) for file in files], timeout=250
+    ).json()
+    assert [r["filename"] for r in answer["results"]] == [name for name, _ in files]
+    assert sum(answer["summary"].values()) == 1500
+    assert peak_mb(own) < min(before + 20, 120)
+
+
+@pytest.mark.slow
+def test_large_files_do_not_stay_in_memory(own: WebService) -> None:
+    before = peak_mb(own)
+    part = multipart([("big.png", b"")]).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+
+    def body() -> Iterator[bytes]:
+        for _ in range(6):
+            yield part
+            yield from (b"x" * (1 << 20) for _ in range(50))
+            yield b"\r\n"
+        yield b"--xyz--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=xyz"}
+    answer = own.http.post(f"{own.url}/predict_batch", data=body(), headers=headers, timeout=100)
+    codes = [result["error"]["code"] for result in answer.json()["results"]]
+    assert codes == ["wrong_format"] * 6
+    assert peak_mb(own) < min(before + 20, 120)

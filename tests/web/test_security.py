@@ -364,7 +364,15 @@ def test_a_person_signs_in_with_a_token_and_holds_a_strict_cookie(secured: Secur
     assert "httponly" in attributes
     assert "samesite=strict" in attributes
     assert secured.tokens["view"] not in answer.headers["set-cookie"]
+    assert "secure" not in attributes
     assert call(secured.app, "GET", "/api/v1/results", secured.cookie("view")).status == 200
+
+
+def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_alone(secured: Secured) -> None:
+    body = urlencode({"token": secured.tokens["view"]}).encode()
+    origin = {"origin": "https://localhost:8080"}
+    answer = call(secured.app, "POST", "/login", FORM | origin, body)
+    assert "; secure" in answer.headers["set-cookie"].lower()
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 from anyio.to_thread import run_sync
+from starlette.requests import ClientDisconnect
 
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import XrayWatcherError
@@ -70,10 +71,18 @@ def _known_batch(context: WebContext, batch_id: str) -> Batch | None:
 # -- waiting ------------------------------------------------------------------------------
 
 
-async def filed_images(context: WebContext, batch: Batch) -> AsyncIterator[list[Filed]]:
+async def filed_images(
+    context: WebContext, batch: Batch, is_gone: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[list[Filed]]:
     """The images of a request as they are filed, until all are.
 
+    Args:
+        context: settings, time, ledger.
+        batch: the request.
+        is_gone: tells whether the client has gone away.
+
     Raises:
+        ClientDisconnect: nobody waits any more.
         DaemonGone: the daemon has been away for a while.
         LedgerError: the ledger cannot be read.
     """
@@ -97,6 +106,8 @@ async def filed_images(context: WebContext, batch: Batch) -> AsyncIterator[list[
                 "The service has stopped before every image was filed. What was sent is safe and "
                 "is filed when it runs again; ask for the results then."
             )
+        if await is_gone():
+            raise ClientDisconnect
         await asyncio.sleep((now_s - began_s) * _POLL_SHARE)
         await _change(context, version)
 

@@ -17,6 +17,8 @@ _COLUMN_WIDTH = 10
 _COLUMN_GAP = 2
 _COLUMNS_HEIGHT = 100
 
+_STEPS = (10, 12, 16, 20, 24, 30, 40, 50, 60, 80)  # tenths of a power of ten
+
 _BAR = Markup(
     '<svg class="bar" viewBox="0 0 100 {height}" preserveAspectRatio="none" aria-hidden="true"'
     ' focusable="false">{shapes}</svg>'
@@ -107,12 +109,13 @@ def columns(values: Sequence[int], titles: Sequence[str], label: str) -> Markup:
 
 
 def ceiling(greatest: int) -> int:
-    """The round number (1, 2 or 5 and noughts) at or above the greatest value; at least 2."""
+    """The round number at or above the greatest value; at least 2."""
     power = 1
     while True:
-        for step in (1, 2, 5):
-            if step * power >= max(greatest, 2):
-                return step * power
+        for step in _STEPS:
+            top = step * power // 10
+            if step * power % 10 == 0 and top >= max(greatest, 2):
+                return top
         power *= 10
 
 

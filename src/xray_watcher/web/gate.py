@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from xray_watcher.log import crashed
 from xray_watcher.web.security import SAFE_METHODS, error_response
 
 SECURITY_HEADERS = {
@@ -25,8 +25,6 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
 }
 """On every answer. No inline script or style runs, and nothing is loaded from elsewhere."""
-
-_log = structlog.get_logger()
 
 
 class Gate:
@@ -63,8 +61,8 @@ class Gate:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             return
-        except Exception:
-            _log.exception("a request failed", path=scope["path"][:200])
+        except Exception as error:
+            crashed(error)
             if has_begun:
                 raise
             failed = error_response(500, "failed", "Something went wrong here; it is in the log.")

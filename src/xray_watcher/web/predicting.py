@@ -70,10 +70,10 @@ class Predicting:
         batch = await self._taken(request)
         status = 200 if batch.accepted else 413
         if LINES in request.headers.get("accept", ""):
-            return StreamingResponse(self._lines(batch), status, media_type=LINES)
+            return StreamingResponse(self._lines(batch, request), status, media_type=LINES)
         images: list[Filed] = []
         try:
-            async for new in answers.filed_images(self._context, batch):
+            async for new in answers.filed_images(self._context, batch, request.is_disconnected):
                 images += new
         except (DaemonGone, LedgerError) as error:
             raise Refused(503, "stopped", str(error), batch.id, batch.accepted) from error
@@ -217,13 +217,13 @@ class Predicting:
             comma = b","
         yield b"]," + bytes(JSONResponse(end).body)[1:]
 
-    async def _lines(self, batch: Batch) -> AsyncIterator[bytes]:
+    async def _lines(self, batch: Batch, request: Request) -> AsyncIterator[bytes]:
         """Each result as soon as it is known, and the summary at the end."""
         for position, refusal in batch.refusals.items():
             yield _line(answers.refused(refusal), position)
         images: list[Filed] = []
         try:
-            async for new in answers.filed_images(self._context, batch):
+            async for new in answers.filed_images(self._context, batch, request.is_disconnected):
                 results = await answers.results_of(self._context, [image.index for image in new])
                 for image, result in zip(new, results, strict=True):
                     yield _line(result, image.position)

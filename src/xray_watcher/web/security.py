@@ -234,7 +234,8 @@ class SignIn:
             COOKIE,
             self._tokens.open_session(holder),
             max_age=int(SESSION_S),
-            secure=request.url.scheme == "https",
+            # Behind a proxy we speak HTTP; the browser says what it speaks.
+            secure=request.headers.get("origin", "").startswith("https://"),
             httponly=True,
             samesite="strict",
         )

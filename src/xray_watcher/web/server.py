@@ -9,7 +9,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 import structlog
 import uvicorn
@@ -19,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from xray_watcher.clock import SystemClock
 from xray_watcher.config import Settings
 from xray_watcher.errors import Unavailable
+from xray_watcher.log import crashed
 from xray_watcher.web.app import create_app
 
 HEAD_S = 15.0
@@ -157,8 +157,11 @@ class _ToStructlog(logging.Handler):
     """Passes on what the libraries log; what clients sent does not stand in it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        log: Any = _log.error if record.levelno >= logging.ERROR else _log.warning
-        log("web server", detail=record.getMessage(), exc_info=record.exc_info or None)
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, Exception):
+            crashed(error)
+        else:
+            _log.warning("web server", detail=record.getMessage())
 
 
 def _set_up_logs() -> None:

@@ -210,6 +210,23 @@ def _answer(files: int) -> str:
     return "".join(json.dumps(line) + "\n" for line in [*results, last])
 
 
+def test_an_upload_that_is_refused_is_told_with_its_reason(
+    browser: Browser, tmp_path: Path, drawings: Mapping[str, bytes]
+) -> None:
+    site = Site(tmp_path / "root")
+    try:
+        site.start_web()
+        page = browser.new_page(base_url=site.url)
+        page.goto("/")
+        expect(page.locator("main")).to_contain_text("The service is not running")
+        predict(page, [payload(name, drawings[name]) for name in [*drawings][:1]])
+        expect(page.locator("#problem")).to_contain_text(re.compile("service|running"))
+        expect(page.get_by_role("button", name="Select Image")).to_be_enabled()
+        page.close()
+    finally:
+        site.kill()
+
+
 # -- the live page -------------------------------------------------------------------------
 
 
@@ -248,6 +265,24 @@ def test_a_rejected_image_is_shown_with_its_reason_and_can_be_put_back(
     )
     page.goto(f"/images/{index}")
     expect(page.locator("main")).to_contain_text("has a newer result")
+
+
+def test_where_a_file_is_gone_the_page_shows_that_there_is_no_picture(
+    browser: Browser, site: Site, drawings: Mapping[str, bytes]
+) -> None:
+    site.drop("emergency", {"gone.png": next(iter(drawings.values()))})
+    site.wait_until(lambda: site.index_of("gone.png") >= 0)
+    (path,) = site.root.glob("classified_images/*/????_gone.png")
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        page = browser.new_page(base_url=site.url)
+        page.goto("/live")
+        item = page.locator("#latest .result", has_text="gone.png")
+        expect(item.locator(".thumb.none")).to_be_visible(timeout=WAIT_MS)
+        page.close()
+    finally:
+        path.write_bytes(content)
 
 
 def test_the_server_ends_in_time_although_a_live_page_is_open(
@@ -325,6 +360,18 @@ def test_a_hostile_name_is_text_wherever_it_stands(
     assert page.locator("b", has_text="bold").count() == 0
     if name in ("live", "day", "image", "rejected image"):
         expect(page.locator("main")).to_contain_text(HOSTILE)
+
+
+def test_every_link_leads_somewhere(page: Page, addresses: Mapping[str, str]) -> None:
+    found: set[str] = set()
+    for address in addresses.values():
+        page.goto(address)
+        for attribute in ("href", "src"):
+            elements = page.locator(f"[{attribute}^='/']").all()
+            found |= {element.get_attribute(attribute) or "" for element in elements}
+    assert len(found) > 30
+    answers = {address: page.request.get(address).status for address in found}
+    assert {address: status for address, status in answers.items() if status != 200} == {}
 
 
 # -- signing in ----------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from xray_watcher.web.security import error_response
 from xray_watcher.web.thumbnails import NoPicture, Size, Thumbnails
 
 _UNKNOWN = "No image has the index {index}, or it is still in hand. The live page shows the latest."
-_MAX_INDEX = 2**63 - 1  # SQLite knows no greater number
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class ImagePages:
 
     async def retry(self, request: Request) -> Response:
         """Put a rejected file back into the inbox, and say so on the live page."""
-        index = min(request.path_params["index"], _MAX_INDEX)
+        index = request.path_params["index"]
         settings = self._pages.context.settings
         try:
             await run_sync(lambda: put_back(settings, [str(index)], self._pages.now(), every=False))
@@ -87,7 +86,7 @@ class ImagePages:
         )
 
     def _find(self, index: int) -> _Found | None:
-        ledger = self._pages.ledger() if index <= _MAX_INDEX else None
+        ledger = self._pages.ledger()
         if ledger is None:
             return None
         with ledger:
@@ -99,7 +98,7 @@ class ImagePages:
     async def _picture(self, request: Request, size: Size) -> Response:
         index = request.path_params["index"]
         try:
-            png = await self._thumbnails.png(min(index, _MAX_INDEX), size)
+            png = await self._thumbnails.png(index, size)
         except NoPicture as error:
             return error_response(404, "no_picture", str(error))
         return Response(

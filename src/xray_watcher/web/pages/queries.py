@@ -11,8 +11,6 @@ from xray_watcher.records import Record, from_jsonl
 QUARTER_US = 15 * 60 * 1_000_000
 """Arrivals are counted by quarters of an hour: every time zone's hours begin with one."""
 
-_FILED = "SELECT record.idx, jsonl FROM record JOIN image USING (idx)"
-
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -43,16 +41,22 @@ class PageLedger(LedgerReader):
 
     def latest(self, limit: int) -> list[Record]:
         """The images that were filed last, newest first."""
-        sql = f"{_FILED} WHERE state = 'DONE' ORDER BY record.idx DESC LIMIT ?"
-        return [from_jsonl(jsonl) for _, jsonl in self._db.execute(sql, (limit,))]
+        # CROSS JOIN holds SQLite to the records' order; else it may sort years of images.
+        rows = self._db.execute(
+            "SELECT jsonl FROM record CROSS JOIN image USING (idx) WHERE state = 'DONE'"
+            " ORDER BY record.idx DESC LIMIT ?",
+            (limit,),
+        )
+        return [from_jsonl(jsonl) for (jsonl,) in rows]
 
     def set_aside(self, day: str, limit: int) -> list[Record]:
         """Images received on a day, rejected and not tried again, newest first."""
-        sql = (
-            f"{_FILED} WHERE day = ? AND outcome = 'rejected' AND state = 'DONE'"
-            " ORDER BY record.idx DESC LIMIT ?"
+        rows = self._db.execute(
+            "SELECT jsonl FROM record JOIN image USING (idx) WHERE day = ?"
+            " AND outcome = 'rejected' AND state = 'DONE' ORDER BY record.idx DESC LIMIT ?",
+            (day, limit),
         )
-        return [from_jsonl(jsonl) for _, jsonl in self._db.execute(sql, (day, limit))]
+        return [from_jsonl(jsonl) for (jsonl,) in rows]
 
     def kinds(self, day: str) -> list[Kind]:
         """The classified images of a day by top condition, most frequent first."""

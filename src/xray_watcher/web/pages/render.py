@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
@@ -18,7 +20,6 @@ from starlette.responses import HTMLResponse, Response
 from xray_watcher import __version__
 from xray_watcher.core.times import local_day
 from xray_watcher.core.values import LEVELS
-from xray_watcher.errors import LedgerError
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.status import DaemonState
 from xray_watcher.web import charts
@@ -107,11 +108,13 @@ class Pages:
         return local_day(self.context.clock.now(), self.context.settings.zone)
 
     def ledger(self) -> PageLedger | None:
-        """The ledger, or None before the daemon has ever run: `with` it, in a thread."""
-        try:
-            return PageLedger.open(self.context.settings.folders.ledger)
-        except LedgerError:
-            return None
+        """The ledger, or None before the daemon has ever run: `with` it, in a thread.
+
+        Raises:
+            LedgerError: it cannot be read.
+        """
+        path = self.context.settings.folders.ledger
+        return PageLedger.open(path) if os.path.exists(path) else None
 
     def simulations(self, state: DaemonState) -> set[str]:
         """What must be said when the configured network, or the running one, simulates."""
@@ -122,7 +125,7 @@ class Pages:
 
 def percent(share: float) -> str:
     """A share in percent: a small one is not nothing, and only all is all."""
-    rounded = round(100 * share)
+    rounded = math.floor(100 * share + 0.5)
     if rounded == 0 and share > 0:
         return "<1 %"
     if rounded == 100 and share < 1:

@@ -27,7 +27,8 @@ function choose(input) {
 
 function changeMode() {
   byId("files").multiple = !isSingle();
-  byId("select-folder").hidden = byId("no-limit").hidden = isSingle();
+  byId("no-limit").hidden = isSingle();
+  byId("select-folder").hidden = isSingle() || !("webkitdirectory" in byId("folder"));
   byId("title").textContent = isSingle() ? "Single Image" : "Batch Risk Classification";
   byId("drop-words").textContent = isSingle()
     ? "Drag and drop one image here, or"

@@ -34,24 +34,36 @@ export const count = (number) => number.toLocaleString("en");
 export const images = (number) => `${count(number)} ${number === 1 ? "image" : "images"}`;
 
 const SVG = "http://www.w3.org/2000/svg";
-function rect(kind, width) {
-  const shape = document.createElementNS(SVG, "rect");
-  for (const [name, value] of Object.entries({ class: kind, x: 0, y: 0, width, height: 10 })) {
-    shape.setAttribute(name, value);
-  }
-  return shape;
+function svg(name, attributes, ...children) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
 }
+const rect = (kind, width) => svg("rect", { class: kind, x: 0, y: 0, width, height: 10 });
 
 // As `web.charts.bar`.
 export function bar(share) {
-  const chart = document.createElementNS(SVG, "svg");
-  chart.setAttribute("class", "bar");
-  chart.setAttribute("viewBox", "0 0 100 10");
-  chart.setAttribute("preserveAspectRatio", "none");
-  chart.setAttribute("aria-hidden", "true");
-  chart.append(rect("track", 100), rect("fill plain", 100 * share));
-  return chart;
+  const box = { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" };
+  return svg("svg", box, rect("track", 100), rect("fill plain", 100 * share));
 }
+
+// What stands where there is nothing to see, as `macros.picture` has it.
+export function noPicture() {
+  const frame = document.createElement("span");
+  frame.className = "thumb none";
+  frame.append(svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: "#i-none" })));
+  return frame;
+}
+
+// A file may be gone, changed, or on a share that is away: then there is no picture of it.
+function replaceIfBroken(image) {
+  if (image.matches?.("img.thumb") && image.complete && !image.naturalWidth) {
+    image.replaceWith(noPicture());
+  }
+}
+document.addEventListener("error", (event) => replaceIfBroken(event.target), true);
+document.querySelectorAll("img.thumb").forEach(replaceIfBroken);
 
 // A page that the server has rendered: only its elements are taken over, and no script in it runs.
 export const parsed = (html) => new DOMParser().parseFromString(html, "text/html").body.children;

@@ -1,6 +1,6 @@
 // The results of one batch: counted, grouped by level and put on the page, some at a time.
 
-import { bar, byId, count, percent, safeName } from "./common.js";
+import { bar, byId, count, noPicture, percent, safeName } from "./common.js";
 
 export const LEVELS = ["High", "Medium", "Low", "Rejected"];
 
@@ -90,7 +90,7 @@ function item(result) {
 
 function picture(result) {
   if (result.index === null || result.risk_level === "Rejected" || result.saved_path === null) {
-    return byId("no-picture").content.firstElementChild.cloneNode(true);
+    return noPicture();
   }
   const image = new Image(96, 96);
   image.className = "thumb";
