@@ -31,7 +31,7 @@ ROWS = (
     ("daemon",),
     ("pipeline",),
     ("sealing",),
-    ("aftermath", "notify", "retention"),
+    ("aftermath", "findings", "notify", "retention"),
     ("reloading",),
     ("reports", "model", "intake", "logs", "phantoms"),
     ("outbox", "removals"),

@@ -23,6 +23,7 @@ from xray_watcher.errors import AlreadyRunning, Unavailable
 from xray_watcher.fsck import check
 from xray_watcher.ledger_reader import LedgerReader, LogState
 from xray_watcher.lock import InstanceLock
+from xray_watcher.reports.daily import day_summary, to_markdown
 from xray_watcher.retention import Retention
 
 DAY_S = 86_400.0
@@ -96,6 +97,9 @@ def test_what_is_old_goes_and_its_record_stays(old: Old, tmp_path: Path) -> None
     assert row.removed_us is not None
     assert os.listdir(tmp_path / "rejected") == [], "the reason beside an image went with it"
     assert old.differences() == []
+    summary = day_summary(old.rig.ledger, "2026-11-23", today="2027-01-03")
+    assert summary["removed_by_retention"] == 4
+    assert b"The files of 4 of them were removed by retention" in to_markdown(summary)
     logs = sorted(os.listdir(tmp_path / "logs"))
     assert logs == ["daily", "results-2027-01-03.csv", "results-2027-01-03.jsonl"]
     assert (tmp_path / "logs" / "daily" / "2026-11-23.json").exists()
