@@ -204,6 +204,11 @@ BROKEN = {
         "metrics.textfile",
         ".prom",
     ),
+    "age below the floor": (
+        ROOT + "[retention]\nlow_days = 7",
+        "retention.low_days",
+        "below retention.keep_at_least_days, 30",
+    ),
     "nul in a path": ('root = "/r\\u0000x"', "root", "is not allowed"),
 }
 

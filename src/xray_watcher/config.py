@@ -21,7 +21,7 @@ from xray_watcher.config_base import Section as _Section
 from xray_watcher.config_base import allowed as _allowed
 from xray_watcher.config_base import unit as _unit
 from xray_watcher.config_base import usable_path as _usable_path
-from xray_watcher.config_care import MetricsSettings, NotifySettings
+from xray_watcher.config_care import MetricsSettings, NotifySettings, RetentionSettings
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS, WeightSet
 from xray_watcher.core.values import LEVELS, Level, RiskRules
 
@@ -401,6 +401,10 @@ class Settings(BaseSettings):
     )
     notify: NotifySettings = Field(
         NotifySettings(), description="Who is told what happens, and how often."
+    )
+    retention: RetentionSettings = Field(
+        RetentionSettings(),
+        description="What is removed when it is old enough: nothing unless it is set.",
     )
     log: LogSettings = Field(LogSettings(), description="The service's own log.")
 

@@ -46,6 +46,8 @@ class ImageRow:
     filed_name: str | None
     filed_us: int | None
     upload: str | None
+    removal: Literal["begun", "done"] | None
+    removed_us: int | None
 
     @property
     def inbox_path(self) -> str:
@@ -236,7 +238,7 @@ class LedgerReader:
         """Filed rejections of the same bytes: a file put back by `retry` is among them."""
         return self._images(
             "WHERE sha256 = ? AND idx IS NOT NULL AND outcome = 'rejected'"
-            " AND state = 'DONE' ORDER BY idx",
+            " AND state = 'DONE' AND removal IS NULL ORDER BY idx",
             sha256,
         )
 
@@ -248,7 +250,7 @@ class LedgerReader:
         """Every image that lies in a folder of results, in the order of the indexes."""
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM image"
-            " WHERE state = 'DONE' AND filed_name IS NOT NULL ORDER BY idx"
+            " WHERE state = 'DONE' AND filed_name IS NOT NULL AND removal IS NULL ORDER BY idx"
         )
         return (ImageRow(*row) for row in rows)
 
@@ -258,7 +260,13 @@ class LedgerReader:
 
     def rejections(self) -> list[ImageRow]:
         """Every image that was set aside and not tried again, oldest first."""
-        return self._images("WHERE outcome = 'rejected' AND state = 'DONE' ORDER BY idx")
+        return self._images(
+            "WHERE outcome = 'rejected' AND state = 'DONE' AND removal IS NULL ORDER BY idx"
+        )
+
+    def removals_begun(self) -> list[ImageRow]:
+        """Images that retention was removing when the service ended."""
+        return self._images("WHERE removal = 'begun' ORDER BY id")
 
     # -- records --------------------------------------------------------------------------
 
@@ -275,9 +283,10 @@ class LedgerReader:
         return None if row is None else LogState(*row)
 
     def log_states(self) -> list[LogState]:
-        """The cursors of all logs, oldest first."""
+        """The cursors of all logs that retention has left, oldest first."""
         rows = self._db.execute(
-            "SELECT name, csv_header, jsonl_bytes, csv_bytes FROM log_file ORDER BY name"
+            "SELECT name, csv_header, jsonl_bytes, csv_bytes FROM log_file"
+            " WHERE removal IS NULL ORDER BY name"
         )
         return [LogState(*row) for row in rows]
 
@@ -291,10 +300,16 @@ class LedgerReader:
     def log_for(self, day: str, csv_header: bytes) -> str:
         """Name of the day's log with these CSV columns: a new part when they have changed."""
         name, part = f"results-{day}", 1
-        while (state := self.log_state(name)) is not None and state.csv_header != csv_header:
+        while (state := self.log_state(name)) is not None and (
+            state.csv_header != csv_header or self._is_log_removed(name)
+        ):
             part += 1
             name = f"results-{day}.{part}"
         return name
+
+    def _is_log_removed(self, name: str) -> bool:
+        value = self._value("SELECT removal FROM log_file WHERE name = ?", name)
+        return value is not None
 
     # -- days -----------------------------------------------------------------------------
 
@@ -329,6 +344,10 @@ class LedgerReader:
             (day,),
         )
         return {str(kind): int(count) for kind, count in rows}
+
+    def day_removed(self, day: str) -> int:
+        """How many images received on a day retention has removed."""
+        return int(self._value("SELECT count(removal) FROM image WHERE day = ?", day))
 
     # -- helpers --------------------------------------------------------------------------
 

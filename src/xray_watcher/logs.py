@@ -18,7 +18,14 @@ from itertools import groupby
 from typing import Literal
 
 from xray_watcher.errors import Unavailable
-from xray_watcher.files import rename_noreplace, sync, sync_folder, write_all, write_whole
+from xray_watcher.files import (
+    OPEN_FILE,
+    rename_noreplace,
+    sync,
+    sync_folder,
+    write_all,
+    write_whole,
+)
 from xray_watcher.ledger_reader import LedgerReader, LogLine, LogState
 from xray_watcher.mounts import Place
 
@@ -105,6 +112,32 @@ class LogFiles:
                 conflicts.append(_set_aside(path, now))
             self._rebuild(path, form, state)
         return conflicts
+
+    def remove(self, state: LogState) -> bool:
+        """Remove both files of a log for good, if they hold what they must and nothing else.
+
+        Files that are gone already are no hindrance: a kill may have come between the two.
+
+        Returns:
+            False when somebody has changed one of them; then both stay.
+
+        Raises:
+            OSError: one cannot be read or removed.
+        """
+        there = [form for form in _FORMS if os.path.lexists(self._path(form, state))]
+        if not all(self._is_exactly_ours(form, state) for form in there):
+            return False
+        for form in there:
+            path = self._path(form, state)
+            os.unlink(path)
+            self._known.pop(path, None)
+        sync_folder(self._folder)
+        return True
+
+    def _is_exactly_ours(self, form: Form, state: LogState) -> bool:
+        fd = os.open(self._path(form, state), OPEN_FILE)
+        with open(fd, "rb") as log:
+            return _holds(log.read(), self._expected(form, state))
 
     def _is_sound(self, form: Form, state: LogState) -> bool:
         try:

@@ -39,7 +39,9 @@ def day_summary(
     entries = list(_entries(ledger, day))
     closed = day < today and all(entry.state != "pending" for entry in entries)
     waiting = waiting_in_inbox if day == today else 0
-    return summarise(day, entries, closed=closed, waiting_in_inbox=waiting)
+    summary = summarise(day, entries, closed=closed, waiting_in_inbox=waiting)
+    removed = ledger.day_removed(day) if closed else 0
+    return summary | {"removed_by_retention": removed}
 
 
 class DailySummaries:
@@ -152,6 +154,7 @@ def to_markdown(summary: Summary) -> bytes:
         f"*{NOTICE}*",
         *(f"**{banner}**" for banner in banners(summary["models"])),
         _balance(summary),
+        _removed(summary.get("removed_by_retention", 0)),
         *(_table(*heading, summary[key]) for heading, key in _TABLES if summary[key]),
         _scores(summary["scores"]),
         _pace(summary),
@@ -182,6 +185,12 @@ def _balance(summary: Summary) -> str:
         f"{summary['rejected']} + pending {summary['pending']}"
         + (f"; {waiting} more waiting in the inbox." if waiting else ".")
     )
+
+
+def _removed(images: int) -> str:
+    if not images:
+        return ""
+    return f"The files of {images} of them were removed by retention; their records stay."
 
 
 def _table(first: str, second: str, rows: dict[str, int]) -> str:
