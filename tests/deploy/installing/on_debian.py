@@ -86,7 +86,7 @@ def test_a_dry_run_changes_nothing(server: Server) -> None:
 def test_without_weights_all_is_installed_and_it_says_what_is_missing(server: Server) -> None:
     told = server.install()
     assert "what was drawn was found" in told
-    assert "enabled but NOT started" in told
+    assert "NOT started: the weights are not installed" in told
     assert "STILL TO DO: bring the weights, densenet121-res224-chex" in told
     assert server.guest.run(*STATUS, "xray-watcher").stdout.strip() == "inactive"
     for path in (
