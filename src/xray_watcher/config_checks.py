@@ -15,6 +15,7 @@ from xray_watcher.core.values import LEVELS
 
 _LEVEL_KEYS = tuple(f"risk.levels.{level}" for level in LEVELS)
 _LABELS = ", ".join(OUTPUTS)
+_ENGINE = "model.engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _unknown_labels(settings)
     yield from _labels_in_two_levels(settings)
     yield from _labels_without_level(settings)
+    yield from _beyond_onnx(settings)
 
 
 def _missing_root(settings: Settings) -> Iterator[Finding]:
@@ -114,3 +116,19 @@ def _labels_without_level(settings: Settings) -> Iterator[Finding]:
                 f"no level names {shown(label)}, which {weights.name} scores; "
                 f"add it to {', '.join(LEVELS[:-1])} or {LEVELS[-1]}",
             )
+
+
+def _beyond_onnx(settings: Settings) -> Iterator[Finding]:
+    model = settings.model
+    if model.engine != "onnx":
+        return
+    if model.device == "cuda":
+        yield Finding(("model.device", _ENGINE), 'the engine "onnx" runs on "cpu" only')
+    if model.precision == "bfloat16":
+        yield Finding(("model.precision", _ENGINE), 'the engine "onnx" has "float32" only')
+    if model.weights_file:
+        yield Finding(
+            ("model.weights_file", _ENGINE),
+            'the engine "onnx" takes imported weights only: '
+            f"`xray-watcher weights import FILE --name {model.weights} --trust`",
+        )
