@@ -26,6 +26,7 @@ ROWS = (
     ("bootstrap",),
     ("daemon",),
     ("pipeline",),
+    ("places",),
     ("sealing",),
     ("reports", "model", "intake", "logs", "phantoms"),
     ("ledger",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from xray_watcher.core.health import Health
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import Arrival
 from xray_watcher.errors import Unavailable
+from xray_watcher.files import free_bytes
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup, Wakeup
@@ -25,8 +25,8 @@ from xray_watcher.pipeline import Pipeline
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.signals import Bell, StopRequest
 
-MAX_BATCHES_IN_HAND = 2
-"""One is scored while the next is decoded."""
+MAX_BATCHES_IN_HAND = 3
+"""One is scored and filed, one is decoded, and the decoders go on with one while disks are slow."""
 
 DRAIN_S = 8.0
 """After a signal, work in hand is given this long; then it is left for the next start."""
@@ -324,19 +324,3 @@ class Daemon:
         elif readiness != "ready":
             self._settling.postpone(path, now_s)
         return readiness == "ready"
-
-
-def free_bytes(folder: str) -> int:
-    """Bytes that a user without privileges can still write on the file system of a folder.
-
-    Raises:
-        Unavailable: it does not say.
-    """
-    try:
-        status = os.statvfs(folder)
-    except OSError as error:
-        raise Unavailable(
-            "disk",
-            f"The free space under {folder} is not known ({os.strerror(error.errno or 0)}).",
-        ) from error
-    return status.f_bavail * status.f_frsize

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from xray_watcher.errors import StorageFailure
+from xray_watcher.errors import StorageFailure, Unavailable
 
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """For reading what somebody else put there: no link is followed, no pipe waited for."""
@@ -194,3 +194,19 @@ def write_all(fd: int, content: bytes, offset: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         offset += written
         view = view[written:]
+
+
+def free_bytes(folder: str) -> int:
+    """Bytes that a user without privileges can still write on the file system of a folder.
+
+    Raises:
+        Unavailable: it does not say.
+    """
+    try:
+        status = os.statvfs(folder)
+    except OSError as error:
+        raise Unavailable(
+            "disk",
+            f"The free space under {folder} is not known ({os.strerror(error.errno or 0)}).",
+        ) from error
+    return status.f_bavail * status.f_frsize

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from xray_watcher.bootstrap import spool_of, work_folder
+from xray_watcher.bootstrap import spool_of
 from xray_watcher.config import Settings
 from xray_watcher.core.naming import index_of
 from xray_watcher.errors import UsageError
 from xray_watcher.ledger_reader import ImageRow, LedgerReader
+from xray_watcher.places import work_folder
 from xray_watcher.sealing import REJECTED_FOLDER
 
 

@@ -9,16 +9,15 @@ from datetime import date, datetime
 from functools import partial
 from typing import Any
 
-from xray_watcher.bootstrap import inbox_of, work_folder
 from xray_watcher.config import Folders, Settings
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
-from xray_watcher.daemon import free_bytes
 from xray_watcher.deadline import answer_in_time
 from xray_watcher.errors import LedgerError, Unavailable, UsageError
-from xray_watcher.files import read_facts
+from xray_watcher.files import free_bytes, read_facts
 from xray_watcher.ledger_reader import LedgerReader
 from xray_watcher.lock import is_held, read_holder
+from xray_watcher.places import inbox_of, work_folder
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.reports.daily import Summary, day_summary
 from xray_watcher.supervisor import activity_of

@@ -31,9 +31,6 @@ from xray_watcher.files import (
 )
 from xray_watcher.intake.readiness import Readiness, readiness_of
 
-WORK_FOLDER = ".xray-watcher"
-"""Name of the work folder; hidden, so that no look at the inbox enters it."""
-
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
