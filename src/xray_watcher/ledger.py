@@ -53,7 +53,7 @@ CREATE TABLE image (
   filed_us    INTEGER
 ) STRICT;
 CREATE INDEX image_open ON image (id) WHERE state IN ('CLAIMING', 'CLAIMED', 'FILING');
-CREATE INDEX image_day ON image (day, outcome, level);
+CREATE INDEX image_day ON image (day, outcome, level, state);
 CREATE INDEX image_sha256 ON image (sha256, idx) WHERE idx IS NOT NULL;
 
 CREATE TABLE record (
