@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench parity storm syscalls powercut audit clean
+.PHONY: demo test lint types check phantom bench guard parity storm syscalls powercut audit clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -25,8 +25,11 @@ check: lint types test
 phantom: $(READY)         ## train the phantom network anew and write its report; about 20 minutes
 	$(BIN)/python training/train_phantom.py $(ARGS)
 
-bench: $(READY)           ## images per second beside TorchXRayVision's own way; let nothing else run
-	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
+bench: $(READY)           ## measure everything; writes docs/performance.md; let nothing else run
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+guard: $(READY)           ## the forward pass beside onnxruntime's, in half a minute
+	$(BIN)/python benchmarks/guard.py
 
 # pip makes the environment complete before the marker is touched, so a broken set-up is repeated.
 $(READY): pyproject.toml constraints.txt
