@@ -30,6 +30,7 @@ ROWS = (
     ("bootstrap_care",),
     ("daemon",),
     ("pipeline",),
+    ("places",),
     ("sealing",),
     ("aftermath", "findings", "notify", "retention"),
     ("reloading",),

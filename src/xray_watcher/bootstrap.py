@@ -26,16 +26,18 @@ from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
-from xray_watcher.intake.spool import WORK_FOLDER, Spool
+from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger import RESTORED, Ledger
 from xray_watcher.lock import InboxLock, InstanceLock
 from xray_watcher.logs import LogFiles, last_index
 from xray_watcher.model.engine import Engine, load_engine
+from xray_watcher.model.onnx_file import check_onnx
 from xray_watcher.model.self_test import check_engine
 from xray_watcher.model.weights import WeightStore
 from xray_watcher.notify.setup import audience_of, channels_of
 from xray_watcher.pipeline import Pipeline
+from xray_watcher.places import inbox_of, work_folder
 from xray_watcher.records import CsvLayout, model_fields
 from xray_watcher.reloading import DECODE_LIMITS, LivePart, NoReloading, Reloading, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
@@ -66,6 +68,7 @@ def assembled_daemon(
 
     Raises:
         WeightsError: the weights are not installed; nothing was touched.
+        UsageError: an extra that a setting needs is not installed; nothing was touched.
         AlreadyRunning: another daemon holds the ledger or the inbox.
         ConfigError: the inbox was changed while images of the old one are in hand, or a secret
             of `[notify]` cannot be used.
@@ -155,12 +158,6 @@ def assembled_daemon(
         yield daemon
 
 
-def inbox_of(settings: Settings, work: str) -> Inbox:
-    """The inbox as the settings have it, for looking only."""
-    intake = settings.intake
-    return Inbox(settings.folders.inbox, work, intake.suffixes, intake.ignore)
-
-
 def spool_of(settings: Settings, work: str) -> Spool:
     """The folders that images pass through, as the settings have them."""
     folders = settings.folders
@@ -170,14 +167,6 @@ def spool_of(settings: Settings, work: str) -> Spool:
         DUPLICATES_FOLDER: folders.duplicates,
     }
     return Spool(folders.inbox, work, targets, folders.root)
-
-
-def work_folder(folders: Folders) -> str:
-    """Where claimed files lie: always on the file system of the inbox, which must exist."""
-    below_root = os.path.commonpath((folders.inbox, folders.root)) == folders.root
-    if below_root and os.stat(folders.inbox).st_dev == os.stat(folders.root).st_dev:
-        return os.path.join(folders.root, WORK_FOLDER)
-    return os.path.join(folders.inbox, WORK_FOLDER)
 
 
 def decode_limits(settings: Settings) -> DecodeLimits:
@@ -201,6 +190,7 @@ def engine_of(settings: Settings) -> Engine:
         model.weights,
         model.weights_file,
         settings.folders.weights,
+        kind=model.engine,
         threads=model.threads,
         device=model.device,
         precision=model.precision,
@@ -288,6 +278,8 @@ def _check_nothing_in_hand(ledger: Ledger, known_inbox: str | None) -> None:
 
 
 def _check_weights(settings: Settings) -> None:
+    if settings.model.engine == "onnx":
+        check_onnx()
     if not settings.model.weights_file:
         WeightStore(settings.folders.weights).check_installed(settings.model.weights)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from xray_watcher.bootstrap import spool_of, work_folder
+from xray_watcher.bootstrap import spool_of
 from xray_watcher.bootstrap_care import retention_of, retention_rules
 from xray_watcher.clock import Clock
 from xray_watcher.config import Settings
@@ -13,6 +13,7 @@ from xray_watcher.core.times import from_us, local_day, local_text, to_us
 from xray_watcher.ledger import Ledger
 from xray_watcher.ledger_reader import LedgerReader
 from xray_watcher.lock import InstanceLock
+from xray_watcher.places import work_folder
 from xray_watcher.removals import Share, due_logs, share_of
 from xray_watcher.retention import Done
 

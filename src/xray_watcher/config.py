@@ -182,11 +182,19 @@ class ModelSettings(_Section):
     weights_file: Annotated[
         str, AfterValidator(_usable_path), _allowed('a path, or "" for the imported weights')
     ] = Field("", description="A checkpoint of the named set to use in place of the published one.")
-    engine: Literal["torch"] = Field("torch", description="What computes the scores.")
+    engine: Literal["torch", "onnx"] = Field(
+        "torch",
+        description='What computes the scores; "onnx" needs the extra onnx, starts at once and '
+        "needs little memory.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description='Where the scores are computed; "auto" is cuda where there is one.'
     )
-    precision: Literal["float32"] = Field("float32", description="Number format of the network.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description='Number format of the network; "auto" is float32, on cuda float16; '
+        '"bfloat16" is quicker on processors that have it. Both are checked at start.',
+    )
     threads: Annotated[int, _unit("threads")] = Field(
         0, ge=0, le=1024, description="Threads of the network; 0 is one per core."
     )

@@ -17,6 +17,7 @@ from xray_watcher.core.values import LEVELS
 
 _LEVEL_KEYS = tuple(f"risk.levels.{level}" for level in LEVELS)
 _LABELS = ", ".join(OUTPUTS)
+_ENGINE = "model.engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _open_to_the_network(settings)
     yield from _unfinished_channels(settings.notify)
     yield from _ages_below_the_floor(settings.retention)
+    yield from _beyond_onnx(settings)
 
 
 def _missing_root(settings: Settings) -> Iterator[Finding]:
@@ -160,3 +162,19 @@ def _ages_below_the_floor(retention: RetentionSettings) -> Iterator[Finding]:
                 (f"retention.{name}", "retention.keep_at_least_days"),
                 f"{days} is below retention.keep_at_least_days, {floor}; raise it or lower that",
             )
+
+
+def _beyond_onnx(settings: Settings) -> Iterator[Finding]:
+    model = settings.model
+    if model.engine != "onnx":
+        return
+    if model.device == "cuda":
+        yield Finding(("model.device", _ENGINE), 'the engine "onnx" runs on "cpu" only')
+    if model.precision == "bfloat16":
+        yield Finding(("model.precision", _ENGINE), 'the engine "onnx" has "float32" only')
+    if model.weights_file:
+        yield Finding(
+            ("model.weights_file", _ENGINE),
+            'the engine "onnx" takes imported weights only: '
+            f"`xray-watcher weights import FILE --name {model.weights} --trust`",
+        )

@@ -63,7 +63,7 @@ CREATE INDEX image_kept ON image (folder, filed_us)
   WHERE state = 'DONE' AND filed_name IS NOT NULL AND removal IS NULL;
 CREATE INDEX image_removing ON image (id) WHERE removal = 'begun';
 CREATE INDEX image_open ON image (id) WHERE state IN ('CLAIMING', 'CLAIMED', 'FILING');
-CREATE INDEX image_day ON image (day, outcome, level);
+CREATE INDEX image_day ON image (day, outcome, level, state);
 CREATE INDEX image_upload ON image (upload) WHERE upload IS NOT NULL;
 CREATE INDEX image_sha256 ON image (sha256, idx) WHERE idx IS NOT NULL;
 

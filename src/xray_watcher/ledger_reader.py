@@ -79,6 +79,7 @@ class LogLine:
 class DayImage:
     """What the summary of a day needs of one image; times in microseconds since 1970, UTC."""
 
+    idx: int | None
     path: bytes
     state: str
     outcome: Outcome | None
@@ -327,12 +328,28 @@ class LedgerReader:
         )
         return [str(row[0]) for row in rows]
 
-    def day_images(self, day: str) -> Iterator[DayImage]:
-        """Every image that was received on a day, in the order of its claim."""
+    def day_pending(self, day: str) -> Iterator[DayImage]:
+        """Images that were received on a day and are in hand, in the order of their claim."""
+        return self._day_images(f"WHERE {OPEN_STATES} AND +day = ? ORDER BY id", day)
+
+    def day_finished(self, day: str, after: int = -1) -> Iterator[DayImage]:
+        """Images that were received on a day and are filed, in the order of their indexes.
+
+        Args:
+            day: as 2026-11-23.
+            after: only those with a higher index than this.
+        """
+        # The plus keeps SQLite from the index over days, which would find all of this day.
+        only = "day = ?1" if after < 0 else "+day = ?1"
+        return self._day_images(
+            f"WHERE {only} AND idx > ?2 AND filed_us IS NOT NULL ORDER BY idx", day, after
+        )
+
+    def _day_images(self, where: str, *values: object) -> Iterator[DayImage]:
         rows = self._db.execute(
-            "SELECT image.path, state, outcome, level, top_label, reject_code, received_us,"
-            " filed_us, jsonl FROM image LEFT JOIN record USING (idx) WHERE day = ? ORDER BY id",
-            (day,),
+            "SELECT idx, image.path, state, outcome, level, top_label, reject_code, received_us,"
+            f" filed_us, jsonl FROM image LEFT JOIN record USING (idx) {where}",
+            values,
         )
         return (DayImage(*row) for row in rows)
 
