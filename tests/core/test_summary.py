@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray_watcher.core.summary import DayEntry, quantile, summarise
+from xray_watcher.core.summary import DayEntry, DayFigures, quantile
 from xray_watcher.core.times import from_us, local_day, local_text, to_us, utc_text
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -30,7 +30,12 @@ def entry(
 
 
 def figures(*entries: DayEntry) -> dict[str, object]:
-    return summarise("2026-11-23", entries, closed=False, waiting_in_inbox=0)
+    day = DayFigures("2026-11-23")
+    for one in entries:
+        if one.state != "pending":
+            day.add(one)
+    pending = [one for one in entries if one.state == "pending"]
+    return day.summary(pending, closed=False, waiting_in_inbox=0)
 
 
 @given(states=st.lists(st.sampled_from(["classified", "rejected", "pending"]), max_size=30))

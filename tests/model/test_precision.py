@@ -1,4 +1,4 @@
-"""`model.torch_engine`, `model.self_check`, `model.cuda`: number formats and devices."""
+"""`model.torch_engine`, `model.precision_check`, `model.cuda`: number formats and devices."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.errors import ConfigError
 from xray_watcher.model import processor, torch_engine
 from xray_watcher.model.cuda import Halving
+from xray_watcher.model.precision_check import MOST, built_in_images, disagreement
 from xray_watcher.model.processor import has_bfloat16
-from xray_watcher.model.self_check import MOST, built_in_images, disagreement
 from xray_watcher.model.torch_engine import TorchEngine
 
 LABELS = len(UNTRAINED.labels)

@@ -56,7 +56,10 @@ def another_sign(raw: NDArray[np.float32]) -> None:
 
 @pytest.mark.parametrize("name", [PHANTOM.name, UNTRAINED.name])
 def test_the_networks_that_we_ship_pass(name: str, tmp_path: Path) -> None:
-    check_engine(load_engine(name, "", str(tmp_path), threads=0, device="cpu", precision="float32"))
+    engine = load_engine(
+        name, "", str(tmp_path), kind="torch", threads=0, device="cpu", precision="float32"
+    )
+    check_engine(engine)
 
 
 def test_a_network_that_finds_what_was_drawn_passes() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -45,29 +45,6 @@ class DayEntry:
     scores: Mapping[str, float] = field(default_factory=dict)
     model: str | None = None
     simulated: bool = False
-
-
-def summarise(
-    day: str, entries: Iterable[DayEntry], *, closed: bool, waiting_in_inbox: int
-) -> dict[str, Any]:
-    """Fold a day.
-
-    Args:
-        day: as 2026-11-23; the local day on which the images were received.
-        entries: its images.
-        closed: the day is over and nothing of it is pending.
-        waiting_in_inbox: files that are there now and not claimed yet.
-
-    Returns:
-        The figures, ready for JSON. `received` = `classified` + `rejected` + `pending`.
-    """
-    figures, pending = DayFigures(day), []
-    for entry in entries:
-        if entry.state == "pending":
-            pending.append(entry)
-        else:
-            figures.add(entry)
-    return figures.summary(pending, closed=closed, waiting_in_inbox=waiting_in_inbox)
 
 
 class DayFigures:
@@ -114,6 +91,9 @@ class DayFigures:
             pending: the day's images that are not finished.
             closed: the day is over and nothing of it is pending.
             waiting_in_inbox: files that are there now and not claimed yet.
+
+        Returns:
+            Ready for JSON. `received` = `classified` + `rejected` + `pending`.
         """
         received = _Span(self._received.first, self._received.last)
         for entry in pending:

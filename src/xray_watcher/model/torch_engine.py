@@ -16,8 +16,8 @@ from xray_watcher.model.architecture import SIDE
 from xray_watcher.model.cuda import Cuda, Halving
 from xray_watcher.model.forward import Forward, Precision
 from xray_watcher.model.network import LoadedNetwork
+from xray_watcher.model.precision_check import disagreement
 from xray_watcher.model.processor import Processor, has_bfloat16
-from xray_watcher.model.self_check import disagreement
 
 Floats = NDArray[np.float32]
 
