@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from measuring import CORES, IMAGES, Service, at, copies, in_turns, pictures, ratio
-from peers import Peers
+from peers import Apart
 from xray_watcher.bootstrap import decode_pool
 from xray_watcher.config import Settings
 from xray_watcher.model.network import untrained
@@ -42,7 +42,7 @@ _MODES = {
 
 def ways(files: Sequence[Path], folder: Path) -> dict[str, Callable[[], float]]:
     """Each measures once: images a second."""
-    peers = Peers(files, folder / "prototype")
+    peers = Apart(files, folder / "prototype")
     modes = [mode for mode in _MODES if mode != OURS_BF16 or has_bfloat16()]
     numbers = count()
     services = {
@@ -50,9 +50,9 @@ def ways(files: Sequence[Path], folder: Path) -> dict[str, Callable[[], float]]:
         for mode in modes
     }
     return {
-        T: peers.own,
-        T2: peers.own_resized,
-        V: peers.prototype,
+        T: peers.way("own"),
+        T2: peers.way("own_resized"),
+        V: peers.way("prototype"),
         **services,
         DECODING: lambda: decoding_rate(files),
         SCORING: scoring_rate(),

@@ -17,12 +17,12 @@ import onnxruntime
 import torch
 
 from measuring import CORES, in_turns, ratio
-from xray_watcher.model.network import LoadedNetwork, untrained
+from peers import BATCH, Apart
+from xray_watcher.model.network import untrained
 from xray_watcher.model.onnx_store import exported
 from xray_watcher.model.processor import Processor, has_bfloat16
 from xray_watcher.model.weights import WeightStore
 
-BATCH = 8
 GFLOP_AN_IMAGE = 5.62
 """Of this network's convolutions, two for each multiplication and addition."""
 
@@ -32,14 +32,18 @@ OURS, OURS_BF16, PRODUCT = "ours, float32", "ours, bfloat16", "matrix product"
 Way = Callable[[], float]
 
 
-def ways(cores: int = CORES, batch: int = BATCH) -> dict[str, Way]:
+def every_way(folder: Path) -> dict[str, Way]:
+    """The stock network's, which run in a process of their own, and `ways`."""
+    peers = Apart([], folder / "peers")
+    return {STOCK: peers.way("stock"), CHANNELS_LAST: peers.way("channels_last"), **ways()}
+
+
+def ways(cores: int = CORES) -> dict[str, Way]:
     """Each measures once: milliseconds an image; the matrix product in 1e9 operations a second."""
     torch.set_num_threads(cores)
     network = untrained()
-    pixels = np.random.default_rng(1).uniform(-1024, 1024, (batch, 1, 224, 224)).astype(np.float32)
+    pixels = np.random.default_rng(1).uniform(-1024, 1024, (BATCH, 1, 224, 224)).astype(np.float32)
     found = {
-        STOCK: _timed(_stock(network, torch.contiguous_format), pixels),
-        CHANNELS_LAST: _timed(_stock(network, torch.channels_last), pixels),
         ONNXRUNTIME: _timed(_onnxruntime(cores), pixels),
         OURS: _timed(Processor(network, cores, "float32"), pixels),
     }
@@ -57,19 +61,6 @@ def _timed(forward: Callable[[np.ndarray], object], pixels: np.ndarray) -> Way:
         return (time.perf_counter() - began_s) * 1000 / len(pixels)
 
     return measure
-
-
-def _stock(
-    network: LoadedNetwork, layout: torch.memory_format
-) -> Callable[[np.ndarray], torch.Tensor]:
-    module = network.module.to(memory_format=layout)
-
-    def forward(pixels: np.ndarray) -> torch.Tensor:
-        with torch.inference_mode():
-            found: torch.Tensor = module(torch.from_numpy(pixels).contiguous(memory_format=layout))
-        return found
-
-    return forward
 
 
 def _onnxruntime(cores: int) -> Callable[[np.ndarray], object]:
@@ -114,7 +105,9 @@ def table(found: dict[str, list[float]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    print(table(in_turns(ways(), parser.parse_args().rounds)))
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as folder:
+        print(table(in_turns(every_way(Path(folder)), rounds)))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,17 @@ T:  TorchXRayVision's own: `load_image`, `XRayCenterCrop`, the model, which resi
 T2: the same with its `XRayResizer(224)` before the model.
 V:  the first prototype's: Pillow to RGB, grey, squeezed to 224x224, the model, and the image
     saved once more by Pillow.
+
+They run in a process of their own, without the huge pages that our package turns on for torch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +27,38 @@ from PIL import Image
 from xray_watcher.model.network import library, untrained
 
 SIDE = 224
+BATCH = 8
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Apart:
+    """The peers in a process of their own; it measures when it is told to.
+
+    Args:
+        files: the images.
+        folder: where V saves them.
+    """
+
+    def __init__(self, files: Sequence[Path], folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(folder), *map(str, files)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"THP_MEM_ALLOC_ENABLE": "0"},
+        )
+
+    def way(self, name: str) -> Callable[[], float]:
+        """Measures one of the methods of `Peers`."""
+
+        def measure() -> float:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            print(name, file=self._process.stdin, flush=True)
+            return float(self._process.stdout.readline())
+
+        return measure
 
 
 class Peers:
@@ -36,7 +72,6 @@ class Peers:
     def __init__(self, files: Sequence[Path], folder: Path) -> None:
         self._files = files
         self._folder = folder
-        self._folder.mkdir()
         self._xrv = library()
         self._model = untrained().module
         self._model.input_resolution = SIDE  # as the library's own weights set it
@@ -55,6 +90,23 @@ class Peers:
     def prototype(self) -> float:
         """Images a second the first prototype's way."""
         return self._rate(self._of_prototype)
+
+    def stock(self) -> float:
+        """Milliseconds an image of the library's network alone, on a batch."""
+        return self._forward(torch.contiguous_format)
+
+    def channels_last(self) -> float:
+        """The same with the channels varying fastest."""
+        return self._forward(torch.channels_last)
+
+    def _forward(self, layout: torch.memory_format) -> float:
+        pixels = torch.rand(BATCH, 1, SIDE, SIDE) * 2048 - 1024
+        model = self._model.to(memory_format=layout)
+        with torch.inference_mode():
+            model(pixels[:1])
+            began_s = time.perf_counter()
+            model(pixels.contiguous(memory_format=layout))
+            return (time.perf_counter() - began_s) * 1000 / BATCH
 
     def _rate(self, pixels_of: Callable[[Path], Pixels]) -> float:
         with contextlib.redirect_stdout(io.StringIO()):  # the library says once that it resizes
@@ -77,3 +129,14 @@ class Peers:
         grey = np.asarray(image.convert("L").resize((SIDE, SIDE)), np.float32)
         image.save(self._folder / path.name)
         return (grey[None] / 255 * 2048 - 1024).astype(np.float32)
+
+
+def main() -> None:
+    folder, *files = map(Path, sys.argv[1:])
+    peers = Peers(files, folder)
+    for line in sys.stdin:
+        print(getattr(peers, line.strip())(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -28,7 +28,9 @@ from measuring import (
     processes_below,
     resident_mb,
 )
+from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.model.network import untrained
+from xray_watcher.model.onnx_store import exported
 from xray_watcher.model.weights import WeightStore
 
 WEIGHTS = "densenet121-res224-nih"
@@ -84,6 +86,7 @@ def resident(images: Path, model: str) -> float:
     """Megabytes of all processes together after 64 images."""
     with tempfile.TemporaryDirectory() as folder:
         service = Service(Path(folder) / "root", options={"model": model})
+        exported(WeightStore(str(service.state / "weights")), UNTRAINED.name)  # as an import does
         copies(pictures(images), 64, service.inbox)
         process = service.start()
         try:
