@@ -33,7 +33,12 @@ def expected(network: LoadedNetwork, pixels: np.ndarray = PIXELS) -> torch.Tenso
 
 def found(network: LoadedNetwork, pixels: np.ndarray = PIXELS, at_once: int = 2) -> torch.Tensor:
     fast = FastDenseNet(
-        network.architecture, network.state, device=CPU, dtype=torch.float32, at_once=at_once
+        network.architecture,
+        network.state,
+        device=CPU,
+        dtype=torch.float32,
+        at_once=at_once,
+        at_first=1,
     )
     return sigmoids(fast(torch.from_numpy(pixels)))
 
@@ -74,7 +79,9 @@ def test_any_number_of_images_may_come_and_go_through_at_once(count: int, at_onc
 
 def test_what_an_image_scores_does_not_hang_on_those_before_it() -> None:
     network = as_if_trained(architecture=SMALL)
-    fast = FastDenseNet(SMALL, network.state, device=CPU, dtype=torch.float32, at_once=4)
+    fast = FastDenseNet(
+        SMALL, network.state, device=CPU, dtype=torch.float32, at_once=4, at_first=3
+    )
     many, one = torch.from_numpy(PIXELS), torch.from_numpy(PIXELS[2:3])
     first = fast(one)
     fast(many)
@@ -93,7 +100,9 @@ def test_without_onednn_the_scores_are_the_same(monkeypatch: pytest.MonkeyPatch)
 
 def test_bfloat16_comes_close() -> None:
     network = as_if_trained(architecture=SMALL)
-    fast = FastDenseNet(SMALL, network.state, device=CPU, dtype=torch.bfloat16, at_once=2)
+    fast = FastDenseNet(
+        SMALL, network.state, device=CPU, dtype=torch.bfloat16, at_once=2, at_first=1
+    )
     logits = fast(torch.from_numpy(PIXELS))
     assert logits.dtype == torch.float32
     assert furthest(sigmoids(logits), expected(network)) < 0.02

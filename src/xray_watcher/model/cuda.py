@@ -38,6 +38,7 @@ class Cuda:
             device=self._device,
             dtype=DTYPES[precision],
             at_once=AT_ONCE,
+            at_first=AT_ONCE,
         )
 
     def __call__(self, pixels: Floats) -> Floats:

@@ -45,6 +45,7 @@ class Processor:
             device=torch.device("cpu"),
             dtype=DTYPES[precision],
             at_once=AT_ONCE,
+            at_first=1,
         )
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "score")
