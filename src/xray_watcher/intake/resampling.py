@@ -73,8 +73,6 @@ def weighted_sums(
 ) -> NDArray[np.float32]:
     """Apply the weights of both axes: `down @ pixels @ across.T`.
 
-    It goes in blocks of rows, since most weights are zero and floats need memory.
-
     Args:
         pixels: `[height, width]`, any number type.
         down: `[224, height]`.
@@ -83,11 +81,15 @@ def weighted_sums(
     Returns:
         float32 `[224, 224]`.
     """
-    columns = used(across)
+    lower = _in_blocks(down, pixels[:, used(across)])
+    return np.ascontiguousarray(_in_blocks(across[:, used(across)], lower.T).T)
+
+
+def _in_blocks(weights: NDArray[np.float32], values: NDArray[Any]) -> NDArray[np.float32]:
+    """`weights @ values`, by blocks of rows: most weights are zero, and floats need memory."""
     rows = []
     for top in range(0, SIDE, _BLOCK):
-        block = down[top : top + _BLOCK]
+        block = weights[top : top + _BLOCK]
         span = used(block)
-        rows.append(block[:, span] @ pixels[span, columns].astype(np.float32))
-    result: NDArray[np.float32] = np.concatenate(rows) @ across[:, columns].T
-    return result
+        rows.append(block[:, span] @ values[span].astype(np.float32, copy=False))
+    return np.concatenate(rows)
