@@ -33,18 +33,6 @@ numbers, which cost the same as trained ones.
 
 **No GPU was measured: there was none.** What runs on CUDA is tested with a device that is not
 real; expect the batch size (`[batch] max_size`) to matter there.
-
-How to read it:
-
-- The library's way is quick where the processor is: on this one it runs twice as fast as where the
-  goals of 2 x (default) and 3.5 x (best mode) were set. Four runs gave 1.9 to 2.3 x for the default
-  and 2.6 to 3.0 x for bfloat16: **3.5 x was not reached**. Scoring in bfloat16 and decoding, each
-  alone on both cores, add up to 12 ms an image, which is 2.9 x at best.
-- bfloat16 is 1.3 to 2.0 x as quick as our own float32, depending on what ran just before; run
-  alone in turns it is 1.55 x, **not the 1.8 x that was wanted** (its convolutions are twice as
-  quick, the rest waits for memory). Beside
-  onnxruntime's float32 it is 1.6 to 1.9 x, beside the stock network more than 3 x.
-- Figures of the forward pass below use the two cores at once, each with four images of its own.
 """
 
 
@@ -68,7 +56,8 @@ def write(heading: str, text: str) -> None:
     kept = dict(_split(page))
     kept[heading] = text.strip()
     sections = [f"## {title}\n\n{kept[title]}" for title, _ in _SECTIONS.values() if title in kept]
-    PAGE.write_text("\n\n".join([_HEAD.strip(), *sections]) + "\n", encoding="utf-8")
+    head = page.partition("\n## ")[0] or _HEAD  # what somebody wrote there stays
+    PAGE.write_text("\n\n".join([head.strip(), *sections]) + "\n", encoding="utf-8")
 
 
 def _split(page: str) -> list[tuple[str, str]]:
