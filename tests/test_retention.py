@@ -286,6 +286,13 @@ def test_a_kill_at_any_moment_is_gone_on_with(
     assert old.rig.ledger.totals().tally["retention_removed", "High", ""] == 2
 
 
+def test_a_removal_that_was_begun_is_open_and_its_file_no_stranger(old: Old) -> None:
+    old.retention._removals.begin([1], 1_000_000)
+    assert [text for text in old.differences() if "log" not in text] == [
+        "open: index 0 is being removed by retention (the service takes it up when it starts)"
+    ]
+
+
 def test_a_folder_out_of_reach_is_waited_for(old: Old, tmp_path: Path) -> None:
     high, away = tmp_path / "classified_images" / "High", tmp_path / "away"
     high.rename(away)

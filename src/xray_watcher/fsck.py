@@ -108,6 +108,9 @@ def _differences(
         yield Difference("open", f"image {row.id} is {row.state}")
         if row.folder is not None and row.filed_name is not None:
             known.add((row.folder, row.filed_name))
+    for row in ledger.removals_begun():
+        yield Difference("open", f"index {row.idx} is being removed by retention")
+        known.add(_place(row))
     yield from _strangers(spool, known)
     logs = LogFiles(settings.folders.logs, ledger)
     for state in ledger.log_states():

@@ -31,7 +31,7 @@ from xray_watcher.outbox import Message, Outbox, Outcome, in_vain, new_id
 TOLD = "notify_told"
 """The fact that says which troubles people have been told of."""
 
-_STOP_S = 2.0
+_STOP_S = 1.0
 _LONGEST_NAP_S = 5.0  # troubles come without ringing, and clocks may be set
 _CONCERNING = 3  # attempts in vain
 _US = 1_000_000
