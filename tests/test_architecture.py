@@ -27,6 +27,7 @@ ROWS = (
     ("web",),
     ("demo", "predict", "status", "retry", "backup", "cleanup", "fsck", "up"),
     ("bootstrap",),
+    ("live_parts",),
     ("bootstrap_care",),
     ("daemon",),
     ("pipeline",),

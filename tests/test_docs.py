@@ -92,8 +92,8 @@ def test_every_exit_code_of_an_error_is_explained() -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_commands_and_options_that_are_named_exist(path: Path) -> None:
     known = set(commands(cli.cli))
-    # The user of the service has its name: `sudo -u xray-watcher xray-watcher status`.
-    for words in re.findall(r"(?<!-u )xray-watcher ((?:[a-z-]+ ?){1,2})", _code(path)):
+    # Its user has the same name, as in `sudo -u xray-watcher xray-watcher status`.
+    for words in re.findall(r"(?<!-u )(?<!\()xray-watcher ((?:[a-z-]+ ?){1,2})", _code(path)):
         first, *rest = words.split()
         is_known = first in known or f"{first} {rest[0] if rest else ''}" in known
         is_group = any(name.startswith(f"{first} ") for name in known)

@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 import audit
 from rig import Rig
 from service import Service
-from xray_watcher.bootstrap import _live_parts, _timetable
 from xray_watcher.config import Settings
 from xray_watcher.config_keys import KEYS
 from xray_watcher.config_loading import load_settings, value_of
@@ -24,6 +23,7 @@ from xray_watcher.daemon import Timetable
 from xray_watcher.errors import ConfigError
 from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
+from xray_watcher.live_parts import live_parts, timetable
 from xray_watcher.reloading import LivePart, Reloading, RenewableDecoder
 from xray_watcher.signals import Bell, ReloadRequest
 
@@ -139,7 +139,7 @@ def live(
     rig: Rig, decoder: RenewableDecoder, used: Callable[[Timetable], None]
 ) -> tuple[LivePart, ...]:
     daemon = rig.daemon
-    return _live_parts(
+    return live_parts(
         daemon._inbox, rig.settling, daemon._batching, decoder, rig.pipeline,
         rig.pipeline._sealer, daemon._summaries, used,
     )  # fmt: skip
@@ -338,4 +338,4 @@ def test_the_shipped_file_can_be_loaded_anew(tmp_path: Path) -> None:
     flags = {"state_dir": str(tmp_path)}
     first, second = (load_settings(str(example), flags, {}).settings for _ in range(2))
     assert first == second
-    assert _timetable(first) == _timetable(second)
+    assert timetable(first) == timetable(second)

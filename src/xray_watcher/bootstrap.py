@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from xray_watcher import __version__, log
+from xray_watcher import __version__
 from xray_watcher.bootstrap_care import metrics_files, notifier_of, retention_of
 from xray_watcher.clock import Clock, SystemClock
 from xray_watcher.config import Folders, Settings
@@ -21,7 +21,7 @@ from xray_watcher.core.naming import index_of
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import LEVELS, ModelInfo
-from xray_watcher.daemon import Daemon, Timetable
+from xray_watcher.daemon import Daemon
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import DecodePool
@@ -29,6 +29,7 @@ from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger import RESTORED, Ledger
+from xray_watcher.live_parts import batch_rules, incomplete_after_s, live_parts, timetable
 from xray_watcher.lock import InboxLock, InstanceLock
 from xray_watcher.logs import LogFiles, last_index
 from xray_watcher.model.engine import Engine, load_engine
@@ -39,12 +40,11 @@ from xray_watcher.notify.setup import audience_of, channels_of
 from xray_watcher.pipeline import Pipeline
 from xray_watcher.places import inbox_of, work_folder
 from xray_watcher.records import CsvLayout, model_fields
-from xray_watcher.reloading import DECODE_LIMITS, LivePart, NoReloading, Reloading, RenewableDecoder
+from xray_watcher.reloading import NoReloading, Reloading, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.signals import Bell, ReloadRequest, StopRequest
 
-_SECONDS_A_MINUTE = 60.0
 _FOLDER_MODE = 0o750
 
 _log = structlog.get_logger()
@@ -120,7 +120,7 @@ def assembled_daemon(
         )
         reloading: Reloading | NoReloading = NoReloading()
         if reload is not None:
-            live = _live_parts(
+            live = live_parts(
                 inbox, settling, batching, decoder, pipeline, sealer, summaries,
                 lambda timetable: daemon.use(timetable),  # noqa: PLW0108 - it is made below
             )  # fmt: skip
@@ -144,7 +144,7 @@ def assembled_daemon(
             summaries=summaries,
             health=health,
             heartbeat=Heartbeat(folders.heartbeat, tell, report),
-            timetable=_timetable(settings),
+            timetable=timetable(settings),
             chores=[
                 *metrics_files(settings, ledger, tell, clock),
                 *([notifier] if channels else []),
@@ -313,68 +313,14 @@ def _bell(folders: Folders) -> Bell:
         ) from error
 
 
-def _live_parts(
-    inbox: Inbox,
-    settling: Settling,
-    batching: Batching,
-    decoder: RenewableDecoder,
-    pipeline: Pipeline,
-    sealer: Sealer,
-    summaries: DailySummaries,
-    use_timetable: Callable[[Timetable], None],
-) -> tuple[LivePart, ...]:
-    """Who takes new settings while the service runs; every other key waits for a restart."""
-    return (
-        LivePart(
-            ("intake.suffixes", "intake.ignore"),
-            lambda s: inbox.use(s.intake.suffixes, s.intake.ignore),
-        ),
-        LivePart(
-            ("intake.incomplete_after_minutes",),
-            lambda s: settling.use(_incomplete_after_s(s)),
-        ),
-        LivePart(
-            ("intake.settle_seconds", "intake.scan_seconds", "intake.min_free_bytes"),
-            lambda s: use_timetable(_timetable(s)),
-        ),
-        LivePart(("batch",), lambda s: batching.use(*_batch_rules(s))),
-        LivePart(DECODE_LIMITS, decoder.use),
-        LivePart(("intake.duplicates",), lambda s: pipeline.use(s.intake.duplicates)),
-        LivePart(("risk",), lambda s: sealer.use(s.risk_rules())),
-        LivePart(("summary",), lambda s: summaries.use(s.summary.summary_seconds)),
-        LivePart(("log",), lambda s: log.set_up(s.log.level)),
-    )
-
-
 def _settling(settings: Settings) -> Settling:
     settle_s = settings.intake.settle_seconds_on(network=True)  # until it is known what lies there
-    return Settling(settle_s, _incomplete_after_s(settings))
-
-
-def _incomplete_after_s(settings: Settings) -> float:
-    return settings.intake.incomplete_after_minutes * _SECONDS_A_MINUTE
+    return Settling(settle_s, incomplete_after_s(settings))
 
 
 def _batching(settings: Settings, *, once: bool) -> Batching:
-    max_size, quiet_s, max_wait_s = _batch_rules(settings)
+    max_size, quiet_s, max_wait_s = batch_rules(settings)
     return Batching(max_size, 0.0 if once else quiet_s, max_wait_s)
-
-
-def _batch_rules(settings: Settings) -> tuple[int, float, float]:
-    batch = settings.batch
-    return batch.max_size, batch.quiet_seconds, batch.max_wait_seconds
-
-
-def _timetable(settings: Settings) -> Timetable:
-    folders, intake = settings.folders, settings.intake
-    disks = (folders.state, folders.inbox, folders.classified, folders.rejected, folders.logs)
-    return Timetable(
-        scan_s=intake.scan_seconds,
-        settle_s=intake.settle_seconds_on(network=False),
-        network_settle_s=intake.settle_seconds_on(network=True),
-        min_free_bytes=intake.min_free_bytes,
-        disks=disks,
-    )
 
 
 def _engine_in_background(settings: Settings) -> Future[Engine]:

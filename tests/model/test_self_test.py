@@ -54,12 +54,11 @@ def another_sign(raw: NDArray[np.float32]) -> None:
     raw[1, LABELS.index("Fracture")] = 0.95
 
 
+@pytest.mark.parametrize("precision", ["auto", "float32"])
 @pytest.mark.parametrize("name", [PHANTOM.name, UNTRAINED.name])
-def test_the_networks_that_we_ship_pass(name: str, tmp_path: Path) -> None:
-    engine = load_engine(
-        name, "", str(tmp_path), kind="torch", threads=0, device="cpu", precision="float32"
-    )
-    check_engine(engine)
+def test_the_networks_that_we_ship_pass(name: str, precision: str, tmp_path: Path) -> None:
+    options = {"kind": "torch", "threads": 0, "device": "cpu", "precision": precision}
+    check_engine(load_engine(name, "", str(tmp_path), **options))  # type: ignore[arg-type]
 
 
 def test_a_network_that_finds_what_was_drawn_passes() -> None:
