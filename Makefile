@@ -5,8 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench bench-http parity storm uploadstorm sigterm syscalls \
-  powercut fulldisk spreadsheet lives fuzz audit manual install-test container-test clean
+.PHONY: demo test lint types check phantom bench bench-http guard parity storm uploadstorm sigterm \
+  syscalls powercut fulldisk spreadsheet lives fuzz audit manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -26,8 +26,11 @@ check: lint types test
 phantom: $(READY)         ## train the phantom network anew and write its report; about 20 minutes
 	$(BIN)/python training/train_phantom.py $(ARGS)
 
-bench: $(READY)           ## images per second beside TorchXRayVision's own way; let nothing else run
-	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
+bench: $(READY)           ## measure everything; writes docs/performance.md; let nothing else run
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+guard: $(READY)           ## the forward pass beside onnxruntime's, in half a minute
+	$(BIN)/python benchmarks/guard.py
 
 bench-http: $(READY)      ## the HTTP API beside the folder, latency, memory; ARGS=--long: 10,000 files
 	$(BIN)/python benchmarks/http_api.py $(ARGS)

@@ -1,149 +1,131 @@
-"""Images a second: the whole service on a backlog, beside TorchXRayVision's own way.
+"""Images a second of the whole service on a backlog, beside the usual ways and its own stages.
 
-    make bench                       # needs images in ../shared/images, or: ARGS="--images FOLDER"
+    python benchmarks/end_to_end.py --images FOLDER --count 176
 
-Both ways see the same images, the same (untrained) weights and the same cores in one run, in
-turns; what counts is the ratio. Theirs is the way of the library's examples: `load_image`,
-`XRayCenterCrop`, `XRayResizer(224)`, the model, one image after the other, a CSV at the end.
-Ours is `xray-watcher run --once`: scan, settle, claim, hash, decode, score, commit, file, log.
-Both rates are of work under way: start-up (importing torch, building the network) and the settle
-time are shown and left out, since a service pays them once.
+All see the same images, the same (untrained) weights and the same cores, in turns; what counts is
+the ratio. Ours is `run --once`: scan, settle, claim, hash, decode, score, commit, file, log. Rates
+are of work under way: start-up and the settle time are paid once, and are measured elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import csv
-import io
-import json
-import os
-import platform
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any
 
-DEFAULT_IMAGES = Path(__file__).parents[2] / "shared" / "images"
-HEAD_START = 2  # batches
-SUFFIXES = (".jpg", ".jpeg", ".png")
+import numpy as np
+
+from measuring import CORES, IMAGES, Service, at, copies, in_turns, pictures, ratio
+from peers import Peers
+from xray_watcher.bootstrap import decode_pool
+from xray_watcher.config import Settings
+from xray_watcher.model.network import untrained
+from xray_watcher.model.processor import Processor, has_bfloat16
+
+HEAD_START = 3
+"""Batches that are decoded while the network is loaded do not count."""
+
+T, T2, V = "T: TorchXRayVision", "T2: TorchXRayVision, XRayResizer", "V: first prototype"
+OURS, OURS_BF16, OURS_ONNX = "service, default", "service, bfloat16", "service, onnx"
+DECODING, SCORING = "decoding alone", "scoring alone"
+
+_MODES = {
+    OURS: "",
+    OURS_BF16: 'precision = "bfloat16"',
+    OURS_ONNX: 'engine = "onnx"',
+}
+
+
+def ways(files: Sequence[Path], folder: Path) -> dict[str, Callable[[], float]]:
+    """Each measures once: images a second."""
+    peers = Peers(files, folder / "prototype")
+    modes = [mode for mode in _MODES if mode != OURS_BF16 or has_bfloat16()]
+    numbers = count()
+    services = {
+        mode: lambda mode=mode: service_rate(files, folder / str(next(numbers)), _MODES[mode])
+        for mode in modes
+    }
+    return {
+        T: peers.own,
+        T2: peers.own_resized,
+        V: peers.prototype,
+        **services,
+        DECODING: lambda: decoding_rate(files),
+        SCORING: scoring_rate(),
+    }
+
+
+def service_rate(files: Sequence[Path], root: Path, model: str) -> float:
+    """Images a second of `run --once` once it is under way."""
+    service = Service(root, options={"model": model})
+    copies(files, len(files), service.inbox)
+    assert service.start("--once").wait() == 0, service.log.read_text()
+    filed = [event for event in service.events() if event["event"] == "filed"]
+    later = sum(event["images"] for event in filed[HEAD_START:])
+    assert sum(event["images"] for event in filed) == len(files)
+    return later / (at(filed[-1]) - at(filed[HEAD_START - 1]))
+
+
+def decoding_rate(files: Sequence[Path]) -> float:
+    """Images a second of the decoders with nothing beside them."""
+    with decode_pool(Settings(root="/")) as pool:
+        for future in [pool.submit(str(files[0])) for _ in range(2 * CORES)]:
+            future.result()  # the children have started
+        began_s = time.monotonic()
+        for future in [pool.submit(str(path)) for path in files]:
+            future.result()
+        return len(files) / (time.monotonic() - began_s)
+
+
+def scoring_rate(batch: int = 16, batches: int = 4) -> Callable[[], float]:
+    """Measures images a second of the default engine with nothing beside it."""
+    network = Processor(untrained(), CORES, "float32")
+    pixels = np.zeros((batch, 1, 224, 224), np.float32)
+    network(pixels)
+
+    def measure() -> float:
+        began_s = time.monotonic()
+        for _ in range(batches):
+            network(pixels)
+        return batch * batches / (time.monotonic() - began_s)
+
+    return measure
+
+
+def table(found: dict[str, list[float]]) -> str:
+    """Medians and ratios, in Markdown."""
+    lines = ["| way | images/s | by T | by T2 | by V |", "|---|---:|---:|---:|---:|"]
+    for name, rates in found.items():
+        ratios = " | ".join(f"{ratio(found, name, peer):.2f}" for peer in (T, T2, V))
+        lines.append(f"| {name} | {statistics.median(rates):.1f} | {ratios} |")
+    slowest = min((DECODING, SCORING), key=lambda stage: statistics.median(found[stage]))
+    together = [
+        1 / (1 / decoding + 1 / scoring)
+        for decoding, scoring in zip(found[DECODING], found[SCORING], strict=True)
+    ]
+    limit = statistics.median(together)
+    reached = ratio({"both": together, **found}, OURS, "both")
+    text = (
+        f"The slowest stage is {slowest}: the service reaches {ratio(found, OURS, slowest):.0%} of "
+        "its rate. Alone each stage keeps all cores busy, so on the same cores both together "
+        f"cannot do better than {limit:.1f} images/s: the service reaches {reached:.0%} of that."
+    )
+    return "\n".join([*lines, "", text])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, default=DEFAULT_IMAGES)
+    parser.add_argument("--images", type=Path, default=IMAGES)
     parser.add_argument("--count", type=int, default=176, help="images in a round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    files = sorted(p for p in options.images.glob("*") if p.suffix.lower() in SUFFIXES)
-    if not files:
-        sys.exit(f"{options.images} holds no images; name a folder with --images")
     with tempfile.TemporaryDirectory() as folder:
-        rows = copies(files, options.count, Path(folder) / "images")
-        theirs = Theirs()
-        rates = [
-            (theirs.rate(rows, Path(folder) / "theirs.csv"), ours(rows, Path(folder) / str(number)))
-            for number in range(options.rounds)
-        ]
-    show(rates, options.count, len(files))
-
-
-def copies(files: Sequence[Path], count: int, folder: Path) -> list[Path]:
-    """As many files as wanted, the images in turn; each its own file."""
-    folder.mkdir()
-    made = []
-    for number in range(count):
-        source = files[number % len(files)]
-        made.append(folder / f"{number:05d}{source.suffix}")
-        shutil.copyfile(source, made[-1])
-    return made
-
-
-class Theirs:
-    """TorchXRayVision's own way, one image after the other."""
-
-    def __init__(self) -> None:
-        import torch  # noqa: PLC0415 - only this half needs it
-
-        from xray_watcher.model.network import library, untrained  # noqa: PLC0415
-
-        self._torch = torch
-        self._library = library()
-        self._model = untrained().module
-        self._labels = self._library.datasets.default_pathologies
-
-    def rate(self, files: Sequence[Path], table: Path) -> float:
-        """Images a second, the first image (which warms up) apart."""
-        torch, xrv = self._torch, self._library
-        crop = xrv.datasets.XRayCenterCrop()
-        with contextlib.redirect_stdout(io.StringIO()):
-            resize = xrv.datasets.XRayResizer(224)
-            self._one(files[0], crop, resize)
-            began_s = time.monotonic()
-            rows = [self._one(path, crop, resize) for path in files]
-        with table.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file", *self._labels])
-            writer.writerows(rows)
-        assert torch.get_num_threads() == len(os.sched_getaffinity(0))
-        return len(files) / (time.monotonic() - began_s)
-
-    def _one(self, path: Path, crop: object, resize: object) -> list[object]:
-        torch, xrv = self._torch, self._library
-        pixels = resize(crop(xrv.utils.load_image(str(path))))  # type: ignore[operator]
-        with torch.no_grad():
-            scores = self._model(torch.from_numpy(pixels)[None]).sigmoid()[0]
-        return [path.name, *scores.tolist()]
-
-
-def ours(files: Sequence[Path], root: Path) -> tuple[float, float]:
-    """Images a second of `run --once` once it is under way; and all its seconds.
-
-    The first batches are decoded while the network is loaded, so they do not count.
-    """
-    inbox = root / "inbox"
-    inbox.mkdir(parents=True)
-    for path in files:
-        shutil.copyfile(path, inbox / path.name)
-    began_s = time.monotonic()
-    command = [sys.executable, "-m", "xray_watcher", "run", "--once", "--weights", "untrained"]
-    command += ["--root", str(root), "--state-dir", str(root / "state")]
-    subprocess.run(command, check=True, stderr=(root / "log").open("w"))
-    seconds = time.monotonic() - began_s
-    (log,) = (root / "logs").glob("*.jsonl")
-    records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert len(records) == len(files)
-    events = [json.loads(line) for line in (root / "log").read_text().splitlines()]
-    filed = [event for event in events if event["event"] == "filed"]
-    later = sum(event["images"] for event in filed[HEAD_START:])
-    return later / (at(filed[-1]) - at(filed[HEAD_START - 1])), seconds
-
-
-def at(event: dict[str, Any]) -> float:
-    return datetime.fromisoformat(event["timestamp"]).timestamp()
-
-
-def show(rates: Sequence[tuple[float, tuple[float, float]]], count: int, different: int) -> None:
-    theirs = [one for one, _ in rates]
-    ours_only = [two[0] for _, two in rates]
-    print(f"{count} images ({different} different), {len(rates)} rounds, medians;")
-    print(f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, {platform.platform()}")
-    print()
-    print("| way | images/s | of which slowest and fastest round |")
-    print("|---|---:|---:|")
-    for name, found in (("TorchXRayVision's own", theirs), ("xray-watcher run --once", ours_only)):
-        spread = f"{min(found):.1f} to {max(found):.1f}"
-        print(f"| {name} | {statistics.median(found):.1f} | {spread} |")
-    ratios = [two[0] / one for one, two in rates]
-    print()
-    print(f"ratio: {statistics.median(ratios):.2f} (rounds {min(ratios):.2f} to {max(ratios):.2f})")
-    print(f"whole process, start-up and settling included: {rates[-1][1][1]:.1f} s")
+        files = copies(pictures(options.images), options.count, Path(folder) / "images")
+        print(table(in_turns(ways(files, Path(folder)), options.rounds)))
 
 
 if __name__ == "__main__":

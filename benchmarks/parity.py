@@ -167,7 +167,9 @@ def _both_ways(name: str, ours: Pixels, theirs: Pixels) -> tuple[NDArray[Any], N
         url = library().models.model_urls[name]["weights_url"]
         os.symlink(_checkpoint(), os.path.join(cache_folder, os.path.basename(url)))
         network = library().models.DenseNet(weights=name, cache_dir=cache_folder)
-    engine = load_engine(name, str(_checkpoint()), "", threads=0, device="cpu", precision="float32")
+    engine = load_engine(
+        name, str(_checkpoint()), "", kind="torch", threads=0, device="cpu", precision="float32"
+    )
     slots = [OUTPUTS.index(label) for label in engine.labels]
     with torch.inference_mode():
         reference = network(torch.from_numpy(theirs)).numpy()[:, slots]

@@ -40,6 +40,7 @@ DRY=no
 START=yes
 ACTION=install
 PURGE=no
+MISSES_WEIGHTS=no
 
 USER_NAME=xray-watcher
 GROUP_NAME=xray
@@ -189,7 +190,7 @@ pick_python() {
     elif ! "$PYTHON" -c 'import ensurepip' 2>/dev/null; then
         apt_install python3-venv
     fi
-    say "$PYTHON: $("$PYTHON" --version 2>&1 || echo 'will be there')"
+    command -v "$PYTHON" >/dev/null 2>&1 && say "$PYTHON is $("$PYTHON" --version 2>&1)"
     check_room
 }
 
@@ -209,8 +210,10 @@ check_room() {
 
 install_program() {
     step "2. The program, in an environment of its own: $PREFIX/venv"
-    [ -x "$PREFIX/venv/bin/python" ] || run "$PYTHON" -m venv "$PREFIX/venv"
-    say "the first time this takes some minutes: PyTorch is large"
+    if [ ! -x "$PREFIX/venv/bin/python" ]; then
+        run "$PYTHON" -m venv "$PREFIX/venv"
+        say "the next takes some minutes: PyTorch is large"
+    fi
     wanted=$SOURCE
     [ -z "$EXTRAS" ] || wanted="${SOURCE}[$EXTRAS]"
     run "$PREFIX/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
@@ -340,8 +343,8 @@ start() {
     fi
     run systemctl daemon-reload
     if [ "$DRY" = no ] && ! has_weights; then
-        run systemctl enable --quiet xray-watcher
-        say "enabled but NOT started: the weights are not installed (see below)"
+        MISSES_WEIGHTS=yes
+        say "NOT started: the weights are not installed (see below)"
         return
     fi
     start_unit xray-watcher
@@ -373,13 +376,13 @@ tell() {
     say "results           $ROOT/classified_images, $ROOT/logs"
     say "settings          $CONFIG (man xray-watcher.toml), then: systemctl reload xray-watcher"
     say "how it is         sudo -u $USER_NAME xray-watcher status; journalctl -u xray-watcher"
-    if has_systemd && has_web; then say "pages             http://127.0.0.1:8080 ([web] in the settings)"; fi
+    if has_web; then say "pages             http://127.0.0.1:8080 ([web] in the settings)"; fi
     say "remove            sudo sh deploy/install.sh --uninstall"
-    if [ "$DRY" = no ] && [ -z "$DESTDIR" ] && ! has_weights; then
+    if [ "$MISSES_WEIGHTS" = yes ]; then
         say ""
-        say "STILL TO DO: bring the weights, $(setting model.weights), then start:"
-        say "  sudo sh deploy/install.sh --weights FILE      or, with internet,"
-        say "  sudo -u $USER_NAME xray-watcher weights fetch && systemctl start xray-watcher"
+        say "STILL TO DO: bring the weights, $(setting model.weights), and run this again:"
+        say "  sudo sh deploy/install.sh --weights FILE      or, with internet, before that"
+        say "  sudo -u $USER_NAME xray-watcher weights fetch"
     fi
     say "A research and triage aid, never a diagnosis."
 }
@@ -419,30 +422,36 @@ uninstall() {
 
 # -- now ------------------------------------------------------------------------------------
 
-if [ "$DRY" = yes ]; then
-    say "A dry run: nothing is changed."
-elif [ -z "$DESTDIR" ]; then
-    [ "$(id -u)" -eq 0 ] || fail "This must be root's: sudo sh deploy/install.sh"
-fi
+main() { # a function, so that the whole file is read before anything is done
+    if [ "$DRY" = yes ]; then
+        say "A dry run: nothing is changed."
+    elif [ -z "$DESTDIR" ]; then
+        [ "$(id -u)" -eq 0 ] || fail "This must be root's: sudo sh deploy/install.sh"
+    fi
+    if [ "$ACTION" = uninstall ]; then
+        uninstall
+    elif [ -n "$DESTDIR" ]; then
+        place_files
+        configure
+    else
+        install_all
+    fi
+}
 
-if [ "$ACTION" = uninstall ]; then
-    uninstall
-    exit 0
-fi
-if [ -n "$DESTDIR" ]; then
+install_all() {
+    command -v systemd-sysusers >/dev/null 2>&1 || [ "$DRY" = yes ] ||
+        fail "This server has no systemd (apt-get install systemd). For containers: deploy/Dockerfile."
+    pick_python
+    install_program
     place_files
+    place_completions
+    make_user_and_folders
     configure
-    exit 0
-fi
-command -v systemd-sysusers >/dev/null 2>&1 || [ "$DRY" = yes ] ||
-    fail "This server has no systemd (apt-get install systemd). For containers there is deploy/Dockerfile."
-pick_python
-install_program
-place_files
-place_completions
-make_user_and_folders
-configure
-import_weights
-check
-start
-tell
+    import_weights
+    check
+    start
+    tell
+}
+
+main
+exit

@@ -55,15 +55,20 @@ def check(root: Path, arrived: Iterable[bytes], *, inbox: Path | None = None) ->
     records, rows, files = jsonl_records(root), csv_rows(root), filed(root)
     left = [path for path in (inbox or root / "inbox").rglob("*.*g") if path.is_file()]
     assert not left, "files are left in the inbox"
-    assert Counter(sha256(path.read_bytes()) for path in files.values()) == expected
-    assert Counter(record["sha256"] for record in records) == expected
-    assert Counter(row["sha256"] for row in rows) == expected
+    _check_same(Counter(sha256(path.read_bytes()) for path in files.values()), expected, "filed")
+    _check_same(Counter(record["sha256"] for record in records), expected, "in the JSONL")
+    _check_same(Counter(row["sha256"] for row in rows), expected, "in the CSV")
     assert [int(row["index"]) for row in rows] == [record["index"] for record in records]
     assert len({record["index"] for record in records}) == len(records), "an index stands twice"
     saved = [str(root / record["saved_path"]) for record in records]  # outside of it, absolute
     assert sorted(saved) == sorted(files)
     for path, record, row in zip(saved, records, rows, strict=True):
         _check_record(record, row, files[path])
+
+
+def _check_same(found: Counter[str], expected: Counter[str], where: str) -> None:
+    lost, extra = expected - found, found - expected
+    assert not lost + extra, f"{where}: lost {dict(lost)}, too many {dict(extra)}"
 
 
 def _check_record(record: dict[str, Any], row: dict[str, str], file: Path) -> None:
@@ -90,7 +95,8 @@ def check_indexes(root: Path) -> None:
 
 def check_nothing_else(root: Path, *more: Path) -> None:
     """No half-made file is left: all that lies there is an image, a reason, a log or a summary."""
-    known = set(filed(root)) | {str(path) for path in (root / "rejected").glob("*.json")}
+    known = set(filed(root)) | {str(root / ".xray-watcher" / "owner.json")}
+    known |= {str(path) for path in root.glob("rejected/*.json")}
     known |= {str(path) for path in (root / "logs").rglob("*") if not path.name.startswith(".")}
     found = {str(path) for top in (root, *more) for path in top.rglob("*") if path.is_file()}
     assert found <= known, f"left behind: {sorted(found - known)[:3]}"

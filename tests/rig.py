@@ -20,6 +20,7 @@ from xray_watcher.config import Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.health import Health
+from xray_watcher.core.naming import WORK_FOLDER
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.values import ModelInfo, Rejection
@@ -28,7 +29,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
 from xray_watcher.intake.images import DecodedImage
-from xray_watcher.intake.spool import WORK_FOLDER, Spool
+from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup
 from xray_watcher.ledger import Ledger
 from xray_watcher.lock import InboxLock

@@ -163,6 +163,17 @@ BROKEN = {
     "label in two levels": (ROOT + '[risk.levels]\nLow = ["Fracture", "Edema"]', "Low", "Edema"),
     "no such level": (ROOT + "[risk.levels]\nUrgent = []", "risk.levels.Urgent", "is unknown"),
     "threshold of 1": (ROOT + '[risk.thresholds]\n"Edema" = 1.0', "Edema", "below 1"),
+    "onnx on cuda": (ROOT + '[model]\nengine = "onnx"\ndevice = "cuda"', "model.device", "cpu"),
+    "onnx in bfloat16": (
+        ROOT + '[model]\nengine = "onnx"\nprecision = "bfloat16"',
+        "model.precision",
+        "float32",
+    ),
+    "onnx with a checkpoint": (
+        ROOT + '[model]\nengine = "onnx"\nweights_file = "/a.pt"',
+        "model.weights_file",
+        "import",
+    ),
     "threshold of no label": (ROOT + '[risk.thresholds]\n"Cold" = 0.5', "Cold", "no network"),
     "mail from nobody": (
         ROOT + '[notify.smtp]\nhost = "m"\nto = ["a@b.c"]',
@@ -203,6 +214,11 @@ BROKEN = {
         ROOT + '[metrics]\ntextfile = "/x.txt"',
         "metrics.textfile",
         ".prom",
+    ),
+    "age below the floor": (
+        ROOT + "[retention]\nlow_days = 7",
+        "retention.low_days",
+        "below retention.keep_at_least_days, 30",
     ),
     "nul in a path": ('root = "/r\\u0000x"', "root", "is not allowed"),
 }

@@ -169,7 +169,8 @@ class Trainer:
     def __init__(self, seed: int) -> None:
         import torch
 
-        from xray_watcher.model.network import Architecture, build
+        from xray_watcher.model.architecture import Architecture
+        from xray_watcher.model.network import build
 
         torch.manual_seed(seed)
         torch.set_num_threads(2)
@@ -246,7 +247,8 @@ class Trainer:
         """Write weights and metadata; the file is complete or not there."""
         from safetensors.torch import save_file
 
-        from xray_watcher.model.network import state_hash
+        from xray_watcher.model.architecture import state_hash
+        from xray_watcher.model.network import arrays
 
         state = {
             name: tensor.contiguous()
@@ -264,7 +266,7 @@ class Trainer:
             "architecture": json.dumps(asdict(self._architecture)),
             "source": "training/train_phantom.py",
             "seed": str(self._seed),
-            "state_sha256": state_hash(state),
+            "state_sha256": state_hash(arrays(state)),
         }
         path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(".part")

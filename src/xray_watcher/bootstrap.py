@@ -12,44 +12,39 @@ from typing import Any
 import structlog
 
 from xray_watcher import __version__, log
+from xray_watcher.bootstrap_care import metrics_files, notifier_of, retention_of
 from xray_watcher.clock import Clock, SystemClock
 from xray_watcher.config import Folders, Settings
-from xray_watcher.config_care import NotifySettings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
 from xray_watcher.core.naming import index_of
 from xray_watcher.core.settling import Settling
-from xray_watcher.core.telling import Audience
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import LEVELS, ModelInfo
-from xray_watcher.daemon import Chore, Daemon, Timetable
+from xray_watcher.daemon import Daemon, Timetable
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
-from xray_watcher.intake.spool import WORK_FOLDER, Spool
+from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger import RESTORED, Ledger
 from xray_watcher.lock import InboxLock, InstanceLock
 from xray_watcher.logs import LogFiles, last_index
 from xray_watcher.model.engine import Engine, load_engine
+from xray_watcher.model.onnx_file import check_onnx
 from xray_watcher.model.self_test import check_engine
 from xray_watcher.model.weights import WeightStore
-from xray_watcher.notify.channels import Channel
-from xray_watcher.notify.notifier import Notifier
-from xray_watcher.notify.sender import Sender
 from xray_watcher.notify.setup import audience_of, channels_of
 from xray_watcher.pipeline import Pipeline
+from xray_watcher.places import inbox_of, work_folder
 from xray_watcher.records import CsvLayout, model_fields
 from xray_watcher.reloading import DECODE_LIMITS, LivePart, NoReloading, Reloading, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
-from xray_watcher.reports.metrics import disks_by_name
-from xray_watcher.reports.textfile import MetricsFile
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.signals import Bell, ReloadRequest, StopRequest
 
 _SECONDS_A_MINUTE = 60.0
-_SECONDS_AN_HOUR = 3600.0
 _FOLDER_MODE = 0o750
 
 _log = structlog.get_logger()
@@ -73,6 +68,7 @@ def assembled_daemon(
 
     Raises:
         WeightsError: the weights are not installed; nothing was touched.
+        UsageError: an extra that a setting needs is not installed; nothing was touched.
         AlreadyRunning: another daemon holds the ledger or the inbox.
         ConfigError: the inbox was changed while images of the old one are in hand, or a secret
             of `[notify]` cannot be used.
@@ -130,7 +126,7 @@ def assembled_daemon(
             )  # fmt: skip
             reloading = Reloading(request, settings, reload, live)
         health = Health()
-        notifier = _notifier(settings.notify, ledger, channels, audience, health, bell, clock)
+        notifier = notifier_of(settings.notify, ledger, channels, audience, health, bell, clock)
 
         def tell() -> dict[str, Any]:
             told = _told(daemon, settling, spool, pipeline, health, engine, clock)
@@ -150,8 +146,9 @@ def assembled_daemon(
             heartbeat=Heartbeat(folders.heartbeat, tell, report),
             timetable=_timetable(settings),
             chores=[
-                *_metrics_files(settings, ledger, tell, clock),
+                *metrics_files(settings, ledger, tell, clock),
                 *([notifier] if channels else []),
+                retention_of(settings, ledger, spool, clock),
             ],
             clock=clock,
             bell=bell,
@@ -159,12 +156,6 @@ def assembled_daemon(
             reloading=reloading,
         )
         yield daemon
-
-
-def inbox_of(settings: Settings, work: str) -> Inbox:
-    """The inbox as the settings have it, for looking only."""
-    intake = settings.intake
-    return Inbox(settings.folders.inbox, work, intake.suffixes, intake.ignore)
 
 
 def spool_of(settings: Settings, work: str) -> Spool:
@@ -176,14 +167,6 @@ def spool_of(settings: Settings, work: str) -> Spool:
         DUPLICATES_FOLDER: folders.duplicates,
     }
     return Spool(folders.inbox, work, targets, folders.root)
-
-
-def work_folder(folders: Folders) -> str:
-    """Where claimed files lie: always on the file system of the inbox, which must exist."""
-    below_root = os.path.commonpath((folders.inbox, folders.root)) == folders.root
-    if below_root and os.stat(folders.inbox).st_dev == os.stat(folders.root).st_dev:
-        return os.path.join(folders.root, WORK_FOLDER)
-    return os.path.join(folders.inbox, WORK_FOLDER)
 
 
 def decode_limits(settings: Settings) -> DecodeLimits:
@@ -207,6 +190,7 @@ def engine_of(settings: Settings) -> Engine:
         model.weights,
         model.weights_file,
         settings.folders.weights,
+        kind=model.engine,
         threads=model.threads,
         device=model.device,
         precision=model.precision,
@@ -294,6 +278,8 @@ def _check_nothing_in_hand(ledger: Ledger, known_inbox: str | None) -> None:
 
 
 def _check_weights(settings: Settings) -> None:
+    if settings.model.engine == "onnx":
+        check_onnx()
     if not settings.model.weights_file:
         WeightStore(settings.folders.weights).check_installed(settings.model.weights)
 
@@ -388,48 +374,6 @@ def _timetable(settings: Settings) -> Timetable:
         network_settle_s=intake.settle_seconds_on(network=True),
         min_free_bytes=intake.min_free_bytes,
         disks=disks,
-    )
-
-
-def _metrics_files(
-    settings: Settings, ledger: Ledger, tell: Callable[[], dict[str, Any]], clock: Clock
-) -> list[Chore]:
-    """The file for node_exporter, if one is wanted."""
-    if not settings.metrics.textfile:
-        return []
-    metrics = MetricsFile(
-        settings.metrics.textfile,
-        settings.metrics.textfile_seconds,
-        ledger,
-        tell,
-        disks=disks_by_name(settings.folders),
-        min_free=settings.intake.min_free_bytes,
-        channels=settings.notify.kinds,
-        clock=clock,
-    )
-    return [metrics]
-
-
-def _notifier(
-    settings: NotifySettings,
-    ledger: Ledger,
-    channels: Mapping[str, Channel],
-    audience: Audience,
-    health: Health,
-    bell: Bell,
-    clock: Clock,
-) -> Notifier:
-    return Notifier(
-        ledger=ledger,
-        sender=Sender(channels, bell.ring),
-        audience=audience,
-        channels=channels.keys(),
-        troubles=lambda: {cause: trouble.detail for cause, trouble in health.troubles.items()},
-        clock=clock,
-        per_minute=settings.per_minute,
-        degraded_after_s=settings.degraded_after_seconds,
-        give_up_after_s=settings.give_up_after_hours * _SECONDS_AN_HOUR,
-        include_names=settings.include_names,
     )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from xray_watcher import __version__
-from xray_watcher.cli_care import metrics, notify
+from xray_watcher.cli_care import metrics, notify, retention
 from xray_watcher.cli_options import loaded as _loaded
 from xray_watcher.cli_options import print_json as _print_json
 from xray_watcher.cli_options import settings_of as _settings
@@ -479,7 +479,7 @@ def check_config(as_json: bool, **options: str | None) -> int:
     return 0
 
 
-for command in (metrics, notify):
+for command in (metrics, notify, retention):
     cli.add_command(command)
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The commands for those who look after the service: `metrics`, `notify`."""
+"""The commands for those who look after the service: `metrics`, `notify`, `retention`."""
 
 from __future__ import annotations
 
@@ -39,3 +39,23 @@ def test_channels(**options: str | None) -> int:
         click.echo(f"{name}: {'taken' if problem is None else f'FAILED, {problem}'}")
         failed += problem is not None
     return 1 if failed else 0
+
+
+@click.command()
+@settings_options
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def retention(dry_run: bool, **options: str | None) -> int:
+    """Remove what is older than [retention] allows; the running service does it once a day."""
+    from xray_watcher.cleanup import clean_up, plan
+    from xray_watcher.clock import SystemClock
+
+    settings, clock = settings_of(options), SystemClock()
+    for line in plan(settings, clock.now()):
+        click.echo(line)
+    if not dry_run:
+        done = clean_up(settings, clock)
+        click.echo(
+            f"{done.images} images ({done.size / 1e6:.1f} MB) and {done.logs} logs are removed; "
+            f"{done.kept} were left: missing, or not what was filed."
+        )
+    return 0

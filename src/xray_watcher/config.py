@@ -21,7 +21,7 @@ from xray_watcher.config_base import Section as _Section
 from xray_watcher.config_base import allowed as _allowed
 from xray_watcher.config_base import unit as _unit
 from xray_watcher.config_base import usable_path as _usable_path
-from xray_watcher.config_care import MetricsSettings, NotifySettings
+from xray_watcher.config_care import MetricsSettings, NotifySettings, RetentionSettings
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS, WeightSet
 from xray_watcher.core.values import LEVELS, Level, RiskRules
 
@@ -182,11 +182,19 @@ class ModelSettings(_Section):
     weights_file: Annotated[
         str, AfterValidator(_usable_path), _allowed('a path, or "" for the imported weights')
     ] = Field("", description="A checkpoint of the named set to use in place of the published one.")
-    engine: Literal["torch"] = Field("torch", description="What computes the scores.")
+    engine: Literal["torch", "onnx"] = Field(
+        "torch",
+        description='What computes the scores; "onnx" needs the extra onnx, starts at once and '
+        "needs little memory.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description='Where the scores are computed; "auto" is cuda where there is one.'
     )
-    precision: Literal["float32"] = Field("float32", description="Number format of the network.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description='Number format of the network; "auto" is float32, on cuda float16; '
+        '"bfloat16" is quicker on processors that have it. Both are checked at start.',
+    )
     threads: Annotated[int, _unit("threads")] = Field(
         0, ge=0, le=1024, description="Threads of the network; 0 is one per core."
     )
@@ -401,6 +409,10 @@ class Settings(BaseSettings):
     )
     notify: NotifySettings = Field(
         NotifySettings(), description="Who is told what happens, and how often."
+    )
+    retention: RetentionSettings = Field(
+        RetentionSettings(),
+        description="What is removed when it is old enough: nothing unless it is set.",
     )
     log: LogSettings = Field(LogSettings(), description="The service's own log.")
 

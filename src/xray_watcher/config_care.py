@@ -1,4 +1,4 @@
-"""The tables for those who look after the service: `[metrics]`, `[notify]`."""
+"""The tables for those who look after the service: `[metrics]`, `[notify]`, `[retention]`."""
 
 from __future__ import annotations
 
@@ -149,3 +149,31 @@ class NotifySettings(Section):
             "command": self.command.argv,
         }
         return tuple(kind for kind, given in is_set.items() if given)
+
+
+Days = Annotated[int, unit("days"), Field(ge=0, le=36_500)]
+
+
+class RetentionSettings(Section):
+    """`[retention]`: what is removed when it is old enough."""
+
+    high_days: Days = Field(0, description="Images in High go after this long; 0 keeps them.")
+    medium_days: Days = Field(0, description="Images in Medium go after this long; 0 keeps them.")
+    low_days: Days = Field(0, description="Images in Low go after this long; 0 keeps them.")
+    rejected_days: Days = Field(
+        0, description="Images that were set aside go after this long; 0 keeps them."
+    )
+    duplicates_days: Days = Field(
+        0, description="Repeated images that were set aside go after this long; 0 keeps them."
+    )
+    logs_days: Days = Field(
+        0,
+        description="JSONL and CSV logs go this long after their day; 0 keeps them. The ledger "
+        "keeps every record.",
+    )
+    keep_at_least_days: Annotated[int, unit("days")] = Field(
+        30, ge=1, le=36_500, description="Nothing younger ever goes."
+    )
+    keep_at_least_images: Annotated[int, unit("images")] = Field(
+        1000, ge=0, description="So many of the newest images of each folder stay, however old."
+    )

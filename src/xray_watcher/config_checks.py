@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from itertools import combinations
 
 from xray_watcher.config import Settings, did_you_mean
-from xray_watcher.config_care import NotifySettings
+from xray_watcher.config_care import NotifySettings, RetentionSettings
 from xray_watcher.config_keys import FOLDERS, THRESHOLDS
 from xray_watcher.config_sources import shown
 from xray_watcher.core.catalogue import OUTPUTS
@@ -17,6 +17,7 @@ from xray_watcher.core.values import LEVELS
 
 _LEVEL_KEYS = tuple(f"risk.levels.{level}" for level in LEVELS)
 _LABELS = ", ".join(OUTPUTS)
+_ENGINE = "model.engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _labels_without_level(settings)
     yield from _open_to_the_network(settings)
     yield from _unfinished_channels(settings.notify)
+    yield from _ages_below_the_floor(settings.retention)
+    yield from _beyond_onnx(settings)
 
 
 def _missing_root(settings: Settings) -> Iterator[Finding]:
@@ -149,3 +152,29 @@ def _unfinished_channels(notify: NotifySettings) -> Iterator[Finding]:
     if argv and not os.path.isabs(argv[0]):
         what = f"{shown(argv[0])} is not allowed; allowed: a full path"
         yield Finding(("notify.command.argv",), what)
+
+
+def _ages_below_the_floor(retention: RetentionSettings) -> Iterator[Finding]:
+    floor = retention.keep_at_least_days
+    for name, days in retention:
+        if name.endswith("_days") and name != "keep_at_least_days" and 0 < days < floor:
+            yield Finding(
+                (f"retention.{name}", "retention.keep_at_least_days"),
+                f"{days} is below retention.keep_at_least_days, {floor}; raise it or lower that",
+            )
+
+
+def _beyond_onnx(settings: Settings) -> Iterator[Finding]:
+    model = settings.model
+    if model.engine != "onnx":
+        return
+    if model.device == "cuda":
+        yield Finding(("model.device", _ENGINE), 'the engine "onnx" runs on "cpu" only')
+    if model.precision == "bfloat16":
+        yield Finding(("model.precision", _ENGINE), 'the engine "onnx" has "float32" only')
+    if model.weights_file:
+        yield Finding(
+            ("model.weights_file", _ENGINE),
+            'the engine "onnx" takes imported weights only: '
+            f"`xray-watcher weights import FILE --name {model.weights} --trust`",
+        )

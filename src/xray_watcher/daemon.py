@@ -26,8 +26,8 @@ from xray_watcher.reloading import NoReloading, Reloading
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.signals import Bell, StopRequest
 
-MAX_BATCHES_IN_HAND = 2
-"""One is scored while the next is decoded."""
+MAX_BATCHES_IN_HAND = 3
+"""One is scored and filed, one is decoded, and the decoders go on with one while disks are slow."""
 
 DRAIN_S = 8.0
 """After a signal, work in hand is given this long; then it is left for the next start."""

@@ -55,10 +55,15 @@ CREATE TABLE image (
   folder      TEXT,                        -- key of the folder that it is filed in
   filed_name  TEXT,
   filed_us    INTEGER,
-  upload      TEXT                         -- its name at the second door, if it came by that
+  upload      TEXT,                        -- its name at the second door, if it came by that
+  removal     TEXT CHECK (removal IN ('begun', 'done')),  -- of its file, by retention
+  removed_us  INTEGER
 ) STRICT;
+CREATE INDEX image_kept ON image (folder, filed_us)
+  WHERE state = 'DONE' AND filed_name IS NOT NULL AND removal IS NULL;
+CREATE INDEX image_removing ON image (id) WHERE removal = 'begun';
 CREATE INDEX image_open ON image (id) WHERE state IN ('CLAIMING', 'CLAIMED', 'FILING');
-CREATE INDEX image_day ON image (day, outcome, level);
+CREATE INDEX image_day ON image (day, outcome, level, state);
 CREATE INDEX image_upload ON image (upload) WHERE upload IS NOT NULL;
 CREATE INDEX image_sha256 ON image (sha256, idx) WHERE idx IS NOT NULL;
 
@@ -74,7 +79,9 @@ CREATE TABLE log_file (
   name        TEXT PRIMARY KEY,            -- without its ending: results-2026-11-23
   csv_header  BLOB NOT NULL,
   jsonl_bytes INTEGER NOT NULL DEFAULT 0,  -- watermarks: known to be on disk up to here
-  csv_bytes   INTEGER NOT NULL DEFAULT 0
+  csv_bytes   INTEGER NOT NULL DEFAULT 0,
+  removal     TEXT CHECK (removal IN ('begun', 'done')),
+  removed_us  INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE summary_day (

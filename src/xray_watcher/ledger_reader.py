@@ -46,6 +46,8 @@ class ImageRow:
     filed_name: str | None
     filed_us: int | None
     upload: str | None
+    removal: Literal["begun", "done"] | None
+    removed_us: int | None
 
     @property
     def inbox_path(self) -> str:
@@ -77,6 +79,7 @@ class LogLine:
 class DayImage:
     """What the summary of a day needs of one image; times in microseconds since 1970, UTC."""
 
+    idx: int | None
     path: bytes
     state: str
     outcome: Outcome | None
@@ -236,7 +239,7 @@ class LedgerReader:
         """Filed rejections of the same bytes: a file put back by `retry` is among them."""
         return self._images(
             "WHERE sha256 = ? AND idx IS NOT NULL AND outcome = 'rejected'"
-            " AND state = 'DONE' ORDER BY idx",
+            " AND state = 'DONE' AND removal IS NULL ORDER BY idx",
             sha256,
         )
 
@@ -248,7 +251,7 @@ class LedgerReader:
         """Every image that lies in a folder of results, in the order of the indexes."""
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM image"
-            " WHERE state = 'DONE' AND filed_name IS NOT NULL ORDER BY idx"
+            " WHERE state = 'DONE' AND filed_name IS NOT NULL AND removal IS NULL ORDER BY idx"
         )
         return (ImageRow(*row) for row in rows)
 
@@ -258,7 +261,13 @@ class LedgerReader:
 
     def rejections(self) -> list[ImageRow]:
         """Every image that was set aside and not tried again, oldest first."""
-        return self._images("WHERE outcome = 'rejected' AND state = 'DONE' ORDER BY idx")
+        return self._images(
+            "WHERE outcome = 'rejected' AND state = 'DONE' AND removal IS NULL ORDER BY idx"
+        )
+
+    def removals_begun(self) -> list[ImageRow]:
+        """Images that retention was removing when the service ended."""
+        return self._images("WHERE removal = 'begun' ORDER BY id")
 
     # -- records --------------------------------------------------------------------------
 
@@ -275,9 +284,10 @@ class LedgerReader:
         return None if row is None else LogState(*row)
 
     def log_states(self) -> list[LogState]:
-        """The cursors of all logs, oldest first."""
+        """The cursors of all logs that retention has left, oldest first."""
         rows = self._db.execute(
-            "SELECT name, csv_header, jsonl_bytes, csv_bytes FROM log_file ORDER BY name"
+            "SELECT name, csv_header, jsonl_bytes, csv_bytes FROM log_file"
+            " WHERE removal IS NULL ORDER BY name"
         )
         return [LogState(*row) for row in rows]
 
@@ -291,10 +301,16 @@ class LedgerReader:
     def log_for(self, day: str, csv_header: bytes) -> str:
         """Name of the day's log with these CSV columns: a new part when they have changed."""
         name, part = f"results-{day}", 1
-        while (state := self.log_state(name)) is not None and state.csv_header != csv_header:
+        while (state := self.log_state(name)) is not None and (
+            state.csv_header != csv_header or self._is_log_removed(name)
+        ):
             part += 1
             name = f"results-{day}.{part}"
         return name
+
+    def _is_log_removed(self, name: str) -> bool:
+        value = self._value("SELECT removal FROM log_file WHERE name = ?", name)
+        return value is not None
 
     # -- days -----------------------------------------------------------------------------
 
@@ -312,12 +328,28 @@ class LedgerReader:
         )
         return [str(row[0]) for row in rows]
 
-    def day_images(self, day: str) -> Iterator[DayImage]:
-        """Every image that was received on a day, in the order of its claim."""
+    def day_pending(self, day: str) -> Iterator[DayImage]:
+        """Images that were received on a day and are in hand, in the order of their claim."""
+        return self._day_images(f"WHERE {OPEN_STATES} AND +day = ? ORDER BY id", day)
+
+    def day_finished(self, day: str, after: int = -1) -> Iterator[DayImage]:
+        """Images that were received on a day and are filed, in the order of their indexes.
+
+        Args:
+            day: as 2026-11-23.
+            after: only those with a higher index than this.
+        """
+        # The plus keeps SQLite from the index over days, which would find all of this day.
+        only = "day = ?1" if after < 0 else "+day = ?1"
+        return self._day_images(
+            f"WHERE {only} AND idx > ?2 AND filed_us IS NOT NULL ORDER BY idx", day, after
+        )
+
+    def _day_images(self, where: str, *values: object) -> Iterator[DayImage]:
         rows = self._db.execute(
-            "SELECT image.path, state, outcome, level, top_label, reject_code, received_us,"
-            " filed_us, jsonl FROM image LEFT JOIN record USING (idx) WHERE day = ? ORDER BY id",
-            (day,),
+            "SELECT idx, image.path, state, outcome, level, top_label, reject_code, received_us,"
+            f" filed_us, jsonl FROM image LEFT JOIN record USING (idx) {where}",
+            values,
         )
         return (DayImage(*row) for row in rows)
 
@@ -329,6 +361,10 @@ class LedgerReader:
             (day,),
         )
         return {str(kind): int(count) for kind, count in rows}
+
+    def day_removed(self, day: str) -> int:
+        """How many images received on a day retention has removed."""
+        return int(self._value("SELECT count(removal) FROM image WHERE day = ?", day))
 
     # -- helpers --------------------------------------------------------------------------
 

@@ -10,15 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from xray_watcher.errors import Unavailable
-from xray_watcher.files import rename_noreplace, sync, sync_folder, write_all, write_whole
+from xray_watcher.files import (
+    OPEN_FILE,
+    rename_noreplace,
+    sync,
+    sync_folder,
+    write_all,
+    write_whole,
+)
 from xray_watcher.ledger_reader import LedgerReader, LogLine, LogState
 from xray_watcher.mounts import Place
 
@@ -106,15 +113,41 @@ class LogFiles:
             self._rebuild(path, form, state)
         return conflicts
 
+    def remove(self, state: LogState) -> bool:
+        """Remove both files of a log for good, if they hold what they must and nothing else.
+
+        Files that are gone already are no hindrance: a kill may have come between the two.
+
+        Returns:
+            False when somebody has changed one of them; then both stay.
+
+        Raises:
+            OSError: one cannot be read or removed.
+        """
+        there = [form for form in _FORMS if os.path.lexists(self._path(form, state))]
+        if not all(self._is_exactly_ours(form, state) for form in there):
+            return False
+        for form in there:
+            path = self._path(form, state)
+            os.unlink(path)
+            self._known.pop(path, None)
+        sync_folder(self._folder)
+        return True
+
+    def _is_exactly_ours(self, form: Form, state: LogState) -> bool:
+        fd = os.open(self._path(form, state), OPEN_FILE)
+        with open(fd, "rb") as log:
+            return self._holds(log, form, state) and not log.read(1)
+
     def _is_sound(self, form: Form, state: LogState) -> bool:
         try:
             with open(self._path(form, state), "rb") as log:
-                content, behind = log.read(_watermark(form, state)), log.read(1)
+                is_held = self._holds(log, form, state)
+                behind = log.read(1)
         except FileNotFoundError:
             return _watermark(form, state) == 0
         # Lines of images in hand may stand there already, before their commit.
-        is_at_end = not behind or bool(self._ledger.open_rows())
-        return is_at_end and _holds(content, self._expected(form, state))
+        return is_held and (not behind or bool(self._ledger.open_rows()))
 
     def _path(self, form: Form, state: LogState) -> str:
         return os.path.join(self._folder, f"{state.name}.{form}")
@@ -147,12 +180,15 @@ class LogFiles:
             return watermark == 0
         if self._known.get(path) == _identity(status):
             return True
-        with open(path, "rb") as log:
-            if not _holds(log.read(watermark), self._expected(form, state)):
-                return False
-            tail = log.read()
         head = state.csv_header if form == "csv" and watermark == 0 else b""
-        return _is_torn_from(tail, head + b"".join(getattr(line, form) for line in lines))
+        ours = head + b"".join(getattr(line, form) for line in lines)
+        with open(path, "rb") as log:
+            return self._holds(log, form, state) and _is_torn_from(log.read(len(ours)), ours)
+
+    def _holds(self, log: BinaryIO, form: Form, state: LogState) -> bool:
+        """Whether a file begins with what it must hold; read piece by piece, it may be large."""
+        is_same = all(log.read(len(piece)) == piece for piece in self._expected(form, state))
+        return is_same and log.tell() == _watermark(form, state)
 
     def _expected(self, form: Form, state: LogState) -> Iterator[bytes]:
         """What the file holds up to its watermark, piece by piece."""
@@ -231,24 +267,14 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _holds(content: bytes, expected: Iterable[bytes]) -> bool:
-    """Whether a file's content is exactly the expected pieces."""
-    offset = 0
-    for piece in expected:
-        if not content.startswith(piece, offset):
-            return False
-        offset += len(piece)
-    return offset == len(content)
-
-
 def _is_torn_from(tail: bytes, ours: bytes) -> bool:
     """Whether what lies behind the watermark is the beginning of what a killed run wrote.
 
     A run may have written more images than the ones that are appended now, so only the
     common length counts; zero bytes are what a power cut leaves of an unflushed write.
     """
-    length = min(len(tail), len(ours))
-    return tail[:length].rstrip(b"\0") == ours[:length][: len(tail[:length].rstrip(b"\0"))]
+    written = tail[: len(ours)].rstrip(b"\0")
+    return ours.startswith(written)
 
 
 def _set_aside(path: str, now: datetime) -> Conflict:

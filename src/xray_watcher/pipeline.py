@@ -21,13 +21,13 @@ import structlog
 
 from xray_watcher.aftermath import aftermath_of
 from xray_watcher.clock import Clock
-from xray_watcher.core.calibration import scores
 from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.times import local_day, to_us
-from xray_watcher.core.values import REJECTIONS, Arrival, Rejection, Scores
+from xray_watcher.core.values import Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
+from xray_watcher.findings import finding_of, rejection_of, unreadable
 from xray_watcher.intake import doors
-from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
+from xray_watcher.intake.decoding import Decoded, DecodeOutcome
 from xray_watcher.intake.spool import ChangedAfterClaim, Claimed, Move, Spool, TargetTaken
 from xray_watcher.ledger import Decision, Ledger, NewClaim
 from xray_watcher.ledger_reader import ImageRow, LogLine
@@ -288,7 +288,7 @@ class Pipeline:
         self._again.extend(item.row.id for item in batch.items if item not in steady)
         outcomes = [item.future.result() if item.future else None for item in steady]
         findings = [
-            self._obstacle(item) or _unreadable(outcome)
+            self._obstacle(item) or unreadable(outcome)
             for item, outcome in zip(steady, outcomes, strict=True)
         ]
         to_score = [
@@ -309,9 +309,9 @@ class Pipeline:
     def _obstacle(self, item: _Item) -> Rejection | None:
         """Why an image is not even looked at, if so."""
         if item.claimed is None:
-            return _rejection("missing")
+            return rejection_of("missing")
         if item.future is None:
-            return _rejection("interrupted")
+            return rejection_of("interrupted")
         if self._sets_duplicates_aside:
             known = self._ledger.classified_index(item.claimed.sha256)
             if known is not None:
@@ -331,7 +331,7 @@ class Pipeline:
         except (RuntimeError, MemoryError) as error:
             raise Unavailable("model", f"The network failed on a batch: {error}") from error
         infer_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(decoded)
-        return [_finding(engine, row.tolist()) for row in raw], infer_ms
+        return [finding_of(engine, row.tolist()) for row in raw], infer_ms
 
     def _decide(self, verdicts: Sequence[Verdict], batch: _Batch, engine: Engine) -> None:
         sealed = self._sealer.seal(verdicts, batch.id, engine.info, self._clock.now())
@@ -455,22 +455,6 @@ class Pipeline:
 
 
 _OPEN = ("CLAIMING", "CLAIMED", "FILING")
-
-
-def _rejection(code: str) -> Rejection:
-    return Rejection(code, REJECTIONS[code])
-
-
-def _unreadable(outcome: DecodeOutcome | None) -> Rejection | None:
-    return outcome.rejection if isinstance(outcome, Unreadable) else None
-
-
-def _finding(engine: Engine, raw: list[float]) -> Scores | Rejection:
-    """Scores of one image; numbers that are none are a failure, never a level."""
-    try:
-        return scores(engine.labels, raw, engine.operating_points)
-    except ValueError:
-        return _rejection("not_finite")
 
 
 def _verdict(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from xray_watcher.bootstrap import inbox_of, work_folder
 from xray_watcher.config import Folders, Settings
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
@@ -17,6 +16,7 @@ from xray_watcher.errors import LedgerError, Unavailable, UsageError
 from xray_watcher.files import read_facts
 from xray_watcher.ledger_reader import LedgerReader
 from xray_watcher.lock import is_held, read_holder
+from xray_watcher.places import inbox_of, work_folder
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.reports.daily import Summary, day_summary
 from xray_watcher.supervisor import activity_of

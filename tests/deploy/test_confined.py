@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     with Guest(Path("/"), corner, binds=binds, target="sysinit.target") as started:
         install(started, python)
         yield started
+    shutil.rmtree(corner)
 
 
 def install(guest: Guest, python: str) -> None:

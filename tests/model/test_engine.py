@@ -21,7 +21,9 @@ PIXELS = np.random.default_rng(4).uniform(-1024, 1024, (3, 1, 224, 224)).astype(
 
 
 def load(name: str, folder: Path, file: str = "") -> Engine:
-    return load_engine(name, file, str(folder), threads=0, device="cpu", precision="float32")
+    return load_engine(
+        name, file, str(folder), kind="torch", threads=0, device="cpu", precision="float32"
+    )
 
 
 @pytest.fixture(scope="module")

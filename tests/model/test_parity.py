@@ -20,7 +20,9 @@ def rows() -> list[parity.Row]:
 
 @pytest.fixture(scope="module")
 def phantom() -> Engine:
-    return load_engine("phantom", "", "", threads=0, device="cpu", precision="float32")
+    return load_engine(
+        "phantom", "", "", kind="torch", threads=0, device="cpu", precision="float32"
+    )
 
 
 def test_every_file_gives_the_library_s_input_and_top_label(rows: list[parity.Row]) -> None:

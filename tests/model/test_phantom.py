@@ -179,7 +179,9 @@ def as_the_service_sees_it(number: int, condition: str | None) -> Floats:
 
 @pytest.mark.slow
 def test_the_network_sees_what_was_drawn() -> None:
-    engine = load_engine("phantom", "", "", threads=0, device="cpu", precision="float32")
+    engine = load_engine(
+        "phantom", "", "", kind="torch", threads=0, device="cpu", precision="float32"
+    )
     assert engine.labels == CONDITIONS
     assert engine.info.simulated
     right = 0

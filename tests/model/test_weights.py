@@ -52,7 +52,11 @@ def test_a_published_file_is_fetched_checked_and_stored(
     with serving(checkpoint.read_bytes()) as shop:
         weights = known_as(monkeypatch, CHEX, checkpoint, url=shop.url)
         path = store.fetch(CHEX)
-    assert os.listdir(os.path.dirname(path)) == [f"{CHEX}.safetensors"]
+    assert sorted(os.listdir(os.path.dirname(path))) == [
+        f"{CHEX}.onnx",
+        f"{CHEX}.onnx.json",
+        f"{CHEX}.safetensors",
+    ]
     metadata = read_metadata(path)
     assert metadata["source"] == shop.url
     assert metadata["source_sha256"] == weights.sha256

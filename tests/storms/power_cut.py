@@ -45,6 +45,7 @@ MAKE = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-f"),
 }
+EVIDENCE = Path(tempfile.gettempdir()) / "xray-watcher-evidence"  # what a violation left
 NOISE = """
 import os, random, sys, time
 while True:
@@ -61,6 +62,7 @@ class DurableSender:
     def __init__(self, inbox: Path, seed: int) -> None:
         self.arrived: list[bytes] = []
         self.in_flight: bytes | None = None
+        self.power_goes = threading.Event()
         self._inbox, self._seed = inbox, seed
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._drop_on, daemon=True)
@@ -85,6 +87,8 @@ class DurableSender:
                 if chance.random() < 0.1 and self.arrived:
                     content = chance.choice(self.arrived)
                 self._drop(f"{number}.png", content)
+                if self.power_goes.is_set():
+                    return
                 time.sleep(chance.choice((0, 0, 0.01, 0.1)))
 
     def _drop(self, name: str, content: bytes) -> None:
@@ -100,6 +104,8 @@ class DurableSender:
             os.fsync(folder)
         finally:
             os.close(folder)
+        if self.power_goes.is_set():
+            return  # XFS may say yes to a flush that it drops in this moment: nobody was told
         self.arrived.append(content)
         self.in_flight = None
 
@@ -181,6 +187,7 @@ def cuts(kind: str, count: int, seed: int, weakened: str | None = None) -> Itera
                     _until_the_cut(service, disk, chance)
                     yield None
                 except AssertionError as error:
+                    shutil.copytree(root, EVIDENCE / f"{kind}-{seed}-{number}", dirs_exist_ok=True)
                     yield _named(error)
                 finally:
                     service.kill()
@@ -206,6 +213,7 @@ def _until_the_cut(service: Service, disk: Disk, chance: random.Random) -> None:
         service.start()
         service.wait_until(lambda: any((service.root / "logs").glob("results-*.jsonl")))
         time.sleep(chance.uniform(0, 2.5))
+        sender.power_goes.set()
         disk.cut()
         service.kill()
         sender.stop()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os.path
 import unicodedata
 
+WORK_FOLDER = ".xray-watcher"
+"""Name of the work folder; hidden, so that no look at the inbox enters it."""
+
 MAX_NAME_BYTES = 255
 """Longest name that Linux file systems take."""
 

@@ -24,6 +24,7 @@ REST = "+Inf"
 RECEIVED, CLASSIFIED, REJECTED = "received", "classified", "rejected"
 CONDITION, FLAG = "condition", "flag"
 SENT, NOT_TAKEN, GIVEN_UP = "notify_sent", "notify_failed_attempts", "notify_given_up"
+REMOVED = "retention_removed"
 STAGE, FILED, BATCH, SCORE = "stage_seconds", "filed_seconds", "batch_images", "score"
 
 STAGES = ("settle", "queue", "decode", "infer", "file")

@@ -35,9 +35,6 @@ from xray_watcher.intake.readiness import Readiness, readiness_of
 from xray_watcher.intake.uploads import Uploads
 from xray_watcher.mounts import Place, has_vanished
 
-WORK_FOLDER = ".xray-watcher"
-"""Name of the work folder; hidden, so that no look at the inbox enters it."""
-
 
 class TargetTaken(XrayWatcherError):
     """Another file has the name that an image was to be filed under."""

@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 
 from xray_watcher.errors import WeightsError
-from xray_watcher.model.network import BATCH_COUNTER, DENSENET121, skeleton
+from xray_watcher.model.architecture import DENSENET121, shapes
+from xray_watcher.model.network import BATCH_COUNTER
 
 State = dict[str, torch.Tensor]
 
@@ -207,7 +208,7 @@ def checked(state: State, source: str) -> State:
     Raises:
         WeightsError: it is another network's, or damaged.
     """
-    expected = _without_counters(skeleton(DENSENET121).state_dict())
+    expected = shapes(DENSENET121)
     found = _without_counters(state)
     odd = sorted(expected.keys() ^ found.keys())
     if odd:
@@ -216,10 +217,10 @@ def checked(state: State, source: str) -> State:
             f"such as {odd[0][:100]!a}. A DenseNet121 with 18 outputs is needed."
         )
     for name, tensor in found.items():
-        if tensor.shape != expected[name].shape or tensor.dtype != torch.float32:
+        if tensor.shape != expected[name] or tensor.dtype != torch.float32:
             raise WeightsError(
                 f"{source} is of another network: {name} is {tuple(tensor.shape)} of "
-                f"{tensor.dtype}, not {tuple(expected[name].shape)} of torch.float32."
+                f"{tensor.dtype}, not {expected[name]} of torch.float32."
             )
         if not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{source} is damaged: {name} holds values that are not numbers.")

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.values import ModelInfo
+from xray_watcher.model.onnx_file import check_onnx
+from xray_watcher.model.weights import WeightStore
 
 
 class Engine(Protocol):
@@ -52,6 +54,7 @@ def load_engine(
     weights_file: str,
     store_folder: str,
     *,
+    kind: str,
     threads: int,
     device: str,
     precision: str,
@@ -62,22 +65,35 @@ def load_engine(
         weights: name of a weight set of the catalogue.
         weights_file: a checkpoint of that set to use in place of the published one, or "".
         store_folder: where imported weights lie.
+        kind: "torch" or "onnx"; the others of these arguments but `threads` are for torch.
         threads: of the network; 0 is one per core that this process may use.
         device: "auto", "cpu" or "cuda".
-        precision: "float32".
+        precision: "auto", "float32" or "bfloat16".
 
     Raises:
         WeightsError: the weights are not there, or wrong; the message says what to do. No
             other weights are ever taken in their place.
+        ConfigError: the machine has no such device or precision, or that moves the scores.
+        UsageError: an extra is needed.
     """
+    store = WeightStore(store_folder)
+    if kind == "onnx":
+        return _onnx_engine(store, weights, threads)
     from xray_watcher.model.network import untrained
     from xray_watcher.model.torch_engine import TorchEngine
-    from xray_watcher.model.weights import WeightStore
 
     if weights == UNTRAINED.name:
         network = untrained()
     elif weights_file:
-        network = WeightStore(store_folder).load_file(weights, weights_file)
+        network = store.load_file(weights, weights_file)
     else:
-        network = WeightStore(store_folder).load(weights)
+        network = store.load(weights)
     return TorchEngine(network, threads=threads, device=device, precision=precision)
+
+
+def _onnx_engine(store: WeightStore, weights: str, threads: int) -> Engine:
+    check_onnx()
+    from xray_watcher.model.onnx_engine import OnnxEngine
+    from xray_watcher.model.onnx_store import exported
+
+    return OnnxEngine(exported(store, weights), threads=threads)

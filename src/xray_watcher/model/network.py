@@ -1,59 +1,82 @@
-"""The network: TorchXRayVision's own DenseNet class, giving raw logits."""
+"""The network as data: its shape, its tensors by name, and what they mean.
+
+Scoring needs no more than that, so TorchXRayVision, whose import takes seconds, is imported only
+where its own class is asked for: to train, and to compare with.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from xray_watcher.core.catalogue import OUTPUTS, UNTRAINED, WeightSet
+from xray_watcher.model.architecture import DENSENET121, Architecture, shapes, state_hash
 
 BATCH_COUNTER = "num_batches_tracked"
 """End of the names of tensors that only training needs."""
 
 _UNTRAINED_SEED = 20261123
-_UNTRAINED_SPREAD = 0.01  # without it all sigmoids of a fresh network are exactly 0 or 1
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """The shape of a DenseNet (Huang et al., CVPR 2017, table 1).
-
-    Attributes:
-        growth_rate: channels that each layer adds.
-        block_config: layers in each dense block.
-        num_init_features: channels of the first convolution.
-    """
-
-    growth_rate: int
-    block_config: tuple[int, ...]
-    num_init_features: int
+_UNTRAINED_SPREAD = 0.0003  # without it all sigmoids of a fresh network are exactly 0 or 1
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedNetwork:
-    """A network with its weights, and what they are.
+    """The weights of a network, and what they are.
 
     Attributes:
-        module: from float32 `[N, 1, 224, 224]` to logits `[N, 18]`, in evaluation mode.
+        architecture: its shape.
+        state: its tensors by name, float32.
         weight_set: what the 18 outputs mean.
         sha256: hash of the checkpoint that the weights are from, in hexadecimal.
     """
 
-    module: nn.Module
+    architecture: Architecture
+    state: Mapping[str, torch.Tensor]
     weight_set: WeightSet
     sha256: str
 
+    @property
+    def module(self) -> nn.Module:
+        """TorchXRayVision's own network with these weights, made anew."""
+        return filled(self.architecture, self.state)
 
-DENSENET121 = Architecture(growth_rate=32, block_config=(6, 12, 24, 16), num_init_features=64)
+
+def untrained() -> LoadedNetwork:
+    """The true architecture with weights that are random, and the same every time."""
+    random = torch.Generator().manual_seed(_UNTRAINED_SEED)
+    state = {
+        name: _random_tensor(name, shape, random) for name, shape in shapes(DENSENET121).items()
+    }
+    return LoadedNetwork(DENSENET121, state, UNTRAINED, state_hash(arrays(state)))
+
+
+def _random_tensor(name: str, shape: tuple[int, ...], random: torch.Generator) -> torch.Tensor:
+    """As the library begins to train (He et al., ICCV 2015); the norms change nothing yet."""
+    drawn = torch.randn(shape, generator=random)
+    if name.startswith("classifier"):
+        return drawn * _UNTRAINED_SPREAD
+    if len(shape) == 4:
+        return drawn * math.sqrt(2 / math.prod(shape[1:]))
+    return torch.ones(shape) if name.endswith(("weight", "var")) else torch.zeros(shape)
+
+
+def arrays(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float32]]:
+    """The tensors as arrays on the same memory, by name."""
+    return {name: tensor.numpy() for name, tensor in state.items()}
+
+
+# -- TorchXRayVision's own ----------------------------------------------------------------
 
 
 @cache
@@ -65,7 +88,7 @@ def library() -> ModuleType:
 
 
 def build(architecture: Architecture) -> nn.Module:
-    """A network with random weights, in evaluation mode.
+    """The library's network with random weights, in evaluation mode.
 
     Returns:
         A module from float32 `[N, 1, 224, 224]` in -1024..1024 to logits `[N, 18]`: no sigmoid and
@@ -81,14 +104,8 @@ def build(architecture: Architecture) -> nn.Module:
     return network.eval()
 
 
-def skeleton(architecture: Architecture) -> nn.Module:
-    """A network without memory for its weights: for their names and shapes, or to be filled."""
-    with torch.device("meta"):
-        return build(architecture)
-
-
 def filled(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """A network with these weights, in evaluation mode.
+    """The library's network with these weights, in evaluation mode.
 
     Args:
         architecture: of the network that the weights are of.
@@ -97,7 +114,8 @@ def filled(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> nn.
     Raises:
         RuntimeError: names or shapes are another network's.
     """
-    network = skeleton(architecture)
+    with torch.device("meta"):  # no memory for weights that are replaced at once
+        network = build(architecture)
     counters = {
         name: torch.zeros((), dtype=torch.int64)
         for name in network.state_dict()
@@ -105,22 +123,3 @@ def filled(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> nn.
     }
     network.load_state_dict(counters | dict(state), strict=True, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
-
-
-def untrained() -> LoadedNetwork:
-    """The true architecture with weights that are random, and the same every time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_UNTRAINED_SEED)
-        module = build(DENSENET121)
-    with torch.no_grad():
-        module.get_submodule("classifier").get_parameter("weight").mul_(_UNTRAINED_SPREAD)
-    return LoadedNetwork(module, UNTRAINED, state_hash(module.state_dict()))
-
-
-def state_hash(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 in hexadecimal over names and values of all tensors, sorted by name."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -1,68 +1,143 @@
-"""The engine that runs on PyTorch."""
+"""The engine that runs on PyTorch, on the processor's cores or on a CUDA device."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 
 from xray_watcher.core.values import ModelInfo
+from xray_watcher.errors import ConfigError
+from xray_watcher.model.architecture import SIDE
+from xray_watcher.model.cuda import Cuda, Halving
+from xray_watcher.model.forward import Forward, Precision
 from xray_watcher.model.network import LoadedNetwork
+from xray_watcher.model.processor import Processor, has_bfloat16
+from xray_watcher.model.self_check import disagreement
 
-_SIDE = 224
+Floats = NDArray[np.float32]
+
+_log = structlog.get_logger()
 
 
 class TorchEngine:
-    """Scores batches with a DenseNet in float32.
+    """Scores batches with a DenseNet.
 
     Args:
         network: with its weights.
-        threads: 0 is one per core that this process may use.
+        threads: of the processor; 0 is one per core that this process may use.
         device: "auto" (cuda where there is one), "cpu" or "cuda".
-        precision: "float32".
+        precision: "auto" (float32; on cuda float16 where that holds), "float32" or "bfloat16".
+
+    Raises:
+        ConfigError: the machine has no such device or number format, or the number format that
+            was asked for moves the scores too far.
     """
 
     def __init__(
         self, network: LoadedNetwork, *, threads: int, device: str, precision: str
     ) -> None:
-        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-        wants_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-        self._device = torch.device("cuda" if wants_cuda else "cpu")
-        # The last channel varies fastest in what the processor's convolutions like best.
-        module = network.module.to(self._device)
-        self._module = module.to(memory_format=torch.channels_last)
-        self._trained = torch.tensor(network.weight_set.trained, device=self._device)
-        self._weight_set = network.weight_set
-        self._info = ModelInfo(
-            network.weight_set.name, network.sha256, precision, network.weight_set.simulated
+        self._weights = network.weight_set
+        self._sha256 = network.sha256
+        self._trained = list(network.weight_set.trained)
+        is_cuda = _is_cuda(device)
+        made = partial(
+            _on_device, network, threads or len(os.sched_getaffinity(0)), is_cuda=is_cuda
         )
-        self.classify(np.zeros((1, 1, _SIDE, _SIDE), np.float32))  # the first pass is a slow one
+        self._forward: Forward = made("float32")
+        quick = _quick_precision(precision, is_cuda=is_cuda)
+        if quick is not None:
+            is_asked_for = precision != "auto"
+            self._forward = self._checked(made(quick), self._forward, is_asked_for=is_asked_for)
+        self.classify(np.zeros((1, 1, SIDE, SIDE), np.float32))  # the first pass is a slow one
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The trained labels, in the order of the scores."""
-        return self._weight_set.labels
+        return self._weights.labels
 
     @property
     def operating_points(self) -> tuple[float, ...]:
         """The raw score of each label that becomes 0.5."""
-        return self._weight_set.trained_points
+        return self._weights.trained_points
 
     @property
     def info(self) -> ModelInfo:
         """Which network this is."""
-        return self._info
+        weights = self._weights
+        return ModelInfo(weights.name, self._sha256, self._forward.precision, weights.simulated)
 
-    def classify(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Score a batch in one forward pass: sigmoids `[N, labels]` of float32 `[N, 1, 224, 224]`.
+    def classify(self, batch: Floats) -> Floats:
+        """Score a batch: sigmoids `[N, labels]` of float32 `[N, 1, 224, 224]`.
 
         Raises:
             RuntimeError: the device failed or is out of memory.
         """
-        with torch.inference_mode():
-            pixels = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
-            logits = self._module(pixels).index_select(1, self._trained)
-            scores: NDArray[np.float32] = torch.sigmoid(logits).cpu().numpy()
+        return self._scores(self._forward, batch)
+
+    def _scores(self, forward: Forward, batch: Floats) -> Floats:
+        logits = torch.from_numpy(forward(batch)[:, self._trained])
+        scores: Floats = torch.sigmoid(logits).numpy()
         return scores
+
+    def _checked(self, quick: Forward, exact: Forward, *, is_asked_for: bool) -> Forward:
+        """The quick one if it holds; otherwise the exact one, unless that was not asked for.
+
+        Raises:
+            ConfigError: the precision that was asked for does not hold.
+        """
+        wrong = disagreement(
+            self._weights, partial(self._scores, exact), partial(self._scores, quick)
+        )
+        if wrong is None:
+            return quick
+        if not is_asked_for:
+            _log.warning("float32 is used", because=f"{quick.precision} {wrong}")
+            return exact
+        problem = (
+            f"model.precision: with the weights {self._weights.name} {quick.precision} "
+            f'{wrong}; set precision = "float32".'
+        )
+        raise ConfigError([problem])
+
+
+def _on_device(
+    network: LoadedNetwork, threads: int, precision: Precision, *, is_cuda: bool
+) -> Forward:
+    if not is_cuda:
+        return Processor(network, threads, precision)
+    return Halving(Cuda(network, precision), lambda: Processor(network, threads, "float32"))
+
+
+def _quick_precision(wanted: str, *, is_cuda: bool) -> Precision | None:
+    """The number format to try beside float32, if any.
+
+    Raises:
+        ConfigError: the processor does not have it.
+    """
+    if wanted == "auto":
+        return "float16" if is_cuda else None
+    if wanted == "float32":
+        return None
+    if not is_cuda and not has_bfloat16():
+        problem = (
+            "model.precision: this processor does not compute with bfloat16 itself "
+            '(avx512_bf16 or amx_bf16 in /proc/cpuinfo); set precision = "float32".'
+        )
+        raise ConfigError([problem])
+    return "bfloat16"
+
+
+def _is_cuda(device: str) -> bool:
+    there_is = device != "cpu" and torch.cuda.is_available()
+    if device == "cuda" and not there_is:
+        problem = (
+            'model.device: torch sees no CUDA device; set device = "auto" or "cpu", '
+            "or see to the driver."
+        )
+        raise ConfigError([problem])
+    return there_is

@@ -27,7 +27,9 @@ from xray_watcher.core.catalogue import (
 )
 from xray_watcher.errors import StorageFailure, WeightsError
 from xray_watcher.files import write_whole
+from xray_watcher.model.architecture import DENSENET121, Architecture, shapes, state_hash
 from xray_watcher.model.download import Progress, download
+from xray_watcher.model.onnx_file import has_onnx, write_onnx
 
 if TYPE_CHECKING:
     from xray_watcher.model.network import LoadedNetwork
@@ -75,7 +77,13 @@ class WeightStore:
 
     def path(self, name: str) -> str:
         """Where a set lies, or would."""
+        if name == PHANTOM.name:
+            return phantom_path()
         return os.path.join(self._folder, f"{name}.safetensors")
+
+    def onnx_path(self, name: str) -> str:
+        """Where a set lies as an ONNX file, or would."""
+        return os.path.join(self._folder, f"{name}.onnx")
 
     def list(self) -> list[Installed]:
         """Every set that can be named, whether it is here or not."""
@@ -161,9 +169,9 @@ class WeightStore:
         from safetensors.torch import save
 
         from xray_watcher.model.checkpoint import read_checkpoint
-        from xray_watcher.model.network import DENSENET121, state_hash
+        from xray_watcher.model.network import arrays
 
-        found = _hash_of(file)
+        found = hash_of(file)
         if expected is not None and found != expected:
             raise WeightsError(
                 f"{source} is not the file that {weights.name} names: its SHA-256 is {found}, not "
@@ -171,7 +179,9 @@ class WeightStore:
                 "it in model.weights_file instead."
             )
         state = read_checkpoint(file)
-        metadata = metadata_of(weights, source, found, state_hash(state), asdict(DENSENET121))
+        metadata = metadata_of(
+            weights, source, found, state_hash(arrays(state)), asdict(DENSENET121)
+        )
         try:
             write_whole(self.path(weights.name), save(state, metadata), _FILE_MODE)
         except (OSError, StorageFailure) as error:
@@ -179,6 +189,8 @@ class WeightStore:
                 f"The weights cannot be written to {self._folder} ({error}). Make room or give "
                 "this user write permission there; nothing was left behind."
             ) from error
+        if has_onnx():
+            write_onnx(self.onnx_path(weights.name), metadata, arrays(state))
 
     # -- taking out -----------------------------------------------------------------------
 
@@ -189,7 +201,7 @@ class WeightStore:
             WeightsError: they are not installed, or damaged; the message says what to do.
         """
         if name == PHANTOM.name:
-            return _loaded(PHANTOM, phantom_path())
+            return _loaded(PHANTOM, self.path(name))
         self.check_installed(name)
         return _loaded(_published(name), self.path(name))
 
@@ -216,10 +228,9 @@ class WeightStore:
             WeightsError: the file is not a checkpoint of this network.
         """
         from xray_watcher.model.checkpoint import read_checkpoint
-        from xray_watcher.model.network import DENSENET121, LoadedNetwork, filled
+        from xray_watcher.model.network import LoadedNetwork
 
-        state = read_checkpoint(file)
-        return LoadedNetwork(filled(DENSENET121, state), WEIGHT_SETS[name], _hash_of(file))
+        return LoadedNetwork(DENSENET121, read_checkpoint(file), WEIGHT_SETS[name], hash_of(file))
 
     def verify(self, name: str) -> None:
         """Check installed or built-in weights against the hash that was noted with them.
@@ -282,25 +293,23 @@ def _loaded(weights: WeightSet, path: str) -> LoadedNetwork:
     """The network of a file of this store, if that is still as it was written."""
     from safetensors.torch import load_file
 
-    from xray_watcher.model.network import Architecture, LoadedNetwork, filled, state_hash
+    from xray_watcher.model.network import LoadedNetwork, arrays
 
     metadata = read_metadata(path)
-    file_hash = _hash_of(path)
-    shape = json.loads(metadata["architecture"])
+    file_hash = hash_of(path)
     try:
-        architecture = Architecture(
-            shape["growth_rate"], tuple(shape["block_config"]), shape["num_init_features"]
-        )
+        architecture = Architecture.from_json(metadata["architecture"])
         state = load_file(path)
-        network = filled(architecture, state)
-    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError) as error:
         raise _damaged(path, str(error)) from error
+    if {name: tuple(tensor.shape) for name, tensor in state.items()} != shapes(architecture):
+        raise _damaged(path, "its tensors are not those of the network that it names")
     noted = metadata.get("state_sha256")
-    if noted is not None and state_hash(state) != noted:
+    if noted is not None and state_hash(arrays(state)) != noted:
         raise _damaged(path, "its tensors are not those that were written")
     if weights.sha256 is not None and noted is None and file_hash != weights.sha256:
         raise _damaged(path, "it is not the file that the package was made with")
-    return LoadedNetwork(network, weights, metadata.get("source_sha256", file_hash))
+    return LoadedNetwork(architecture, state, weights, metadata.get("source_sha256", file_hash))
 
 
 def _published(name: str) -> WeightSet:
@@ -322,7 +331,12 @@ def _expected_hash(weights: WeightSet, sha256: str | None, *, trust: bool) -> st
     return expected
 
 
-def _hash_of(path: str) -> str:
+def hash_of(path: str) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:

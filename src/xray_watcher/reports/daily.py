@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import tzinfo
 from typing import Any
 
 from xray_watcher.clock import Clock
 from xray_watcher.core.naming import safe_name
-from xray_watcher.core.summary import DayEntry, summarise
+from xray_watcher.core.summary import DayEntry, DayFigures
 from xray_watcher.core.telling import NOBODY, Audience, Notice
 from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import Unavailable
@@ -36,10 +36,30 @@ def day_summary(
         today: the local day now; earlier days close when nothing of them is pending.
         waiting_in_inbox: files that are there now and not claimed yet.
     """
-    entries = list(_entries(ledger, day))
-    closed = day < today and all(entry.state != "pending" for entry in entries)
-    waiting = waiting_in_inbox if day == today else 0
-    return summarise(day, entries, closed=closed, waiting_in_inbox=waiting)
+    return _Day(day).summary(ledger, today, waiting_in_inbox)
+
+
+class _Day:
+    """The figures of one day, which follow the ledger: what is finished never changes."""
+
+    def __init__(self, day: str) -> None:
+        self._day = day
+        self._figures = DayFigures(day)
+        self._last_index = -1
+
+    def summary(self, ledger: LedgerReader, today: str, waiting_in_inbox: int) -> Summary:
+        for image in ledger.day_finished(self._day, after=self._last_index):
+            self._figures.add(_finished(image))
+            self._last_index = image.idx if image.idx is not None else self._last_index
+        pending = [_pending(image) for image in ledger.day_pending(self._day)]
+        closed = self._day < today and not pending
+        summary = self._figures.summary(
+            pending,
+            closed=closed,
+            waiting_in_inbox=waiting_in_inbox if self._day == today else 0,
+        )
+        removed = ledger.day_removed(self._day) if closed else 0
+        return summary | {"removed_by_retention": removed}
 
 
 class DailySummaries:
@@ -74,6 +94,7 @@ class DailySummaries:
         self._waiting_in_inbox = waiting_in_inbox
         self._audience = audience
         self._next_s = float("-inf")
+        self._days: dict[str, _Day] = {}
         self._written: dict[str, Summary] = {}
 
     def use(self, every_s: float) -> None:
@@ -106,8 +127,8 @@ class DailySummaries:
             self._write_day(day, today)
 
     def _write_day(self, day: str, today: str) -> None:
-        waiting = self._waiting_in_inbox()
-        summary = day_summary(self._ledger, day, today=today, waiting_in_inbox=waiting)
+        figures = self._days.setdefault(day, _Day(day))
+        summary = figures.summary(self._ledger, today, self._waiting_in_inbox())
         if self._written.get(day) == summary:
             return
         try:
@@ -125,7 +146,7 @@ class DailySummaries:
         self._ledger.set_summarised(day, closed=closed, notices=notices)
         self._written[day] = summary
         if summary["closed"]:
-            del self._written[day]
+            del self._written[day], self._days[day]
 
     def _notices(self, summary: Summary) -> list[Notice]:
         told = json.dumps({key: summary[key] for key in _TOLD})
@@ -152,6 +173,7 @@ def to_markdown(summary: Summary) -> bytes:
         f"*{NOTICE}*",
         *(f"**{banner}**" for banner in banners(summary["models"])),
         _balance(summary),
+        _removed(summary.get("removed_by_retention", 0)),
         *(_table(*heading, summary[key]) for heading, key in _TABLES if summary[key]),
         _scores(summary["scores"]),
         _pace(summary),
@@ -182,6 +204,12 @@ def _balance(summary: Summary) -> str:
         f"{summary['rejected']} + pending {summary['pending']}"
         + (f"; {waiting} more waiting in the inbox." if waiting else ".")
     )
+
+
+def _removed(images: int) -> str:
+    if not images:
+        return ""
+    return f"The files of {images} of them were removed by retention; their records stay."
 
 
 def _table(first: str, second: str, rows: dict[str, int]) -> str:
@@ -218,22 +246,19 @@ def _pace(summary: Summary) -> str:
     )
 
 
-def _entries(ledger: LedgerReader, day: str) -> Iterator[DayEntry]:
-    return (_entry(image) for image in ledger.day_images(day))
+def _pending(image: DayImage) -> DayEntry:
+    return DayEntry("pending", _source(image), from_us(image.received_us))
 
 
-def _entry(image: DayImage) -> DayEntry:
-    source, slash, _ = os.fsdecode(image.path).partition("/")
-    source = safe_name(source) if slash else ""
-    received_at = from_us(image.received_us)
-    if image.filed_us is None or image.jsonl is None:
-        return DayEntry("pending", source, received_at)
+def _finished(image: DayImage) -> DayEntry:
+    assert image.filed_us is not None
+    assert image.jsonl is not None
     record = from_jsonl(image.jsonl)
     model = record["model"]
     return DayEntry(
         state="classified" if image.outcome == "classified" else "rejected",
-        source=source,
-        received_at=received_at,
+        source=_source(image),
+        received_at=from_us(image.received_us),
         filed_at=from_us(image.filed_us),
         level=image.level,
         top_label=image.top_label,
@@ -243,3 +268,8 @@ def _entry(image: DayImage) -> DayEntry:
         model=f"{model['name']} {model['sha256']} {model['precision']}",
         simulated=record["simulated"],
     )
+
+
+def _source(image: DayImage) -> str:
+    source, slash, _ = os.fsdecode(image.path).partition("/")
+    return safe_name(source) if slash else ""

@@ -201,6 +201,8 @@ def _counted(totals: Totals | None, situation: Situation) -> Iterator[Metric]:
     yield _counters("top_condition", "Classified images by their highest score.", "label",
                     _values(totals, t.CONDITION))  # fmt: skip
     yield _counters("flagged", "Records with a flag.", "flag", _values(totals, t.FLAG))
+    yield _counters("retention_removed", "Images that retention has removed.", "folder",
+                    dict.fromkeys(LEVELS, 0) | _values(totals, t.REMOVED))  # fmt: skip
     yield _gauge("pending_images", "Images taken and not filed yet.", totals.pending)
     age_s = 0.0 if totals.oldest_us is None else (to_us(situation.now) - totals.oldest_us) / _US
     yield _gauge("pending_oldest_seconds", "Age of the oldest of them; 0 without any.",

@@ -99,6 +99,8 @@ class Thumbnails:
             row = ledger.image_with_index(index)
         if row is None or row.level not in LEVELS or row.filed_name is None:
             raise NoPicture("No image was scored and filed under this index.")
+        if row.removal is not None:
+            raise NoPicture("Its file was removed by retention; the record stays.")
         classified = self._context.settings.folders.classified
         return os.path.join(classified, row.level, row.filed_name), row.sha256
 

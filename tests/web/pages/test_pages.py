@@ -13,7 +13,9 @@ from asgi import Answer, call
 from starlette.applications import Starlette
 
 from rig import Rig
+from xray_watcher.bootstrap_care import retention_of
 from xray_watcher.config import Settings
+from xray_watcher.config_care import RetentionSettings
 from xray_watcher.web.app import create_app
 from xray_watcher.web.pages.figures import counts_of, hours_of
 from xray_watcher.web.pages.queries import QUARTER_US, PageLedger
@@ -241,3 +243,22 @@ def test_a_share_in_percent(share: float, expected: str) -> None:
 def test_sizes_in_fitting_units() -> None:
     texts = [bytes_text(count) for count in (0, 999, 1500, 2 * 10**9)]
     assert texts == ["0 bytes", "999 bytes", "1.5 kB", "2.0 GB"]
+
+
+def test_an_image_that_retention_has_removed_says_so_and_is_not_put_back(rig: Rig) -> None:
+    rig.drop("a.png", "picture:Edema")
+    rig.drop("b.png", "words")
+    rig.settle()
+    old = RetentionSettings(high_days=40, rejected_days=40, keep_at_least_images=0)
+    settings = Settings(root=str(rig.root), timezone="Europe/Athens", retention=old)
+    rig.clock.passed_s += 41 * 86_400
+    retention = retention_of(settings, rig.ledger, rig.spool, rig.clock)
+    while retention.step():
+        pass
+    for index in (0, 1):
+        answer = get(rig, f"/images/{index}")
+        assert "Its file was removed by retention on 2027-01-03" in text_of(answer)
+        assert b"picture.png" not in answer.body
+        assert b"/retry" not in answer.body
+    picture = get(rig, "/images/0/picture.png")
+    assert (picture.status, b"removed by retention" in picture.body) == (404, True)

@@ -8,6 +8,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from xray_watcher.core.times import from_us, local_day
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.records import Record
 from xray_watcher.retry import put_back
@@ -27,6 +28,7 @@ class _Found:
     below: int | None
     above: int | None
     was_retried: bool
+    removed_us: int | None
 
 
 class ImagePages:
@@ -82,6 +84,7 @@ class ImagePages:
             below=found.below,
             above=found.above,
             was_retried=found.was_retried,
+            removed_on=found.removed_us and local_day(from_us(found.removed_us), settings.zone),
             simulations=[view.simulation],
         )
 
@@ -93,7 +96,13 @@ class ImagePages:
             record = ledger.record(index)
             if record is None:
                 return None
-            return _Found(record, *ledger.indexes_around(index), ledger.was_retried(index))
+            row = ledger.image_with_index(index)
+            return _Found(
+                record,
+                *ledger.indexes_around(index),
+                was_retried=ledger.was_retried(index),
+                removed_us=None if row is None else row.removed_us,
+            )
 
     async def _picture(self, request: Request, size: Size) -> Response:
         index = request.path_params["index"]

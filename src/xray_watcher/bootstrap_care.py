@@ -1,0 +1,98 @@
+"""The composition root, continued: what is done beside the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xray_watcher.clock import Clock
+from xray_watcher.config import Settings
+from xray_watcher.config_care import NotifySettings, RetentionSettings
+from xray_watcher.core.health import Health
+from xray_watcher.core.retention import RetentionRules
+from xray_watcher.core.telling import Audience
+from xray_watcher.daemon import Chore
+from xray_watcher.intake.spool import Spool
+from xray_watcher.ledger import Ledger
+from xray_watcher.logs import LogFiles
+from xray_watcher.notify.channels import Channel
+from xray_watcher.notify.notifier import Notifier
+from xray_watcher.notify.sender import Sender
+from xray_watcher.reports.metrics import disks_by_name
+from xray_watcher.reports.textfile import MetricsFile
+from xray_watcher.retention import Retention
+from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER
+from xray_watcher.signals import Bell
+
+_SECONDS_AN_HOUR = 3600.0
+
+
+def metrics_files(
+    settings: Settings, ledger: Ledger, tell: Callable[[], dict[str, Any]], clock: Clock
+) -> list[Chore]:
+    """The file for node_exporter, if one is wanted."""
+    if not settings.metrics.textfile:
+        return []
+    metrics = MetricsFile(
+        settings.metrics.textfile,
+        settings.metrics.textfile_seconds,
+        ledger,
+        tell,
+        disks=disks_by_name(settings.folders),
+        min_free=settings.intake.min_free_bytes,
+        channels=settings.notify.kinds,
+        clock=clock,
+    )
+    return [metrics]
+
+
+def notifier_of(
+    settings: NotifySettings,
+    ledger: Ledger,
+    channels: Mapping[str, Channel],
+    audience: Audience,
+    health: Health,
+    bell: Bell,
+    clock: Clock,
+) -> Notifier:
+    """Who tells people, as `[notify]` has it."""
+    return Notifier(
+        ledger=ledger,
+        sender=Sender(channels, bell.ring),
+        audience=audience,
+        channels=channels.keys(),
+        troubles=lambda: {cause: trouble.detail for cause, trouble in health.troubles.items()},
+        clock=clock,
+        per_minute=settings.per_minute,
+        degraded_after_s=settings.degraded_after_seconds,
+        give_up_after_s=settings.give_up_after_hours * _SECONDS_AN_HOUR,
+        include_names=settings.include_names,
+    )
+
+
+def retention_rules(settings: RetentionSettings) -> RetentionRules:
+    """The `[retention]` table as the core takes it."""
+    return RetentionRules(
+        days={
+            "High": settings.high_days,
+            "Medium": settings.medium_days,
+            "Low": settings.low_days,
+            REJECTED_FOLDER: settings.rejected_days,
+            DUPLICATES_FOLDER: settings.duplicates_days,
+        },
+        logs_days=settings.logs_days,
+        keep_days=settings.keep_at_least_days,
+        keep_images=settings.keep_at_least_images,
+    )
+
+
+def retention_of(settings: Settings, ledger: Ledger, spool: Spool, clock: Clock) -> Retention:
+    """What removes old files, as the settings have it."""
+    return Retention(
+        ledger,
+        spool.target_path,
+        LogFiles(settings.folders.logs, ledger),
+        retention_rules(settings.retention),
+        settings.zone,
+        clock,
+    )

@@ -1,0 +1,75 @@
+"""`xray-watcher retention`: says what would go, or removes it, while the service does not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from xray_watcher.bootstrap import spool_of
+from xray_watcher.bootstrap_care import retention_of, retention_rules
+from xray_watcher.clock import Clock
+from xray_watcher.config import Settings
+from xray_watcher.core.times import from_us, local_day, local_text, to_us
+from xray_watcher.ledger import Ledger
+from xray_watcher.ledger_reader import LedgerReader
+from xray_watcher.lock import InstanceLock
+from xray_watcher.places import work_folder
+from xray_watcher.removals import Share, due_logs, share_of
+from xray_watcher.retention import Done
+
+OFF = "Nothing is ever removed: no age is set in [retention]."
+
+
+def plan(settings: Settings, now: datetime) -> Iterator[str]:
+    """What would go now, one line each; nothing is changed.
+
+    Args:
+        settings: what is in force.
+        now: the time, aware.
+
+    Raises:
+        LedgerError: there is no ledger.
+    """
+    rules = retention_rules(settings.retention)
+    if rules.is_off:
+        yield OFF
+        return
+    with LedgerReader.open(settings.folders.ledger) as ledger:
+        for folder, days in rules.days.items():
+            if days:
+                yield _line(settings, share_of(ledger, rules, folder, to_us(now)))
+        if rules.logs_days:
+            logs = [state.name for state in due_logs(ledger, rules, local_day(now, settings.zone))]
+            yield f"logs: {len(logs)} go" + (f", {logs[0]} to {logs[-1]}" if logs else "")
+
+
+def _line(settings: Settings, share: Share) -> str:
+    if not share.images or share.before_us is None:
+        return f"{share.folder}: none goes, {share.kept} stay"
+    before = local_text(from_us(share.before_us), settings.zone)
+    return (
+        f"{share.folder}: {share.images} go ({share.size / 1e6:.1f} MB, filed before {before}), "
+        f"{share.kept} stay"
+    )
+
+
+def clean_up(settings: Settings, clock: Clock) -> Done:
+    """Remove all that is old enough.
+
+    Args:
+        settings: what is in force.
+        clock: the time.
+
+    Raises:
+        AlreadyRunning: the service runs; it does this itself once a day.
+        LedgerError: there is no ledger.
+        Unavailable: a folder is out of reach; what is done is done.
+    """
+    folders = settings.folders
+    LedgerReader.open(folders.ledger).close()  # none is made here
+    with InstanceLock(folders.lock), Ledger(folders.ledger) as ledger:
+        spool = spool_of(settings, ledger.meta("work") or work_folder(folders))
+        retention = retention_of(settings, ledger, spool, clock)
+        while retention.step(again=True):
+            pass
+        return retention.last

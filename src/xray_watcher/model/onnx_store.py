@@ -1,0 +1,77 @@
+"""The weights of the store as ONNX files.
+
+Such a file is derived from weights that are here, so one that is missing, damaged or of other
+weights is made anew, and is never a reason to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import structlog
+from safetensors.numpy import load_file
+
+from xray_watcher.core.catalogue import UNTRAINED, WEIGHT_SETS, WeightSet
+from xray_watcher.model.architecture import DENSENET121, Architecture, shapes, state_hash
+from xray_watcher.model.onnx_file import Arrays, source_of, what_is_wrong, write_onnx
+from xray_watcher.model.weights import WeightStore, hash_of, metadata_of, read_metadata
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A network in an ONNX file that is sound.
+
+    Attributes:
+        path: of the file.
+        weights: what its outputs mean.
+        sha256: hash of the checkpoint that it was made from.
+    """
+
+    path: str
+    weights: WeightSet
+    sha256: str
+
+
+def exported(store: WeightStore, name: str) -> Exported:
+    """The ONNX file of installed or built-in weights; made when it is not there or not sound.
+
+    Raises:
+        WeightsError: the weights are not here, or damaged, or the file cannot be written.
+    """
+    path = store.onnx_path(name)
+    wrong = what_is_wrong(path, _state_hash_of(store, name))
+    if wrong is not None:
+        _log.info("writing the ONNX file of the network", weights=name, because=wrong)
+        write_onnx(path, *_metadata_and_state(store, name))
+    return Exported(path, WEIGHT_SETS[name], source_of(path))
+
+
+def _state_hash_of(store: WeightStore, name: str) -> str | None:
+    if name == UNTRAINED.name:
+        return None  # torch draws them, the same every time
+    store.check_installed(name)
+    return read_metadata(store.path(name)).get("state_sha256")
+
+
+def _metadata_and_state(store: WeightStore, name: str) -> tuple[Mapping[str, str], Arrays]:
+    if name == UNTRAINED.name:
+        return _untrained()
+    path = store.path(name)
+    metadata, state = read_metadata(path), load_file(path)
+    of_arrays = {tensor: array.shape for tensor, array in state.items()}
+    is_whole = of_arrays == shapes(Architecture.from_json(metadata["architecture"]))
+    if not is_whole or state_hash(state) != metadata.get("state_sha256"):
+        store.verify(name)  # raises, and says what is wrong
+    return {"source_sha256": hash_of(path), **metadata}, state
+
+
+def _untrained() -> tuple[Mapping[str, str], Arrays]:
+    from xray_watcher.model.network import arrays, untrained
+
+    network = untrained()
+    shape = asdict(DENSENET121)
+    metadata = metadata_of(UNTRAINED, "", network.sha256, network.sha256, shape)
+    return metadata, arrays(network.state)

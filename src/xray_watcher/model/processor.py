@@ -1,0 +1,80 @@
+"""A network on the cores of the processor: each core has images of its own."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xray_watcher.model.fast_densenet import FastDenseNet
+from xray_watcher.model.forward import DTYPES, Precision
+from xray_watcher.model.network import LoadedNetwork
+
+Floats = NDArray[np.float32]
+
+AT_ONCE = 4
+"""Images that go through the network together on one core: what they need fits the cache."""
+
+CPU_FACTS = "/proc/cpuinfo"
+
+_BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # as the kernel names them
+_THIS = threading.local()
+
+
+class Processor:
+    """Computes logits on some threads.
+
+    Threads that work on one image together wait for each other at every layer, and for the
+    decoders that take their core away; threads with images of their own do not. So the cores
+    share an image only where there are more cores than images.
+
+    Args:
+        network: with its weights.
+        threads: 1 or more.
+        precision: of the convolutions: "float32" or "bfloat16".
+    """
+
+    def __init__(self, network: LoadedNetwork, threads: int, precision: Precision) -> None:
+        self.precision = precision
+        self._network = FastDenseNet(
+            network.architecture,
+            network.state,
+            device=torch.device("cpu"),
+            dtype=DTYPES[precision],
+            at_once=AT_ONCE,
+        )
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "score")
+
+    def __call__(self, pixels: Floats) -> Floats:
+        """Logits `[N, outputs]` of float32 `[N, 1, 224, 224]`."""
+        parts = np.array_split(pixels, min(self._threads, len(pixels)))
+        threads_each = self._threads // len(parts)
+        scored = [self._pool.submit(self._part, part, threads_each) for part in parts]
+        return np.concatenate([future.result() for future in scored])
+
+    def _part(self, pixels: Floats, threads: int) -> Floats:
+        _use_threads(threads)
+        logits: Floats = self._network(torch.from_numpy(pixels)).numpy()
+        return logits
+
+
+def _use_threads(count: int) -> None:
+    """Let what this thread computes use so many threads."""
+    if getattr(_THIS, "threads", None) != count:
+        torch.get_num_threads()  # or torch would set the number of another thread at first use
+        torch.set_num_threads(count)
+        _THIS.threads = count
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor computes with bfloat16 itself (AVX512-BF16 or AMX)."""
+    try:
+        with open(CPU_FACTS, encoding="ascii", errors="replace") as file:
+            flags = set(file.read().split())
+    except OSError:
+        return False
+    return not flags.isdisjoint(_BFLOAT16)

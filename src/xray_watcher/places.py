@@ -1,0 +1,23 @@
+"""Where to look, as the settings have it; importing this imports neither numbers nor pictures."""
+
+from __future__ import annotations
+
+import os
+
+from xray_watcher.config import Folders, Settings
+from xray_watcher.core.naming import WORK_FOLDER
+from xray_watcher.intake.watcher import Inbox
+
+
+def inbox_of(settings: Settings, work: str) -> Inbox:
+    """The inbox as the settings have it, for looking only."""
+    intake = settings.intake
+    return Inbox(settings.folders.inbox, work, intake.suffixes, intake.ignore)
+
+
+def work_folder(folders: Folders) -> str:
+    """Where claimed files lie: always on the file system of the inbox, which must exist."""
+    below_root = os.path.commonpath((folders.inbox, folders.root)) == folders.root
+    if below_root and os.stat(folders.inbox).st_dev == os.stat(folders.root).st_dev:
+        return os.path.join(folders.root, WORK_FOLDER)
+    return os.path.join(folders.inbox, WORK_FOLDER)

@@ -1,0 +1,124 @@
+"""`model.fast_densenet`: the library's scores, sooner."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from networks import SMALL, as_if_trained
+
+from xray_watcher.core.catalogue import PUBLISHED, WeightSet
+from xray_watcher.model import fast_densenet
+from xray_watcher.model.fast_densenet import FastDenseNet
+from xray_watcher.model.network import LoadedNetwork, untrained
+from xray_watcher.model.processor import Processor
+from xray_watcher.model.weights import WeightStore
+
+CPU = torch.device("cpu")
+PIXELS = np.random.default_rng(4).uniform(-1024, 1024, (5, 1, 224, 224)).astype(np.float32)
+CLOSE = 1e-4
+
+
+def sigmoids(logits: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(logits.double())
+
+
+def expected(network: LoadedNetwork, pixels: np.ndarray = PIXELS) -> torch.Tensor:
+    torch.set_num_threads(1)  # threads that wait for each other are slow on a busy machine
+    with torch.inference_mode():
+        return sigmoids(network.module(torch.from_numpy(pixels)))
+
+
+def found(network: LoadedNetwork, pixels: np.ndarray = PIXELS, at_once: int = 2) -> torch.Tensor:
+    fast = FastDenseNet(
+        network.architecture, network.state, device=CPU, dtype=torch.float32, at_once=at_once
+    )
+    return sigmoids(fast(torch.from_numpy(pixels)))
+
+
+def furthest(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).abs().max())
+
+
+@pytest.mark.parametrize(("seed", "weights"), [*enumerate(PUBLISHED)])
+def test_scores_are_those_of_the_library_s_network_for_every_set(
+    seed: int, weights: WeightSet
+) -> None:
+    network = as_if_trained(weights, seed=seed)
+    assert furthest(found(network), expected(network)) < CLOSE
+
+
+@pytest.mark.parametrize("network", [untrained(), WeightStore("").load("phantom")])
+def test_scores_are_those_of_the_library_s_network_for_what_is_built_in(
+    network: LoadedNetwork,
+) -> None:
+    assert furthest(found(network), expected(network)) < CLOSE
+
+
+def test_scores_of_the_test_networks_use_the_whole_range() -> None:
+    scores = expected(as_if_trained())
+    assert scores.min() < 0.2
+    assert scores.max() > 0.8
+    assert scores.std(0).max() > 0.005  # and differ from image to image
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("at_once", [1, 4, 64])
+def test_any_number_of_images_may_come_and_go_through_at_once(count: int, at_once: int) -> None:
+    network = as_if_trained(architecture=SMALL)
+    pixels = PIXELS[:count]
+    assert furthest(found(network, pixels, at_once), expected(network, pixels)) < CLOSE
+
+
+def test_what_an_image_scores_does_not_hang_on_those_before_it() -> None:
+    network = as_if_trained(architecture=SMALL)
+    fast = FastDenseNet(SMALL, network.state, device=CPU, dtype=torch.float32, at_once=4)
+    many, one = torch.from_numpy(PIXELS), torch.from_numpy(PIXELS[2:3])
+    first = fast(one)
+    fast(many)
+    assert torch.equal(fast(one), first)
+
+
+def test_without_onednn_the_scores_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = as_if_trained(architecture=SMALL)
+    with_it = found(network)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(
+        fast_densenet._PackedConvolution, "__call__", lambda *_: pytest.fail("it was used")
+    )
+    assert furthest(found(network), with_it) < CLOSE
+
+
+def test_bfloat16_comes_close() -> None:
+    network = as_if_trained(architecture=SMALL)
+    fast = FastDenseNet(SMALL, network.state, device=CPU, dtype=torch.bfloat16, at_once=2)
+    logits = fast(torch.from_numpy(PIXELS))
+    assert logits.dtype == torch.float32
+    assert furthest(sigmoids(logits), expected(network)) < 0.02
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_the_cores_share_the_images_and_give_back_all_in_order(threads: int) -> None:
+    network = as_if_trained(architecture=SMALL)
+    pixels = np.concatenate([PIXELS, PIXELS[::-1]])
+    logits = Processor(network, threads, "float32")(pixels)
+    assert furthest(sigmoids(torch.from_numpy(logits)), expected(network, pixels)) < CLOSE
+
+
+def test_one_image_alone_has_all_threads_and_many_have_one_each() -> None:
+    processor = Processor(as_if_trained(architecture=SMALL), 4, "float32")
+    used: list[tuple[int, int]] = []
+
+    def network(pixels: torch.Tensor) -> torch.Tensor:
+        used.append((len(pixels), torch.get_num_threads()))
+        started.wait(30)
+        return pixels[:, 0, 0]
+
+    processor._network = network  # type: ignore[assignment]
+    for count, each in ((1, [(1, 4)]), (2, [(1, 2)] * 2), (5, [(1, 1)] * 3 + [(2, 1)])):
+        used.clear()
+        started = threading.Barrier(min(count, 4))
+        processor(PIXELS[:count])
+        assert sorted(used) == each
