@@ -99,8 +99,12 @@ def started(folder: Path, command: Sequence[str]) -> WebService:
     service = WebService(folder / "root", command)
     text = service.config.read_text().replace("settle_seconds = 0.5", "settle_seconds = 0.2")
     service.config.write_text(text.replace("quiet_seconds = 0.3", "quiet_seconds = 1.0"))
-    service.start_both()
-    service.wait_for(lambda: service.get("/api/v1/status")["model"] is not None)
+    try:
+        service.start_both()
+        service.wait_for(lambda: service.get("/api/v1/status")["model"] is not None, seconds=600)
+    except BaseException:
+        service.kill()
+        raise
     return service
 
 
@@ -165,7 +169,7 @@ def ask(url: str, until: Connection) -> None:
     found = []
     while not until.poll():
         began_s = time.perf_counter()
-        assert session.get(f"{url}/healthz", timeout=60).status_code == 200
+        assert session.get(f"{url}/healthz", timeout=60).status_code in (200, 503)
         found.append((time.perf_counter() - began_s) * 1000)
         time.sleep(PAUSE_S)
     until.send(found)

@@ -38,14 +38,18 @@ def is_port_free() -> bool:
         return True
 
 
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`xray-watcher up` with its defaults for the web."""
+def wait_for_port() -> None:
     until_s = time.monotonic() + 60
     while not is_port_free():
         if time.monotonic() > until_s:
             pytest.skip(f"port {PORT}, which the guide names, is in use on this machine")
         time.sleep(1)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`xray-watcher up` with its defaults for the web."""
+    wait_for_port()
     config = tmp_path / "config.toml"
     root, state = tmp_path / "root", tmp_path / "state"
     config.write_text(QUICK.format(root=json.dumps(str(root)), state=json.dumps(str(state))))
@@ -159,3 +163,31 @@ def test_nothing_is_left_running_when_it_is_killed(up: subprocess.Popen[bytes]) 
     while any(Path(f"/proc/{pid}").exists() for pid in children):
         assert time.monotonic() < until_s
         time.sleep(0.1)
+
+
+def test_the_demonstration_serves_the_pages_until_ctrl_c(tmp_path: Path) -> None:
+    wait_for_port()
+    with (tmp_path / "out").open("wb") as out:
+        process = subprocess.Popen(
+            [*COMMAND, "demo", "--serve", "--folder", str(tmp_path / "demo")],
+            stdout=out, stderr=subprocess.STDOUT, env=environment(PYTHONUNBUFFERED="1"),
+        )  # fmt: skip
+    try:
+        told = tmp_path / "out"
+        until_s = time.monotonic() + 100
+        while "press Ctrl-C" not in told.read_text():
+            assert process.poll() is None, told.read_text()
+            assert time.monotonic() < until_s, told.read_text()
+            time.sleep(0.2)
+        page = requests.get(f"http://localhost:{PORT}/", timeout=20)
+        assert page.status_code == 200
+        assert "SIMULATION" in page.text
+        sent = {"files": ("mine.png", picture_number(1))}
+        answer = requests.post(f"http://localhost:{PORT}/predict_batch", files=sent, timeout=60)
+        assert answer.json()["results"][0]["filename"] == "mine.png"
+        assert stop(process, signal.SIGINT) == 0, told.read_text()
+        assert "28 files dropped, 28 accounted for" in told.read_text()
+        assert is_port_free()
+    finally:
+        process.kill()
+        process.wait()

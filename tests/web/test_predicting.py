@@ -373,13 +373,17 @@ def test_a_client_that_does_not_wait_for_its_answer_finds_everything_filed(
 
 
 def test_a_batch_outlives_a_restart_of_the_web(own: WebService) -> None:
-    form = [("files", file) for file in pictures(8, 1000)]
+    files = pictures(8, 1000)
+    form = [("files", file) for file in [("large.png", bytes(68_000_000)), *files]]
     taken = own.http.post(f"{own.url}/api/v1/batches", files=form, timeout=60).json()
+    assert (taken["files"], taken["accepted"]) == (9, 8)
+    own.wait_for(lambda: own.get(taken["url"])["state"] == "done")
+    assert own.get(taken["url"])["done"] == 9
     own.kill_web()
     own.start_web()
-    own.wait_for(lambda: own.get(taken["url"])["state"] == "done")
-    names = [result["filename"] for result in own.get(taken["url"])["results"]]
-    assert names == [name for _, (name, _) in form]
+    state = own.get(taken["url"])
+    assert (state["state"], state["files"], state["done"]) == ("done", 8, 8)
+    assert [result["filename"] for result in state["results"]] == [name for name, _ in files]
 
 
 def test_both_doors_at_once_lose_and_double_nothing(own: WebService) -> None:

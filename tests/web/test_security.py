@@ -188,6 +188,7 @@ def test_the_names_that_are_answered_are_exact(folder: Path) -> None:
     settings = settings_of(folder, allowed_hosts=("xray.example.org", "proxy:8443"), port=9000)
     hosts = allowed_hosts(settings)
     assert {"xray.example.org", "xray.example.org:9000", "proxy:8443", "localhost:9000"} <= {*hosts}
+    assert "[fd00::7]:8080" in allowed_hosts(settings_of(folder, host="fd00::7"))
     app = create_app(settings, HandClock())
     assert call(app, "GET", "/healthz", host="XRAY.example.org").status == 503
     assert call(app, "GET", "/healthz", host="sub.xray.example.org").status == 421

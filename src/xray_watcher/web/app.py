@@ -71,7 +71,8 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
 def allowed_hosts(settings: Settings) -> Collection[str]:
     """The exact values of `Host` that are answered: with the port, and without it."""
     web = settings.web
-    names = (*_LOOPBACK_NAMES, web.host, *web.allowed_hosts)
+    own = f"[{web.host}]" if ":" in web.host else web.host
+    names = (*_LOOPBACK_NAMES, own, *web.allowed_hosts)
     return {host.lower() for name in names for host in (name, f"{name}:{web.port}")}
 
 

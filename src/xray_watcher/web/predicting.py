@@ -104,9 +104,15 @@ class Predicting:
         if batch is None:
             raise Refused(404, "not_found", "There is no batch with this id.")
         images = await run_sync(answers.filed_now, self._context, batch_id)
-        done = len(images) + len(batch.refusals)
-        state = "receiving" if not batch.is_over else "working" if done < batch.files else "done"
-        return self._whole(batch, images, 200, {"state": state, "files": batch.files, "done": done})
+        refused = len(batch.refusals)
+        if not batch.is_over:
+            state = "receiving"
+        else:
+            state = "working" if len(images) < batch.accepted else "done"
+        progress = {
+            "state": state, "files": batch.accepted + refused, "done": len(images) + refused,
+        }  # fmt: skip
+        return self._whole(batch, images, 200, progress)
 
     # -- taking ---------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from anyio.to_thread import run_sync
 
+from xray_watcher.bootstrap import decode_limits
 from xray_watcher.core.values import LEVELS, Rejection
 from xray_watcher.errors import Unavailable, XrayWatcherError
 from xray_watcher.intake.child import Child, ChildWorker
@@ -38,7 +39,6 @@ WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.intake.preview
 _CACHE_BYTES = 12 << 20
 _SECONDS = 10.0
 _MEMORY_BYTES = 1 << 30
-_MAX_SIDE = 12_000
 _GREY_8_BIT = bytes((8, 0, 0, 0, 0))  # bit depth, colour type, and no choice in the rest
 _FILTERS = frozenset(range(5))
 
@@ -193,6 +193,6 @@ class _Maker:
 
 
 def _limits(context: WebContext) -> tuple[str, ...]:
-    intake = context.settings.intake
-    numbers = (_MEMORY_BYTES, _SECONDS, intake.max_bytes, intake.max_megapixels)
-    return tuple(map(str, (*numbers, intake.min_side, _MAX_SIDE)))
+    limits = decode_limits(context.settings)
+    numbers = (_MEMORY_BYTES, _SECONDS, limits.max_bytes, limits.max_megapixels)
+    return tuple(map(str, (*numbers, limits.min_side, limits.max_side)))

@@ -1,4 +1,4 @@
-"""One site with images of every kind, and one browser, for all tests of this folder."""
+"""One site with images of every kind, and one browser, for the tests of a module."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def drawings() -> Mapping[str, bytes]:
     return {image.name: image.content for image in made_images(28, seed=5)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The browser."""
+    """The browser; only while a module runs, for Playwright keeps an event loop running."""
     needs(lacking(chromium="chromium"))
     with chromium() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, drawings: Mapping[str, bytes]) -> Iterator[Site]:
     """A running site on which drawings, a bad file and hostile names were filed."""
     started = Site(tmp_path_factory.mktemp("site") / "root")

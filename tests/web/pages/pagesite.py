@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class Site(WebService):
         self.wait_until(lambda: self._filed() >= images)
 
     def _filed(self) -> int:
-        status = json.loads(self.command("status", "--json").stdout)
+        status = self.get("/api/v1/status")
         return -1 if status["pending"] else int(status["next_index"])
 
     def index_of(self, name: str) -> int:

@@ -21,7 +21,7 @@ from xray_watcher.clock import SystemClock
 from xray_watcher.core.times import local_day
 from xray_watcher.records import NOTICE, SIMULATIONS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 WAIT_MS = 60_000
 GRACE_S = 8  # what the server would wait for an answer that does not end
@@ -99,6 +99,8 @@ def test_a_batch_with_bad_files_among_it(page: Page, drawings: Mapping[str, byte
     expect(page.locator("#group-rejected img")).to_have_count(0)
 
     _check_downloads(page, [str(file["name"]) for file in files])
+    batch = page.request.get(page.locator("#batch").get_attribute("href") or "").json()
+    assert (batch["state"], batch["files"]) == ("done", 30)
 
 
 def _check_downloads(page: Page, names: list[str]) -> None:
@@ -153,6 +155,7 @@ def test_files_can_be_dropped(page: Page) -> None:
 
 
 def test_the_batch_page_works_by_keyboard_alone(page: Page, drawings: Mapping[str, bytes]) -> None:
+    page.on("filechooser", lambda _chooser: None)  # the dialogue is ours from the beginning
     page.goto("/")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
@@ -383,6 +386,7 @@ def test_who_may_only_look_is_not_offered_to_change_anything(
     tokens = tmp_path / "tokens"
     site = Site(tmp_path / "root", f"token_file = {json.dumps(str(tokens))}")
     token = site.command("token", "reader", "--role", "view").stdout.split()[-1]
+    site.http.headers["Authorization"] = f"Bearer {token}"
     try:
         site.start_both()
         site.drop("ward", {"words.png": b"words"})

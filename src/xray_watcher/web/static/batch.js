@@ -130,6 +130,9 @@ class Run {
     if (!this.last) return this.fail("The answer ended early.");
     const { summary, output_directory, batch } = this.last;
     byId("output").textContent = output_directory;
+    byId("batch").textContent = batch;
+    byId("batch").href = `/api/v1/batches/${batch}`;
+    byId("saved").hidden = false;
     byId("spoken").textContent = `Done. ${this.results.words}.`;
     last = { results: this.results.inOrder, answer: { summary, output_directory, batch } };
     finish();
@@ -169,6 +172,7 @@ function submit(event) {
   byId("result-words").textContent = `0 of ${count(run.files.length)}`;
   byId("progress").hidden = byId("cancel").hidden = false;
   byId("results").hidden = run.single;
+  byId("saved").hidden = true;
   byId("single").hidden = true;
   byId("single").replaceChildren();
   byId("progress-title").focus(); // the button that had the focus is disabled now
