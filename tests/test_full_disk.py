@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -123,3 +124,19 @@ def use_up_files(disk: Path) -> list[Path]:
     except OSError:
         return made
     raise AssertionError("the number of files has no end")
+
+
+def test_status_says_that_the_disk_is_full_also_when_the_daemon_could_never_tell(
+    tmp_path: Path,
+) -> None:
+    with (
+        small_disk(tmp_path / "disk", "size=16m") as disk,
+        running(disk / "root", low_water_bytes=4 * MB) as service,
+    ):
+        fill(disk, leave_bytes=MB)
+        os.kill(service.worker_pid, signal.SIGSTOP)
+        (disk / "root-state" / "heartbeat.json").unlink(missing_ok=True)
+        told = status(service)["troubles"]
+        os.kill(service.worker_pid, signal.SIGCONT)
+        assert service.stop() == 0
+        assert "disk" in told

@@ -86,6 +86,12 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
     told = read_facts(folders.heartbeat) if alive else {}
     waiting = _told_waiting(told) if told else _looked_waiting(settings)
     troubles = _troubles(alive=alive, told=told, waiting=waiting, now=now)
+    free = _free(folders)
+    # A daemon whose disk was full before it could tell anything cannot say so itself.
+    for folder, free_there in free.items():
+        if free_there < settings.intake.min_free_bytes:
+            detail = f"Only {free_there / 1e6:.0f} MB are free under {folder}."
+            troubles.setdefault("disk", detail)
     return {
         "alive": alive,
         "healthy": alive and not troubles,
@@ -98,7 +104,7 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
         "waiting_in_inbox": waiting.files,
         "unfinished_in_inbox": told.get("unfinished"),
         "ignored_in_inbox": waiting.ignored,
-        "free_bytes": _free(folders),
+        "free_bytes": free,
         "notice": NOTICE,
     }
 

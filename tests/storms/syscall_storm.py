@@ -97,7 +97,9 @@ def storm(
     """
 
     def of_one(call: str) -> int:
-        return _all_of(call, fault, two=two, recovery=recovery)
+        points = _all_of(call, fault, two=two, recovery=recovery)
+        print(f"  {fault} at {call}: {points} points", flush=True)
+        return points
 
     with ThreadPoolExecutor(LANES) as threads:
         return dict(zip(calls, threads.map(of_one, calls), strict=True))
