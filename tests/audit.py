@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import traceback
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -112,3 +113,9 @@ def check_summary(root: Path, day: str, received: int) -> dict[str, Any]:
     assert summary["rejected"] == sum("rejected" in record for record in records)
     assert sum(summary["by_level"].values()) == summary["classified"]
     return summary
+
+
+def named(error: AssertionError) -> str:
+    """What was broken, in one line; an assertion without words is named by its source."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return (str(error).splitlines() or [frame.line or f"{frame.filename}:{frame.lineno}"])[0]

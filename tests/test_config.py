@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from xray_watcher.config import Settings
+from xray_watcher import config_checks
+from xray_watcher.config import IntakeSettings, Settings
 from xray_watcher.config_example import render_example
 from xray_watcher.config_keys import KEYS
 from xray_watcher.config_loading import (
@@ -104,6 +107,17 @@ def test_folders_lie_below_the_root_unless_they_are_set(tmp_path: Path) -> None:
     ("text", "network", "seconds"),
     [("", False, 2), ("", True, 30), ("settle_seconds = 2.0", True, 2)],
 )
+def test_a_share_that_hangs_does_not_keep_the_settings_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "realpath", lambda _path: time.sleep(60))
+    monkeypatch.setattr(config_checks, "_ANSWER_S", 0.2)
+    settings = Settings(root=str(tmp_path))
+    assert list(config_checks.check(settings)) == []
+    overlapping = Settings(root=str(tmp_path), intake=IntakeSettings(logs="inbox/logs"))
+    assert len(list(config_checks.check(overlapping))) == 1
+
+
 def test_files_settle_longer_on_network_file_systems_unless_that_is_set(
     text: str, network: bool, seconds: float, tmp_path: Path
 ) -> None:

@@ -14,7 +14,10 @@ from xray_watcher.config_keys import FOLDERS, THRESHOLDS
 from xray_watcher.config_sources import shown
 from xray_watcher.core.catalogue import OUTPUTS
 from xray_watcher.core.values import LEVELS
+from xray_watcher.deadline import answer_in_time
+from xray_watcher.errors import Unavailable
 
+_ANSWER_S = 2.0
 _LEVEL_KEYS = tuple(f"risk.levels.{level}" for level in LEVELS)
 _LABELS = ", ".join(OUTPUTS)
 _ENGINE = "model.engine"
@@ -75,11 +78,24 @@ def _placed_folders(settings: Settings) -> dict[str, str]:
     given = {"state_dir": settings.state_dir} | {
         f"intake.{name}": value for name, value in settings.intake if f"intake.{name}" in FOLDERS
     }
-    return {
-        key: os.path.realpath(getattr(folders, name))
-        for key, name in FOLDERS.items()
-        if settings.root or os.path.isabs(given[key])
-    }
+    return _true_paths(
+        {
+            key: os.path.abspath(getattr(folders, name))
+            for key, name in FOLDERS.items()
+            if settings.root or os.path.isabs(given[key])
+        }
+    )
+
+
+def _true_paths(paths: dict[str, str]) -> dict[str, str]:
+    """Where links lead to; on a share that hangs nobody can tell, and `status` must say so."""
+    try:
+        true = answer_in_time(
+            lambda: [os.path.realpath(path) for path in paths.values()], _ANSWER_S, "A folder"
+        )
+    except Unavailable:
+        return paths
+    return dict(zip(paths, true, strict=True))
 
 
 def _is_below(inner: str, outer: str) -> bool:

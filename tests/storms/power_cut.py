@@ -25,7 +25,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -188,7 +187,7 @@ def cuts(kind: str, count: int, seed: int, weakened: str | None = None) -> Itera
                     yield None
                 except AssertionError as error:
                     shutil.copytree(root, EVIDENCE / f"{kind}-{seed}-{number}", dirs_exist_ok=True)
-                    yield _named(error)
+                    yield audit.named(error)
                 finally:
                     service.kill()
                 shutil.rmtree(root)
@@ -228,12 +227,6 @@ def _until_the_cut(service: Service, disk: Disk, chance: random.Random) -> None:
         arrived.append(last)  # it had arrived, but its sender did not come to know
     audit.check(service.root, arrived)
     audit.check_indexes(service.root)
-
-
-def _named(error: AssertionError) -> str:
-    """What was broken, in one line; an assertion without words is named by its source."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return (str(error).splitlines() or [frame.line or f"{frame.filename}:{frame.lineno}"])[0]
 
 
 @contextmanager

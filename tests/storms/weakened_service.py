@@ -12,6 +12,7 @@ import stub_service
 
 from xray_watcher import bootstrap, ledger
 from xray_watcher.cli import main
+from xray_watcher.intake import spool
 
 
 class _Connection(sqlite3.Connection):
@@ -40,7 +41,12 @@ def without_fsync() -> None:
     os.fsync = os.fdatasync = lambda _fd: None
 
 
-WEAKENED = {"normal": without_full_commits, "fsync": without_fsync}
+def without_looking() -> None:
+    """A file that has not changed for a while is taken, whoever writes it, whole or not."""
+    spool.readiness_of = lambda *_args, **_options: "ready"
+
+
+WEAKENED = {"normal": without_full_commits, "fsync": without_fsync, "hasty": without_looking}
 
 if __name__ == "__main__":
     bootstrap.load_engine = stub_service.stub
