@@ -103,10 +103,6 @@ def test_folders_lie_below_the_root_unless_they_are_set(tmp_path: Path) -> None:
     assert folders.ledger == "/s/ledger.sqlite3"
 
 
-@pytest.mark.parametrize(
-    ("text", "network", "seconds"),
-    [("", False, 2), ("", True, 30), ("settle_seconds = 2.0", True, 2)],
-)
 def test_a_share_that_hangs_does_not_keep_the_settings_from_being_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +114,10 @@ def test_a_share_that_hangs_does_not_keep_the_settings_from_being_read(
     assert len(list(config_checks.check(overlapping))) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "network", "seconds"),
+    [("", False, 2), ("", True, 30), ("settle_seconds = 2.0", True, 2)],
+)
 def test_files_settle_longer_on_network_file_systems_unless_that_is_set(
     text: str, network: bool, seconds: float, tmp_path: Path
 ) -> None:

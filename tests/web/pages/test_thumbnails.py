@@ -35,6 +35,7 @@ class OneImage:
             "level": "High",
             "filed_name": "0007_a.png",
             "sha256": hashlib.sha256(content).digest(),
+            "removal": None,
         }
         self._row = SimpleNamespace(**(row | differing))
         self.asked = 0
