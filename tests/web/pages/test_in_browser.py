@@ -24,6 +24,7 @@ from xray_watcher.records import NOTICE, SIMULATIONS
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 WAIT_MS = 60_000
+expect.set_options(timeout=WAIT_MS)  # a loaded machine is no fault of the pages
 GRACE_S = 8  # what the server would wait for an answer that does not end
 LEVELS = ("High", "Medium", "Low", "Rejected")
 
@@ -167,6 +168,7 @@ def test_the_batch_page_works_by_keyboard_alone(page: Page, drawings: Mapping[st
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files([payload(name, drawings[name]) for name in [*drawings][:3]])  # type: ignore[arg-type]
+    expect(page.get_by_role("button", name="Predict")).to_be_enabled(timeout=WAIT_MS)
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Predict")).to_be_focused()
