@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types check phantom bench bench-http guard parity storm uploadstorm sigterm \
+.PHONY: demo test lint types check phantom bench bench-http guard parity storm uploadstorm shares sigterm \
   syscalls powercut fulldisk spreadsheet lives fuzz audit manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
@@ -89,6 +89,10 @@ container-test: $(READY)  ## build the image with buildah and run it with podman
 	for program in debootstrap buildah podman runc; do \
 	  command -v $$program >/dev/null || sh .ci/apt-install $$program; done
 	$(BIN)/python -m pytest tests/deploy/installing/on_podman.py $(ARGS)
+
+shares: $(READY)          ## 200 uploads of each manner to a real smbd; needs root and samba; an hour
+	sh .ci/test-tools
+	$(BIN)/python tests/shares/uploads.py $(ARGS)
 
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
 	$(BIN)/python benchmarks/parity.py
