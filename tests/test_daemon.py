@@ -15,6 +15,8 @@ from rig import INCOMPLETE_S, QUIET_S, SCAN_S, SETTLE_S, Rig
 from xray_watcher import daemon as daemon_module
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.uploads import Uploads
+from xray_watcher.intake.watcher import Look
 
 JPEG_WITHOUT_END = b"\xff\xd8\xff\xe0" + b"picture" * 100
 
@@ -54,6 +56,30 @@ def test_a_file_that_its_writer_holds_open_is_not_taken_however_long_he_pauses(r
         writer.write("ema")
     rig.settle()
     audit.check(rig.root, [b"picture:Edema"])
+
+
+def test_a_look_that_hung_for_long_is_followed_by_the_next_within_half_a_minute(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = rig.daemon._inbox.look
+
+    def hung() -> Look:
+        rig.clock.passed_s += 600  # until the share answered again
+        return look()
+
+    rig.tick()
+    monkeypatch.setattr(rig.daemon._inbox, "look", hung)
+    rig.ticks(SCAN_S)
+    monkeypatch.undo()
+    arrived = rig.drop("a.jpg", "picture:Edema")
+    rig.ticks(30 + SCAN_S + SETTLE_S + QUIET_S)
+    audit.check(rig.root, [arrived])
+
+
+def test_a_work_folder_that_is_away_is_not_made_anew_for_uploads(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable):
+        Uploads(str(tmp_path / "mounted" / ".xray-watcher")).look(0.0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_under_a_temporary_name_is_left_alone_until_it_is_renamed(rig: Rig) -> None:

@@ -35,6 +35,7 @@ DRAIN_S = 8.0
 _DECODE_WAIT_S = 0.2  # how long one turn waits for the decoders before it looks around again
 _NEEDED_TO_CLAIM = frozenset({"inbox", "disk", "work"})
 _LOOK_GAP_S = 0.2  # events may come in thousands; looks do not
+_LOOK_GAP_MOST_S = 30.0  # also after a look that hung for an hour
 _LOOK_SHARE = 4  # of the time that a look took, at least this much passes until the next
 
 _log = structlog.get_logger()
@@ -322,17 +323,17 @@ class Daemon:
         if now_s < self._look_due_s() and "inbox" not in self._health.troubles:
             return
         began_s = self._clock.monotonic_s()
-        self._lock.take()
-        self._wakeup.keep_alive()
         self._is_look_wanted = False
         self._last_look_s = now_s
         look = self._looked()
+        self._lock.take()  # on what is known to be the inbox: it writes a note there
+        self._wakeup.keep_alive()
         self.ignored = look.ignored
         times = self._timetable
         self._settling.settle_s = times.network_settle_s if look.is_network else times.settle_s
         self._settling.observe(look.files, now_s)
         took_s = self._clock.monotonic_s() - began_s
-        self._look_gap_s = max(_LOOK_GAP_S, _LOOK_SHARE * took_s)
+        self._look_gap_s = min(max(_LOOK_GAP_S, _LOOK_SHARE * took_s), _LOOK_GAP_MOST_S)
 
     def _looked(self) -> Look:
         try:

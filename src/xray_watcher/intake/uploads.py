@@ -175,7 +175,8 @@ class Uploads:
             Unavailable: the folder cannot be read.
         """
         try:
-            os.makedirs(self.folder, mode=0o750, exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(self.folder, 0o750)  # never the work folder: its share may be away
             names = _images(self.folder)
             if now_s >= self._next_clean_s:
                 self._clean(now_s)
