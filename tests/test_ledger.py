@@ -168,7 +168,6 @@ def test_no_ledger_is_told_to_those_who_only_read(path: str) -> None:
     assert not os.path.exists(path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_user_who_may_only_read_sees_the_ledger_whether_the_service_runs_or_not() -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -201,6 +200,7 @@ def _read_as_nobody(path: str) -> bytes:
         return answer.read()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_full_disk_changes_nothing_and_is_waited_for(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -58,7 +58,6 @@ def test_what_the_compose_file_names_is_there(compose: dict[str, Any]) -> None:
             assert is_known or named == SHARE, source
 
 
-@pytest.mark.skipif(not (DEPLOY / "samba").exists(), reason="there is no share yet")
 def test_the_share_that_the_sidecar_exports_is_there() -> None:
     assert (DEPLOY / SHARE).exists()
 

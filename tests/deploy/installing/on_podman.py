@@ -145,7 +145,6 @@ def test_the_engine_sees_that_it_is_healthy(engine: Engine, watcher: str) -> Non
     engine.podman("healthcheck", "run", watcher)
 
 
-@pytest.mark.skipif(not SHARE.exists(), reason="there is no share yet")
 def test_the_sidecar_takes_an_image_over_smb(engine: Engine, watcher: str, tmp_path: Path) -> None:
     engine.build("samba", "xray-watcher-samba")
     (tmp_path / "smb_password").write_text("a word")
