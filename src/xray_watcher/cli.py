@@ -18,11 +18,13 @@ import click
 
 from xray_watcher import __version__
 from xray_watcher.cli_care import metrics, notify, retention
-from xray_watcher.cli_options import loaded as _loaded
-from xray_watcher.cli_options import print_json as _print_json
-from xray_watcher.cli_options import settings_of as _settings
-from xray_watcher.cli_options import settings_options as _settings_options
-from xray_watcher.cli_options import weights_options as _weights_options
+from xray_watcher.cli_options import (
+    loaded,
+    print_json,
+    settings_of,
+    settings_options,
+    weights_options,
+)
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, PHANTOM
 from xray_watcher.errors import ConfigError, UsageError, XrayWatcherError
 
@@ -97,8 +99,8 @@ def cli() -> None:
 
 
 @cli.command()
-@_settings_options
-@_weights_options
+@settings_options
+@weights_options
 @click.option("--inbox", metavar="FOLDER", help="The shared folder that is watched.")
 @click.option("--once", is_flag=True, help="File what lies in the inbox, then end.")
 def run(once: bool, inbox: str | None, **options: str | None) -> int:
@@ -113,7 +115,7 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
     from xray_watcher.supervisor import supervised
 
     def load() -> Settings:
-        return _settings(options, {"intake.inbox": inbox})
+        return settings_of(options, {"intake.inbox": inbox})
 
     settings = load()
     shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
@@ -166,29 +168,29 @@ def _run_once(daemon: Daemon) -> None:
 
 
 @cli.command()
-@_settings_options
-@_weights_options
+@settings_options
+@weights_options
 @click.option("--host", metavar="ADDRESS", help="The address that is listened on.")
 @click.option("--port", type=int, metavar="PORT", help="The TCP port that is listened on.")
 def serve(host: str | None, port: int | None, **options: str | None) -> int:
     """Answer the HTTP API and the pages in the foreground, until SIGTERM or SIGINT."""
     from xray_watcher import log
 
-    settings = _settings(options, {"web.host": host, "web.port": port})
+    settings = settings_of(options, {"web.host": host, "web.port": port})
     log.set_up(settings.log.level)
     _server().serve(settings)
     return 0
 
 
 @cli.command()
-@_settings_options
-@_weights_options
+@settings_options
+@weights_options
 def up(**options: str | None) -> int:
     """Start `run` and `serve` together, for a workstation; end both with Ctrl-C."""
     from xray_watcher import log
     from xray_watcher.up import run_both
 
-    settings = _settings(options)
+    settings = settings_of(options)
     log.set_up(settings.log.level)
     click.echo(f"Images: {settings.folders.inbox}\nPages: {_server().url_of(settings)}", err=True)
     given = [(f"--{name.replace('_', '-')}", value) for name, value in options.items() if value]
@@ -199,7 +201,7 @@ def up(**options: str | None) -> int:
 @cli.command()
 @click.argument("name")
 @click.option("--role", type=click.Choice(["view", "upload"]), required=True)
-@_settings_options
+@settings_options
 def token(name: str, role: Literal["view", "upload"], **options: str | None) -> int:
     """Make a token for NAME, a person or a program, and print it; it is shown this once only.
 
@@ -207,7 +209,7 @@ def token(name: str, role: Literal["view", "upload"], **options: str | None) -> 
     """
     from xray_watcher.web.tokens import add_token
 
-    path = _settings(options, needs_root=False).web.token_file
+    path = settings_of(options, needs_root=False).web.token_file
     if not path:
         raise UsageError("Set web.token_file to the path that the tokens' hashes go to.")
     click.echo(add_token(path, name, role))
@@ -247,8 +249,8 @@ def demo(images: str | None, folder: str, with_pages: bool) -> int:
 
 @cli.command()
 @click.argument("files", nargs=-1, required=True)
-@_settings_options
-@_weights_options
+@settings_options
+@weights_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int:
     """Score FILES where they lie; no folder is touched and nothing is recorded."""
@@ -256,7 +258,7 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
     from xray_watcher.progress import progress_bar
     from xray_watcher.records import NOTICE, SIMULATIONS
 
-    settings = _settings(options, needs_root=False)
+    settings = settings_of(options, needs_root=False)
     results = []
     with progress_bar(total=len(files), unit=" images") as bar:
         for prediction in predictions(settings, files):
@@ -265,7 +267,7 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
             if not as_json:
                 bar.write(to_text(prediction), file=sys.stdout)
     if as_json:
-        _print_json({"results": results, "notice": NOTICE})
+        print_json({"results": results, "notice": NOTICE})
     else:
         banner = SIMULATIONS.get(settings.model.weights)
         click.echo("\n".join([banner, NOTICE] if banner else [NOTICE]))
@@ -274,7 +276,7 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
 
 @cli.command()
 @click.argument("names", metavar="NAME...", nargs=-1)
-@_settings_options
+@settings_options
 @click.option("--all", "every", is_flag=True, help="All files in the rejected folder.")
 def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
     """Put rejected files back where they came from, for another try.
@@ -287,7 +289,7 @@ def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
 
     if bool(names) == every:
         raise UsageError("Give the names of rejected files, or --all.")
-    moved = put_back(_settings(options), names, SystemClock().now(), every=every)
+    moved = put_back(settings_of(options), names, SystemClock().now(), every=every)
     for name, target in moved:
         click.echo(f"{name} -> {safe_name(target)}")
     click.echo(f"{len(moved)} files are back to be tried again.")
@@ -302,17 +304,17 @@ def weights() -> None:
 def _store(options: Mapping[str, str | None]) -> WeightStore:
     from xray_watcher.model.weights import WeightStore
 
-    return WeightStore(_settings(options, needs_root=False).folders.weights)
+    return WeightStore(settings_of(options, needs_root=False).folders.weights)
 
 
 @weights.command("list")
-@_settings_options
+@settings_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_weights(as_json: bool, **options: str | None) -> int:
     """List the sets that can be named: state, labels, source."""
     found = _store(options).list()
     if as_json:
-        _print_json([asdict(one) for one in found])
+        print_json([asdict(one) for one in found])
         return 0
     for one in found:
         click.echo(f"{one.name}: {one.state}, {len(one.labels)} labels")
@@ -324,7 +326,7 @@ def list_weights(as_json: bool, **options: str | None) -> int:
 
 @weights.command()
 @click.argument("name", default=DEFAULT_WEIGHTS)
-@_settings_options
+@settings_options
 @click.option("--url", help="Another place that has the same file, such as a mirror.")
 @click.option("--sha256", help="Of the file, for sets whose hash is not known here.")
 @click.option("--trust", is_flag=True, help="Take a file whose hash is not known.")
@@ -348,7 +350,7 @@ def fetch(
 
 @weights.command("import")
 @click.argument("file")
-@_settings_options
+@settings_options
 @click.option("--name", default=DEFAULT_WEIGHTS, show_default=True, help="What the file is.")
 @click.option("--sha256", help="Of the file, for sets whose hash is not known here.")
 @click.option("--trust", is_flag=True, help="Take a file of this set with another hash.")
@@ -363,7 +365,7 @@ def import_weights(
 
 @weights.command()
 @click.argument("name", required=False)
-@_settings_options
+@settings_options
 def verify(name: str | None, **options: str | None) -> int:
     """Check the weights NAME, or all that are installed, against their hashes."""
     store = _store(options)
@@ -393,16 +395,16 @@ def phantoms(folder: str, count: int, seed: int) -> int:
 
 
 @cli.command()
-@_settings_options
+@settings_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool, **options: str | None) -> int:
     """Say how the service is, whether it runs or not. Exit code 4: not healthy."""
     from xray_watcher.clock import SystemClock
     from xray_watcher.status import status_of, to_text
 
-    found = status_of(_settings(options), SystemClock().now())
+    found = status_of(settings_of(options), SystemClock().now())
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         click.echo(to_text(found))
     return 0 if found["healthy"] else EXIT_NOT_HEALTHY
@@ -410,7 +412,7 @@ def status(as_json: bool, **options: str | None) -> int:
 
 @cli.command()
 @click.argument("date", required=False)
-@_settings_options
+@settings_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def summary(date: str | None, as_json: bool, **options: str | None) -> int:
     """Print the figures of a day, such as 2026-11-23; without DATE of today."""
@@ -418,25 +420,25 @@ def summary(date: str | None, as_json: bool, **options: str | None) -> int:
     from xray_watcher.reports.daily import to_json, to_markdown
     from xray_watcher.status import summary_of
 
-    figures = summary_of(_settings(options), date, SystemClock().now())
+    figures = summary_of(settings_of(options), date, SystemClock().now())
     click.echo((to_json(figures) if as_json else to_markdown(figures)).decode(), nl=False)
     return 0
 
 
 @cli.command()
 @click.argument("file")
-@_settings_options
+@settings_options
 def backup(file: str, **options: str | None) -> int:
     """Copy the ledger to FILE, consistently, while the service runs or not."""
     from xray_watcher.backup import backup as copy_ledger
 
-    images = copy_ledger(_settings(options).folders.ledger, file)
+    images = copy_ledger(settings_of(options).folders.ledger, file)
     click.echo(f"{file} holds the ledger up to index {images - 1}.")
     return 0
 
 
 @cli.command()
-@_settings_options
+@settings_options
 @click.option("--deep", is_flag=True, help="Read every filed image and compare its hash.")
 @click.option("--repair", is_flag=True, help="Mend reasons and logs from the ledger.")
 def fsck(deep: bool, repair: bool, **options: str | None) -> int:
@@ -447,7 +449,7 @@ def fsck(deep: bool, repair: bool, **options: str | None) -> int:
     from xray_watcher import fsck as comparison
     from xray_watcher.clock import SystemClock
 
-    settings = _settings(options)
+    settings = settings_of(options)
     if repair:
         for done in comparison.repair(settings, SystemClock().now()):
             click.echo(done)
@@ -459,8 +461,8 @@ def fsck(deep: bool, repair: bool, **options: str | None) -> int:
 
 
 @cli.command("check-config")
-@_settings_options
-@_weights_options
+@settings_options
+@weights_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check_config(as_json: bool, **options: str | None) -> int:
     """Say which settings are in force and where each is from; exit code 78 if one is wrong."""
@@ -470,12 +472,12 @@ def check_config(as_json: bool, **options: str | None) -> int:
         "model.weights": options["weights"],
         "model.weights_file": options["weights_file"],
     }
-    loaded = _loaded(options["config"], options["root"], options["state_dir"], flags)
+    found = loaded(options["config"], options["root"], options["state_dir"], flags)
     if as_json:
-        _print_json(describe_json(loaded))
+        print_json(describe_json(found))
     else:
-        click.echo(f"file: {loaded.file or 'none'}")
-        click.echo(describe_text(loaded))
+        click.echo(f"file: {found.file or 'none'}")
+        click.echo(describe_text(found))
     return 0
 
 

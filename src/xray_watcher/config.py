@@ -16,11 +16,17 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from xray_watcher.config_base import Bytes, FolderText, Minutes, PathText, Seconds
-from xray_watcher.config_base import Section as _Section
-from xray_watcher.config_base import allowed as _allowed
-from xray_watcher.config_base import unit as _unit
-from xray_watcher.config_base import usable_path as _usable_path
+from xray_watcher.config_base import (
+    Bytes,
+    FolderText,
+    Minutes,
+    PathText,
+    Seconds,
+    Section,
+    allowed,
+    unit,
+    usable_path,
+)
 from xray_watcher.config_care import MetricsSettings, NotifySettings, RetentionSettings
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS, WeightSet
 from xray_watcher.core.values import LEVELS, Level, RiskRules
@@ -66,7 +72,7 @@ Score = Annotated[float, Field(gt=0, lt=1)]
 Labels = tuple[str, ...]
 
 
-class IntakeSettings(_Section):
+class IntakeSettings(Section):
     """`[intake]`: where images come from and go to, and when a file counts as complete."""
 
     inbox: FolderText = Field("", description='The shared folder that is watched; "" is inbox.')
@@ -138,10 +144,10 @@ class IntakeSettings(_Section):
     max_bytes: Bytes = Field(
         67_108_864, ge=1024, le=268_435_456, description="Larger files are rejected."
     )
-    max_megapixels: Annotated[float, _unit("million pixels")] = Field(
+    max_megapixels: Annotated[float, unit("million pixels")] = Field(
         50.0, gt=0, le=89, description="Larger pictures are rejected."
     )
-    min_side: Annotated[int, _unit("pixels")] = Field(
+    min_side: Annotated[int, unit("pixels")] = Field(
         64, ge=1, le=12_000, description="Pictures with a shorter side are rejected."
     )
     min_free_bytes: Bytes = Field(
@@ -157,10 +163,10 @@ class IntakeSettings(_Section):
         return NETWORK_SETTLE_SECONDS if network and not is_set else self.settle_seconds
 
 
-class BatchSettings(_Section):
+class BatchSettings(Section):
     """`[batch]`: when the arrivals that have gathered are scored."""
 
-    max_size: Annotated[int, _unit("images")] = Field(
+    max_size: Annotated[int, unit("images")] = Field(
         16, ge=1, le=1024, description="A batch is scored when it has this many."
     )
     quiet_seconds: Seconds = Field(
@@ -171,16 +177,16 @@ class BatchSettings(_Section):
     )
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """`[model]`: the network and what it runs on."""
 
-    weights: Annotated[str, AfterValidator(_known_weights), _allowed(_WEIGHT_NAMES)] = Field(
+    weights: Annotated[str, AfterValidator(_known_weights), allowed(_WEIGHT_NAMES)] = Field(
         DEFAULT_WEIGHTS,
         description='The set of trained weights; "phantom" is a simulation for demonstrations '
         'and trials, "untrained" is random: both mean nothing on patients.',
     )
     weights_file: Annotated[
-        str, AfterValidator(_usable_path), _allowed('a path, or "" for the imported weights')
+        str, AfterValidator(usable_path), allowed('a path, or "" for the imported weights')
     ] = Field("", description="A checkpoint of the named set to use in place of the published one.")
     engine: Literal["torch", "onnx"] = Field(
         "torch",
@@ -195,15 +201,15 @@ class ModelSettings(_Section):
         description='Number format of the network; "auto" is float32, on cuda float16; '
         '"bfloat16" is quicker on processors that have it. Both are checked at start.',
     )
-    threads: Annotated[int, _unit("threads")] = Field(
+    threads: Annotated[int, unit("threads")] = Field(
         0, ge=0, le=1024, description="Threads of the network; 0 is one per core."
     )
-    decoders: Annotated[int, _unit("processes")] = Field(
+    decoders: Annotated[int, unit("processes")] = Field(
         0, ge=0, le=256, description="Child processes that decode images; 0 is one per core."
     )
 
 
-class RiskLevels(_Section):
+class RiskLevels(Section):
     """`[risk.levels]`: the conditions of each level; every trained label stands in one."""
 
     High: Labels = Field(
@@ -239,7 +245,7 @@ class RiskLevels(_Section):
         return {"High": self.High, "Medium": self.Medium, "Low": self.Low}[level]
 
 
-class RiskSettings(_Section):
+class RiskSettings(Section):
     """`[risk]`: how scores become a level."""
 
     policy: Literal["top-condition", "highest-risk"] = Field(
@@ -251,7 +257,7 @@ class RiskSettings(_Section):
         "Low",
         description='The level under "highest-risk" when no condition reaches its threshold.',
     )
-    low_margin: Annotated[float, _unit("score")] = Field(
+    low_margin: Annotated[float, unit("score")] = Field(
         0.02,
         ge=0,
         le=1,
@@ -261,7 +267,7 @@ class RiskSettings(_Section):
         RiskLevels(), description="The conditions of each level; each trained label once."
     )
     thresholds: Annotated[
-        Mapping[str, Score], _allowed("for any label a number above 0 and below 1")
+        Mapping[str, Score], allowed("for any label a number above 0 and below 1")
     ] = Field(
         {},
         description='Scores from which a condition counts as present, by label, as "Edema" = 0.6; '
@@ -269,7 +275,7 @@ class RiskSettings(_Section):
     )
 
 
-class SummarySettings(_Section):
+class SummarySettings(Section):
     """`[summary]`: the daily figures."""
 
     summary_seconds: Seconds = Field(
@@ -280,24 +286,24 @@ class SummarySettings(_Section):
     )
 
 
-class WebSettings(_Section):
+class WebSettings(Section):
     """`[web]`: what `xray-watcher serve` listens on, whom it answers, and how much it takes."""
 
-    host: Annotated[str, Field(min_length=1), _allowed("an IP address or host name")] = Field(
+    host: Annotated[str, Field(min_length=1), allowed("an IP address or host name")] = Field(
         "127.0.0.1",
         description="The address that is listened on; any but a loopback address needs token_file.",
     )
-    port: Annotated[int, _unit("port")] = Field(
+    port: Annotated[int, unit("port")] = Field(
         8080, ge=1, le=65_535, description="The TCP port that is listened on."
     )
-    token_file: Annotated[str, AfterValidator(_usable_path), _allowed('a path, or "" for none')] = (
+    token_file: Annotated[str, AfterValidator(usable_path), allowed('a path, or "" for none')] = (
         Field(
             "",
             description="Tokens and their roles, as `xray-watcher token` writes them (mode 0600); "
             "with one, every page and call needs a token.",
         )
     )
-    allowed_hosts: Annotated[tuple[str, ...], _allowed("a list of host names")] = Field(
+    allowed_hosts: Annotated[tuple[str, ...], allowed("a list of host names")] = Field(
         (),
         description="Names under which the service is reached, beside localhost, as browsers send "
         'them: "xray.example.org"; the port is added where it lacks.',
@@ -305,18 +311,18 @@ class WebSettings(_Section):
     max_request_bytes: Bytes = Field(
         8_589_934_592, ge=1_048_576, description="Larger uploads are refused as a whole."
     )
-    max_files: Annotated[int, _unit("files")] = Field(
+    max_files: Annotated[int, unit("files")] = Field(
         100_000, ge=1, le=1_000_000, description="Uploads of more files than this are refused."
     )
-    uploads_per_minute: Annotated[int, _unit("requests")] = Field(
+    uploads_per_minute: Annotated[int, unit("requests")] = Field(
         600, ge=1, le=100_000, description="Uploads that are taken from each client in a minute."
     )
-    uploads_at_once: Annotated[int, _unit("requests")] = Field(
+    uploads_at_once: Annotated[int, unit("requests")] = Field(
         8, ge=1, le=256, description="Uploads that are taken at the same time."
     )
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """`[log]`: the service's own log."""
 
     level: Literal["debug", "info", "warning"] = Field(
@@ -392,7 +398,7 @@ class Settings(BaseSettings):
     timezone: Annotated[
         str,
         AfterValidator(_known_zone),
-        _allowed('"" for the system\'s, or an IANA name as "Europe/Athens"'),
+        allowed('"" for the system\'s, or an IANA name as "Europe/Athens"'),
     ] = Field("", description="The zone whose midnight ends the day of logs and summaries.")
     intake: IntakeSettings = Field(
         IntakeSettings(), description="Where images come from and go to, and which are taken."
