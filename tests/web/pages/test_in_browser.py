@@ -183,6 +183,20 @@ def test_the_batch_page_works_by_keyboard_alone(page: Page, drawings: Mapping[st
     expect(page.locator("h1 .index")).to_be_visible()
 
 
+def test_the_results_are_there_before_the_focus_moves_to_them(page: Page) -> None:
+    """Or a quick Tab would run past them."""
+    page.goto("/")
+    page.route("**/predict_batch", lambda route: route.fulfill(body=_answer(4)))
+    page.evaluate(
+        "document.getElementById('results-title').addEventListener('focus', () => {"
+        " window.seen = document.querySelectorAll('#results .result').length; })"
+    )
+    page.set_input_files("#files", [payload(f"{n}.png", b"x") for n in range(4)])  # type: ignore[arg-type]
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#results-title")).to_be_focused(timeout=WAIT_MS)
+    assert page.evaluate("window.seen") == 4
+
+
 def test_a_thousand_results_leave_the_page_responsive(page: Page) -> None:
     """The answer is made up, and comes at once: what is measured is the page alone."""
     page.goto("/")

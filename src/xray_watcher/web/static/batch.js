@@ -136,6 +136,7 @@ class Run {
     byId("spoken").textContent = `Done. ${this.results.words}.`;
     last = { results: this.results.inOrder, answer: { summary, output_directory, batch } };
     finish();
+    this.results.show(); // before the focus moves: the next Tab is to find them
     if (this.single) showSingle(this.results.inOrder[0]);
     else if (document.activeElement === byId("progress-title")) byId("results-title").focus();
   }

@@ -43,7 +43,9 @@ export class Results {
     return LEVELS.map((level) => `${level} ${count(this.counts[level])}`).join(", ");
   }
 
+  // The next items, now: those that wait behind them follow by themselves.
   show() {
+    clearTimeout(this.timer);
     this.timer = 0;
     const fragments = new Map();
     for (const result of this.waiting.splice(0, AT_ONCE)) {
