@@ -11,8 +11,9 @@ READY  := $(VENV)/.ready
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
 
+# Three at a time, also on two cores: many tests wait for a process, a share or a browser.
 test: $(READY)            ## the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
