@@ -22,7 +22,7 @@ import numpy as np
 from measuring import CORES, IMAGES, Service, at, copies, in_turns, pictures, ratio
 from peers import Apart
 from xray_watcher.bootstrap import decode_pool
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.model.network import untrained
 from xray_watcher.model.processor import Processor, has_bfloat16
 

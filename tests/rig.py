@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.health import Health
@@ -31,15 +31,15 @@ from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
 from xray_watcher.intake.images import DecodedImage
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup
-from xray_watcher.ledger import Ledger
-from xray_watcher.lock import InboxLock
+from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline import Pipeline
 from xray_watcher.records import CsvLayout
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.sealing import Sealer
-from xray_watcher.signals import Bell, StopRequest
+from xray_watcher.system.lock import InboxLock
+from xray_watcher.system.signals import Bell, StopRequest
 
 LABELS = UNTRAINED.labels
 SETTLE_S, QUIET_S, MAX_WAIT_S, INCOMPLETE_S, SCAN_S = 2.0, 1.0, 10.0, 900.0, 5.0

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "storms"))
 from stub_service import StubEngine
 
 from xray_watcher import bootstrap
-from xray_watcher.cli import main
+from xray_watcher.cli.main import main
 from xray_watcher.model.engine import Engine
 
 

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from xray_watcher import config_checks
-from xray_watcher.config import IntakeSettings, Settings
-from xray_watcher.config_example import render_example
-from xray_watcher.config_keys import KEYS
-from xray_watcher.config_loading import (
+from xray_watcher.config import checks
+from xray_watcher.config.example import render_example
+from xray_watcher.config.keys import KEYS
+from xray_watcher.config.loading import (
     LoadedSettings,
     describe,
     describe_json,
     describe_text,
     load_settings,
 )
+from xray_watcher.config.settings import IntakeSettings, Settings
 from xray_watcher.core.catalogue import WEIGHT_SETS
 from xray_watcher.errors import ConfigError
 
@@ -107,11 +107,11 @@ def test_a_share_that_hangs_does_not_keep_the_settings_from_being_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os.path, "realpath", lambda _path: time.sleep(60))
-    monkeypatch.setattr(config_checks, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(checks, "_ANSWER_S", 0.2)
     settings = Settings(root=str(tmp_path))
-    assert list(config_checks.check(settings)) == []
+    assert list(checks.check(settings)) == []
     overlapping = Settings(root=str(tmp_path), intake=IntakeSettings(logs="inbox/logs"))
-    assert len(list(config_checks.check(overlapping))) == 1
+    assert len(list(checks.check(overlapping))) == 1
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_what_is_in_force_names_every_key_with_its_origin(tmp_path: Path) -> Non
 
 def test_the_example_file_is_made_from_the_settings_and_sound(tmp_path: Path) -> None:
     assert EXAMPLE.read_text() == render_example(), (
-        "run: python -m xray_watcher.config_example > config/xray-watcher.toml"
+        "run: python -m xray_watcher.config.example > config/xray-watcher.toml"
     )
     everything_on = "\n".join(
         line.removeprefix("#") if re.match(r"#( {4}|\S)", line) else line

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from rig import Rig
-from xray_watcher.ledger_reader import LedgerReader
+from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.reports.daily import day_summary
 
 DAY = "2026-11-23"

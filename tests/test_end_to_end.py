@@ -18,7 +18,7 @@ from PIL import Image
 
 import audit
 from service import Service, call
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.phantoms import NORMAL, made_images
 
 REAL_IMAGES = sorted(Path(__file__).parents[2].glob("shared/images/*.*g"))
@@ -231,7 +231,7 @@ def test_neither_names_nor_bytes_of_a_patient_get_into_the_service_log(service: 
 
 CRASHING = """
 import sys
-from xray_watcher import cli
+from xray_watcher.cli import main as cli
 from xray_watcher.intake.watcher import Inbox
 
 def look(self):

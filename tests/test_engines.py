@@ -19,7 +19,7 @@ WITHOUT_ONNX = (
     "import importlib.util\n"
     "found = importlib.util.find_spec\n"
     "importlib.util.find_spec = lambda name: None if 'onnx' in name else found(name)\n"
-    "from xray_watcher.cli import main\n"
+    "from xray_watcher.cli.main import main\n"
     "main()"
 )
 
@@ -88,7 +88,7 @@ def test_a_processor_without_bfloat16_ends_the_service_as_a_wrong_configuration(
     code = (
         "from xray_watcher.model import processor\n"
         "processor.CPU_FACTS = '/dev/null'\n"
-        "from xray_watcher.cli import main\n"
+        "from xray_watcher.cli.main import main\n"
         "main()"
     )
     command = [sys.executable, "-c", code, "run", "--config", str(service.config)]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from xray_watcher import files
 from xray_watcher.errors import StorageFailure
-from xray_watcher.files import probe
+from xray_watcher.system import files
+from xray_watcher.system.files import probe
 
 
 @pytest.fixture(params=["renameat2", "link", "placeholder"])

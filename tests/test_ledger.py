@@ -1,4 +1,4 @@
-"""`ledger` and `ledger_reader`: states, indexes, and what happens when the disk does not obey."""
+"""The ledger and its reader: states, indexes, and what happens when the disk does not obey."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 from xray_watcher.core.tally import Tally
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
-from xray_watcher.ledger import Decision, Ledger, NewClaim
-from xray_watcher.ledger_reader import LedgerReader, LogState
+from xray_watcher.ledger.ledger import Decision, Ledger, NewClaim
+from xray_watcher.ledger.reader import LedgerReader, LogState
 
 HEADER = b"head\r\n"
 DAY = "2026-11-23"

@@ -14,8 +14,8 @@ import pytest
 import audit
 from rig import Rig
 from xray_watcher import logs
-from xray_watcher.files import write_all
 from xray_watcher.logs import LogFiles
+from xray_watcher.system.files import write_all
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 FORMS = ("jsonl", "csv")

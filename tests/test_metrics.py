@@ -11,15 +11,15 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from rig import Rig
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.tally import Tally
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.daemon import Chore
-from xray_watcher.ledger import Ledger
-from xray_watcher.ledger_reader import Totals
-from xray_watcher.lock import InstanceLock
+from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.reader import Totals
 from xray_watcher.reports.metrics import Situation, exposition, metrics_of
 from xray_watcher.reports.textfile import MetricsFile
+from xray_watcher.system.lock import InstanceLock
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 Samples = dict[tuple[str, ...], float]

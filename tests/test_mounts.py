@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mounted import fake_mounts
-from xray_watcher import mounts
 from xray_watcher.errors import Unavailable
-from xray_watcher.mounts import Place, has_vanished, is_network, is_network_device, mount_of
+from xray_watcher.system import mounts
+from xray_watcher.system.mounts import Place, has_vanished, is_network, is_network_device, mount_of
 
 
 @pytest.mark.parametrize("name", ["nas", "ακτινογραφίες", "the x-rays", "back\\slash"])

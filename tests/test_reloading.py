@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 import audit
 from rig import Rig
 from service import Service
-from xray_watcher.config import Settings
-from xray_watcher.config_keys import KEYS
-from xray_watcher.config_loading import load_settings, value_of
+from xray_watcher.config.keys import KEYS
+from xray_watcher.config.loading import load_settings, value_of
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.settling import Settling
 from xray_watcher.daemon import Timetable
@@ -25,7 +25,7 @@ from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.live_parts import live_parts, timetable
 from xray_watcher.reloading import LivePart, Reloading, RenewableDecoder
-from xray_watcher.signals import Bell, ReloadRequest
+from xray_watcher.system.signals import Bell, ReloadRequest
 
 WAIT_FOR_A_RESTART = frozenset(
     {

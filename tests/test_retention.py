@@ -16,15 +16,15 @@ import audit
 from rig import Rig
 from service import COMMAND, environment
 from xray_watcher.bootstrap_care import retention_of
-from xray_watcher.cleanup import OFF, clean_up, plan
-from xray_watcher.config import Settings
-from xray_watcher.config_care import RetentionSettings
+from xray_watcher.commands.fsck import check
+from xray_watcher.commands.retention import OFF, clean_up, plan
+from xray_watcher.config.care import RetentionSettings
+from xray_watcher.config.settings import Settings
 from xray_watcher.errors import AlreadyRunning, Unavailable
-from xray_watcher.fsck import check
-from xray_watcher.ledger_reader import LedgerReader, LogState
-from xray_watcher.lock import InstanceLock
+from xray_watcher.ledger.reader import LedgerReader, LogState
 from xray_watcher.reports.daily import day_summary, to_markdown
 from xray_watcher.retention import Retention
+from xray_watcher.system.lock import InstanceLock
 
 DAY_S = 86_400.0
 LONG = {"high_days": 40, "medium_days": 40, "low_days": 40, "rejected_days": 40}

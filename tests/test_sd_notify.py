@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xray_watcher.sd_notify import READY, WATCHDOG, Systemd, reloading, status
+from xray_watcher.system.sd_notify import READY, WATCHDOG, Systemd, reloading, status
 
 
 @pytest.fixture(params=["file", "abstract"])

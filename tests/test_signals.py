@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xray_watcher.signals import Bell, ring_from_outside
+from xray_watcher.system.signals import Bell, ring_from_outside
 
 
 def test_a_bell_with_a_path_is_rung_from_outside(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from xray_watcher.deadline import answer_in_time
 from xray_watcher.errors import Unavailable
 from xray_watcher.supervisor import Activity, activity_of, in_words
+from xray_watcher.system.deadline import answer_in_time
 
 WORK = {
     "ends": "return 3",
@@ -31,13 +31,14 @@ WORK = {
 }
 SCRIPT = """
 import os, signal, sys, threading, time
-from xray_watcher import log, supervisor
+from xray_watcher import log
+from xray_watcher import supervisor
 log.set_up("warning")
 supervisor.QUIET_S, supervisor._LOOK_EVERY_S, supervisor.GRACE_S = 0.4, 0.2, 1.0
 TOLD = dict(ready=False, reloads=0, filed_since_start=3, waiting_in_inbox=2, batches_in_hand=1,
             troubles=dict())
 def reload_twice(reports):
-    from xray_watcher.signals import Bell, ReloadRequest
+    from xray_watcher.system.signals import Bell, ReloadRequest
     bell = Bell()
     request = ReloadRequest(bell)
     with request.on_signal():
@@ -235,7 +236,7 @@ def test_a_question_that_fails_has_no_answer() -> None:
 
 def test_who_is_left_behind_keeps_nobody_waiting_for_the_end_of_the_output() -> None:
     ask = (
-        "import time; from xray_watcher.deadline import answer_in_time; import signal\n"
+        "import time; from xray_watcher.system.deadline import answer_in_time; import signal\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "from unittest.mock import patch\n"
         "with patch('os.kill'):\n"  # as if it could not be killed: it waits for a share

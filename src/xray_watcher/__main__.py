@@ -1,5 +1,5 @@
 """`python -m xray_watcher`: the same as the command `xray-watcher`."""
 
-from xray_watcher.cli import main
+from xray_watcher.cli.main import main
 
 main()

@@ -9,7 +9,7 @@ from datetime import datetime
 from xray_watcher.core.tally import Tally, tally_image
 from xray_watcher.core.telling import Audience, Notice
 from xray_watcher.core.times import to_us
-from xray_watcher.ledger_reader import LogLine
+from xray_watcher.ledger.reader import LogLine
 from xray_watcher.records import REJECTED, from_jsonl
 
 

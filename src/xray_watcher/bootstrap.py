@@ -13,8 +13,7 @@ import structlog
 
 from xray_watcher import __version__
 from xray_watcher.bootstrap_care import metrics_files, notifier_of, retention_of
-from xray_watcher.clock import Clock, SystemClock
-from xray_watcher.config import Folders, Settings
+from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
 from xray_watcher.core.naming import index_of
@@ -28,9 +27,8 @@ from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
-from xray_watcher.ledger import RESTORED, Ledger
+from xray_watcher.ledger.ledger import RESTORED, Ledger
 from xray_watcher.live_parts import batch_rules, incomplete_after_s, live_parts, timetable
-from xray_watcher.lock import InboxLock, InstanceLock
 from xray_watcher.logs import LogFiles, last_index
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.onnx_file import check_onnx
@@ -43,7 +41,9 @@ from xray_watcher.records import CsvLayout, model_fields
 from xray_watcher.reloading import NoReloading, Reloading, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
-from xray_watcher.signals import Bell, ReloadRequest, StopRequest
+from xray_watcher.system.clock import Clock, SystemClock
+from xray_watcher.system.lock import InboxLock, InstanceLock
+from xray_watcher.system.signals import Bell, ReloadRequest, StopRequest
 
 _FOLDER_MODE = 0o750
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from xray_watcher.clock import Clock
-from xray_watcher.config import Settings
-from xray_watcher.config_care import NotifySettings, RetentionSettings
+from xray_watcher.config.care import NotifySettings, RetentionSettings
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.health import Health
 from xray_watcher.core.retention import RetentionRules
 from xray_watcher.core.telling import Audience
 from xray_watcher.daemon import Chore
 from xray_watcher.intake.spool import Spool
-from xray_watcher.ledger import Ledger
+from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.logs import LogFiles
 from xray_watcher.notify.channels import Channel
 from xray_watcher.notify.notifier import Notifier
@@ -22,7 +21,8 @@ from xray_watcher.reports.metrics import disks_by_name
 from xray_watcher.reports.textfile import MetricsFile
 from xray_watcher.retention import Retention
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER
-from xray_watcher.signals import Bell
+from xray_watcher.system.clock import Clock
+from xray_watcher.system.signals import Bell
 
 _SECONDS_AN_HOUR = 3600.0
 

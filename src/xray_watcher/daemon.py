@@ -9,22 +9,22 @@ from typing import Protocol
 
 import structlog
 
-from xray_watcher.clock import Clock
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import Arrival
-from xray_watcher.disks import free_bytes
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, Look, NoWakeup, Wakeup
-from xray_watcher.lock import InboxLock
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline import Pipeline
 from xray_watcher.reloading import NoReloading, Reloading
 from xray_watcher.reports.daily import DailySummaries
-from xray_watcher.signals import Bell, StopRequest
+from xray_watcher.system.clock import Clock
+from xray_watcher.system.disks import free_bytes
+from xray_watcher.system.lock import InboxLock
+from xray_watcher.system.signals import Bell, StopRequest
 
 MAX_BATCHES_IN_HAND = 3
 """One is scored and filed, one is decoded, and the decoders go on with one while disks are slow."""

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from xray_watcher.files import write_all
+from xray_watcher.system.files import write_all
 
 EVERY_S = 2.0
 _BLOCK_BYTES = 4096  # one write of a whole page: no reader sees half of it

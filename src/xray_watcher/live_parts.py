@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xray_watcher import log
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.settling import Settling
 from xray_watcher.daemon import Timetable

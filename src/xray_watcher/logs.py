@@ -18,7 +18,8 @@ from itertools import groupby
 from typing import BinaryIO, Literal
 
 from xray_watcher.errors import Unavailable
-from xray_watcher.files import (
+from xray_watcher.ledger.reader import LedgerReader, LogLine, LogState
+from xray_watcher.system.files import (
     OPEN_FILE,
     rename_noreplace,
     sync,
@@ -26,8 +27,7 @@ from xray_watcher.files import (
     write_all,
     write_whole,
 )
-from xray_watcher.ledger_reader import LedgerReader, LogLine, LogState
-from xray_watcher.mounts import Place
+from xray_watcher.system.mounts import Place
 
 Form = Literal["jsonl", "csv"]
 

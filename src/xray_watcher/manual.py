@@ -2,8 +2,8 @@
 
     python -m xray_watcher.manual deploy/man
 
-Commands and options are those of `cli.py`, settings those of `config.py`: what the pages say is
-what the program does, and a test holds that the pages in the repository are these.
+Commands and options are those of `cli/`, settings those of `config/`: what the pages say is what
+the program does, and a test holds that the pages in the repository are these.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Iterator
 import click
 
 from xray_watcher import __version__
-from xray_watcher.cli import cli
-from xray_watcher.config_keys import FIELDS, TABLES, THRESHOLDS, allowed
-from xray_watcher.config_sources import ENV_PREFIX
+from xray_watcher.cli.main import cli
+from xray_watcher.config.keys import FIELDS, TABLES, THRESHOLDS, allowed
+from xray_watcher.config.sources import ENV_PREFIX
 from xray_watcher.errors import (
     AlreadyRunning,
     ConfigError,

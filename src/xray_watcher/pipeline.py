@@ -20,7 +20,6 @@ import numpy as np
 import structlog
 
 from xray_watcher.aftermath import aftermath_of
-from xray_watcher.clock import Clock
 from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.core.values import Arrival, Rejection, Scores
@@ -29,12 +28,13 @@ from xray_watcher.findings import finding_of, rejection_of, unreadable
 from xray_watcher.intake import doors
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome
 from xray_watcher.intake.spool import ChangedAfterClaim, Claimed, Move, Spool, TargetTaken
-from xray_watcher.ledger import Decision, Ledger, NewClaim
-from xray_watcher.ledger_reader import ImageRow, LogLine
+from xray_watcher.ledger.ledger import Decision, Ledger, NewClaim
+from xray_watcher.ledger.reader import ImageRow, LogLine
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine
 from xray_watcher.records import Timings
 from xray_watcher.sealing import Sealer, Verdict
+from xray_watcher.system.clock import Clock
 
 MAX_ATTEMPTS = 8
 """An image that was in hand when the service ended this often is set aside."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from xray_watcher.config import Folders, Settings
+from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core.naming import WORK_FOLDER
 from xray_watcher.intake.watcher import Inbox
 

@@ -14,12 +14,12 @@ from typing import Self
 
 import structlog
 
-from xray_watcher.config import Settings
-from xray_watcher.config_keys import KEYS
-from xray_watcher.config_loading import value_of
+from xray_watcher.config.keys import KEYS
+from xray_watcher.config.loading import value_of
+from xray_watcher.config.settings import Settings
 from xray_watcher.errors import ConfigError
 from xray_watcher.intake.decoding import DecodeOutcome, DecodePool
-from xray_watcher.signals import ReloadRequest
+from xray_watcher.system.signals import ReloadRequest
 
 DECODE_LIMITS = ("intake.max_bytes", "intake.max_megapixels", "intake.min_side")
 """The keys that say what a picture may be; decoding children get them when they are started."""

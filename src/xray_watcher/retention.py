@@ -13,16 +13,16 @@ from datetime import tzinfo
 
 import structlog
 
-from xray_watcher.clock import Clock
 from xray_watcher.core.retention import RetentionRules
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.errors import LedgerError, Unavailable
-from xray_watcher.files import sync_folder
 from xray_watcher.intake.removing import Removal, remove_image, remove_reason
-from xray_watcher.ledger import Ledger
-from xray_watcher.ledger_reader import ImageRow, LogState
+from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.reader import ImageRow, LogState
+from xray_watcher.ledger.removals import Removals, before_us, due_images, due_logs, logs_begun
 from xray_watcher.logs import LogFiles
-from xray_watcher.removals import Removals, before_us, due_images, due_logs, logs_begun
+from xray_watcher.system.clock import Clock
+from xray_watcher.system.files import sync_folder
 
 DONE_DAY = "retention_day"
 """The fact that says on which day all that was old enough was last removed."""

@@ -14,8 +14,8 @@ from xray_watcher.core.risk import assess
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import Assessment, ModelInfo, Rejection, RiskRules, Scores
 from xray_watcher.intake.spool import Spool
-from xray_watcher.ledger import Decision
-from xray_watcher.ledger_reader import ImageRow, LedgerReader
+from xray_watcher.ledger.ledger import Decision
+from xray_watcher.ledger.reader import ImageRow, LedgerReader
 from xray_watcher.records import (
     CsvLayout,
     Facts,

@@ -25,8 +25,8 @@ from typing import Any
 
 import structlog
 
-from xray_watcher import sd_notify
-from xray_watcher.signals import Bell
+from xray_watcher.system import sd_notify
+from xray_watcher.system.signals import Bell
 
 GRACE_S = 9.5
 """After a signal the child is given this long to end; it is ended then."""

@@ -75,7 +75,7 @@ def install(guest: Guest, python: str) -> None:
     guest.write(f"{found.stdout.strip()}/here.pth", f"{PLACE}/checkout/src\n{PLACE}/packages\n")
     guest.write(
         PROGRAM,
-        f"#!{PLACE}/venv/bin/python\nfrom xray_watcher.cli import main\nmain()\n",
+        f"#!{PLACE}/venv/bin/python\nfrom xray_watcher.cli.main import main\nmain()\n",
     )
     guest.run("chmod", "755", PROGRAM)
     guest.run("rm", "-rf", "/etc/xray-watcher", "/var/lib/xray-watcher", "/srv/xray")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from xray_watcher.config_loading import load_settings
+from xray_watcher.config.loading import load_settings
 
 CHECKOUT = Path(__file__).parents[2]
 DEPLOY = CHECKOUT / "deploy"

@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from xray_watcher.cli import cli
-from xray_watcher.config_keys import KEYS
+from xray_watcher.cli.main import cli
+from xray_watcher.config.keys import KEYS
 from xray_watcher.manual import command_page, settings_page
 
 MAN = Path(__file__).parents[2] / "deploy" / "man"

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from mounted import fake_mounts
-from xray_watcher import mounts
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.watcher import (
     Inbox,
@@ -19,6 +18,7 @@ from xray_watcher.intake.watcher import (
     Wakeup,
     wakeup_for,
 )
+from xray_watcher.system import mounts
 
 INTAKE = Settings().intake
 

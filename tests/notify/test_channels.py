@@ -17,7 +17,7 @@ import pytest
 from certificates import make
 from sinks import closed_port, http_sink, smtp_sink
 
-from xray_watcher.config_care import CommandSettings, NotifySettings, SmtpSettings, WebhookSettings
+from xray_watcher.config.care import CommandSettings, NotifySettings, SmtpSettings, WebhookSettings
 from xray_watcher.errors import ConfigError
 from xray_watcher.notify.channels import Command, DeliveryFailed, Mail, Webhook, read_secret
 from xray_watcher.notify.setup import audience_of, channels_of

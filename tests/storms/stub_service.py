@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_watcher import bootstrap
-from xray_watcher.cli import main
+from xray_watcher.cli.main import main
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.values import ModelInfo
 from xray_watcher.model.engine import Engine

@@ -10,9 +10,10 @@ import sqlite3
 
 import stub_service
 
-from xray_watcher import bootstrap, ledger
-from xray_watcher.cli import main
+from xray_watcher import bootstrap
+from xray_watcher.cli.main import main
 from xray_watcher.intake import spool
+from xray_watcher.ledger import ledger
 
 
 class _Connection(sqlite3.Connection):

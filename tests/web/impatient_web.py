@@ -5,7 +5,7 @@ python tests/web/impatient_web.py serve --config FILE
 
 from __future__ import annotations
 
-from xray_watcher.cli import main
+from xray_watcher.cli.main import main
 from xray_watcher.web import limits, server
 
 HEAD_S = 1.5

@@ -9,9 +9,9 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from rig import Rig
-from xray_watcher.clock import SystemClock
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.intake.uploads import Upload, upload_name
+from xray_watcher.system.clock import SystemClock
 from xray_watcher.web import answers
 from xray_watcher.web.answers import Batches, DaemonGone, counts, filed_images, results_in_order
 from xray_watcher.web.context import WebContext

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 
 import audit
 from rig import HandClock, Rig
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.web import queries
 from xray_watcher.web.app import create_app
 from xray_watcher.web.models import ErrorAnswer, Health, ImageRecord, RecordPage

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from rig import HandClock, Rig
-from xray_watcher.config import Settings, WebSettings
+from xray_watcher.config.settings import Settings, WebSettings
 from xray_watcher.errors import ConfigError, UsageError
 from xray_watcher.web import pages
 from xray_watcher.web.app import allowed_hosts, create_app

@@ -21,7 +21,7 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Missing())
 sys.argv = ["xray-watcher", *{arguments}]
-from xray_watcher.cli import main
+from xray_watcher.cli.main import main
 main()
 """
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from xray_watcher.files import OPEN_FILE
+from xray_watcher.system.files import OPEN_FILE
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """For opening a folder that may be a link put there by somebody else."""

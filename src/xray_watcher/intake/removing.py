@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from xray_watcher.errors import Unavailable
-from xray_watcher.files import OPEN_FILE, directory, sha256_of
+from xray_watcher.system.files import OPEN_FILE, directory, sha256_of
 
 Removal = Literal["removed", "gone", "changed"]
 _IsOurs = Callable[[int], bool]

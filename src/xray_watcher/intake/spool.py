@@ -17,7 +17,10 @@ from dataclasses import dataclass
 
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable, XrayWatcherError
-from xray_watcher.files import (
+from xray_watcher.intake.below import FOLDER, opened_below, parent_below
+from xray_watcher.intake.readiness import Readiness, readiness_of
+from xray_watcher.intake.uploads import Uploads
+from xray_watcher.system.files import (
     OPEN_FILE,
     copy,
     directory,
@@ -30,10 +33,7 @@ from xray_watcher.files import (
     sync_folder,
     write_whole,
 )
-from xray_watcher.intake.below import FOLDER, opened_below, parent_below
-from xray_watcher.intake.readiness import Readiness, readiness_of
-from xray_watcher.intake.uploads import Uploads
-from xray_watcher.mounts import Place, has_vanished
+from xray_watcher.system.mounts import Place, has_vanished
 
 
 class TargetTaken(XrayWatcherError):

@@ -26,7 +26,14 @@ from datetime import datetime
 from xray_watcher.core.naming import client_name
 from xray_watcher.core.values import Arrival, SeenFile
 from xray_watcher.errors import Unavailable
-from xray_watcher.files import move, read_facts, rename_noreplace, sync, sync_folder, write_all
+from xray_watcher.system.files import (
+    move,
+    read_facts,
+    rename_noreplace,
+    sync,
+    sync_folder,
+    write_all,
+)
 
 SOURCE = "web"
 """What stands in `source` of the record of an upload."""

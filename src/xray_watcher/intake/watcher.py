@@ -21,7 +21,7 @@ from watchdog.observers.api import BaseObserver
 
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
-from xray_watcher.mounts import is_network
+from xray_watcher.system.mounts import is_network
 
 
 @dataclass(frozen=True, slots=True)

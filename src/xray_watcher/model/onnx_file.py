@@ -12,8 +12,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from xray_watcher.errors import StorageFailure, UsageError, WeightsError
-from xray_watcher.files import read_facts, write_whole
 from xray_watcher.model.architecture import Architecture
+from xray_watcher.system.files import read_facts, write_whole
 
 Arrays = Mapping[str, NDArray[Any]]
 

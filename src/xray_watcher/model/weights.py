@@ -26,10 +26,10 @@ from xray_watcher.core.catalogue import (
     WeightSet,
 )
 from xray_watcher.errors import StorageFailure, WeightsError
-from xray_watcher.files import write_whole
 from xray_watcher.model.architecture import DENSENET121, Architecture, shapes, state_hash
 from xray_watcher.model.download import Progress, download
 from xray_watcher.model.onnx_file import has_onnx, write_onnx
+from xray_watcher.system.files import write_whole
 
 if TYPE_CHECKING:
     from xray_watcher.model.network import LoadedNetwork

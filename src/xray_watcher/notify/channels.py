@@ -28,7 +28,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from xray_watcher import __version__
-from xray_watcher.config_care import CommandSettings, SmtpSettings, WebhookSettings
+from xray_watcher.config.care import CommandSettings, SmtpSettings, WebhookSettings
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.notify.texts import title_of, words_of
 

@@ -11,7 +11,6 @@ from contextlib import suppress
 
 import structlog
 
-from xray_watcher.clock import Clock
 from xray_watcher.core.telling import (
     LONGEST_WAIT_S,
     MINUTE_US,
@@ -23,10 +22,11 @@ from xray_watcher.core.telling import (
 )
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import Unavailable
-from xray_watcher.ledger import Ledger
+from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.outbox import Message, Outbox, Outcome, in_vain, new_id
 from xray_watcher.notify.sender import Result, Sender
 from xray_watcher.notify.texts import MOST_ITEMS, body_of, item_of
-from xray_watcher.outbox import Message, Outbox, Outcome, in_vain, new_id
+from xray_watcher.system.clock import Clock
 
 TOLD = "notify_told"
 """The fact that says which troubles people have been told of."""

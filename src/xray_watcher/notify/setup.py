@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from xray_watcher.config_care import NotifySettings
+from xray_watcher.config.care import NotifySettings
 from xray_watcher.core.telling import Audience
 from xray_watcher.errors import ConfigError
+from xray_watcher.ledger.outbox import new_id
 from xray_watcher.notify.channels import (
     Channel,
     Command,
@@ -17,7 +18,6 @@ from xray_watcher.notify.channels import (
     Webhook,
 )
 from xray_watcher.notify.texts import body_of
-from xray_watcher.outbox import new_id
 
 
 def channels_of(settings: NotifySettings) -> dict[str, Channel]:

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable
 from datetime import tzinfo
 from typing import Any
 
-from xray_watcher.clock import Clock
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.summary import DayEntry, DayFigures
 from xray_watcher.core.telling import NOBODY, Audience, Notice
 from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import Unavailable
-from xray_watcher.files import write_whole
-from xray_watcher.ledger import Ledger
-from xray_watcher.ledger_reader import DayImage, LedgerReader
-from xray_watcher.mounts import Place
+from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.reader import DayImage, LedgerReader
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
+from xray_watcher.system.clock import Clock
+from xray_watcher.system.files import write_whole
+from xray_watcher.system.mounts import Place
 
 Summary = dict[str, Any]
 

@@ -18,14 +18,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from xray_watcher import __version__
-from xray_watcher.config import Folders, Settings
+from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core import tally as t
 from xray_watcher.core.times import to_us
 from xray_watcher.core.values import LEVELS, REJECTIONS
-from xray_watcher.disks import answering
-from xray_watcher.files import read_facts
-from xray_watcher.ledger_reader import LedgerReader, Totals
-from xray_watcher.lock import is_held, read_holder
+from xray_watcher.ledger.reader import LedgerReader, Totals
+from xray_watcher.system.disks import answering
+from xray_watcher.system.files import read_facts
+from xray_watcher.system.lock import is_held, read_holder
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 """What an HTTP answer with this text says of itself."""

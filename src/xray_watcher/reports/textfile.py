@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from xray_watcher.clock import Clock
-from xray_watcher.disks import free_bytes
 from xray_watcher.errors import StorageFailure, Unavailable
-from xray_watcher.files import write_whole
-from xray_watcher.ledger_reader import LedgerReader
+from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.reports.metrics import Situation, exposition
+from xray_watcher.system.clock import Clock
+from xray_watcher.system.disks import free_bytes
+from xray_watcher.system.files import write_whole
 
 _MODE = 0o644
 """node_exporter is another user; there are counts in it and no names."""

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from xray_watcher.commands.status import DaemonState, status_of, summary_of
 from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
-from xray_watcher.status import DaemonState, status_of, summary_of
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.models import (
     Accepted,

@@ -11,9 +11,9 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from xray_watcher.clock import Clock
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.errors import LedgerError, Unavailable, UsageError
+from xray_watcher.system.clock import Clock
 from xray_watcher.web import api, pages
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.gate import Gate

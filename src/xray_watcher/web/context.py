@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xray_watcher.clock import Clock
-from xray_watcher.config import Settings
-from xray_watcher.status import DaemonState, daemon_state
+from xray_watcher.commands.status import DaemonState, daemon_state
+from xray_watcher.config.settings import Settings
+from xray_watcher.system.clock import Clock
 from xray_watcher.web.queries import WebLedger
 
 

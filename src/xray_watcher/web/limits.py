@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from xray_watcher.clock import Clock
+from xray_watcher.system.clock import Clock
 
 PACE_WINDOW_S = 20.0
 PACE_BYTES = 20_000

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xray_watcher.intake.uploads import position_of
-from xray_watcher.ledger_reader import LedgerReader
+from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.records import REJECTED
 
 _SCANNED = 20_000

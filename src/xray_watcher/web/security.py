@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from xray_watcher.clock import Clock
+from xray_watcher.system.clock import Clock
 from xray_watcher.web.limits import SMALL_BODY_BYTES, Rate, body_chunks
 from xray_watcher.web.models import Error, ErrorAnswer
 from xray_watcher.web.tokens import SESSION_S, Holder, Tokens

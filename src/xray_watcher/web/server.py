@@ -15,10 +15,10 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from xray_watcher.clock import SystemClock
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.errors import Unavailable
 from xray_watcher.log import crashed
+from xray_watcher.system.clock import SystemClock
 from xray_watcher.web.app import create_app
 
 HEAD_S = 15.0

@@ -18,8 +18,8 @@ from typing import Literal
 
 import structlog
 
-from xray_watcher.clock import Clock
 from xray_watcher.errors import ConfigError, UsageError
+from xray_watcher.system.clock import Clock
 
 TokenRole = Literal["view", "upload"]
 

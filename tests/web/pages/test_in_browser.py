@@ -17,9 +17,9 @@ from conftest import FORMULA, HOSTILE
 from pagesite import Site
 from playwright.sync_api import Browser, Page, expect
 
-from xray_watcher.clock import SystemClock
 from xray_watcher.core.times import local_day
 from xray_watcher.records import NOTICE, SIMULATIONS
+from xray_watcher.system.clock import SystemClock
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

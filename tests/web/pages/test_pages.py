@@ -14,8 +14,8 @@ from starlette.applications import Starlette
 
 from rig import Rig
 from xray_watcher.bootstrap_care import retention_of
-from xray_watcher.config import Settings
-from xray_watcher.config_care import RetentionSettings
+from xray_watcher.config.care import RetentionSettings
+from xray_watcher.config.settings import Settings
 from xray_watcher.web.app import create_app
 from xray_watcher.web.pages.figures import counts_of, hours_of
 from xray_watcher.web.pages.queries import QUARTER_US, PageLedger

@@ -17,7 +17,7 @@ import pictures
 import pytest
 from PIL import Image
 
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.intake.images import DecodeLimits, displayed
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.thumbnails import WORKER_COMMAND, NoPicture, Thumbnails, png_of

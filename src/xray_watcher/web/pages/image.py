@@ -8,10 +8,10 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from xray_watcher.commands.retry import put_back
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.records import Record
-from xray_watcher.retry import put_back
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import image_view
 from xray_watcher.web.security import error_response

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from xray_watcher.status import DaemonState, status_of
+from xray_watcher.commands.status import DaemonState, status_of
 from xray_watcher.web.pages.figures import SET_ASIDE_SHOWN, Today, counts_of, hours_of
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import ImageView, image_view

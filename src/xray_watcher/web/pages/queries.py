@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from xray_watcher.ledger_reader import LedgerReader, LogLine
+from xray_watcher.ledger.reader import LedgerReader, LogLine
 from xray_watcher.records import Record, from_jsonl
 
 QUARTER_US = 15 * 60 * 1_000_000

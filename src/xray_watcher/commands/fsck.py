@@ -12,15 +12,15 @@ from datetime import datetime
 from typing import Literal
 
 from xray_watcher.bootstrap import spool_of
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of, safe_name
 from xray_watcher.errors import LedgerError
-from xray_watcher.files import OPEN_FILE, sha256_of
 from xray_watcher.intake.spool import Move, Spool
-from xray_watcher.ledger_reader import ImageRow, LedgerReader
-from xray_watcher.lock import InstanceLock
+from xray_watcher.ledger.reader import ImageRow, LedgerReader
 from xray_watcher.logs import LogFiles
 from xray_watcher.places import work_folder
+from xray_watcher.system.files import OPEN_FILE, sha256_of
+from xray_watcher.system.lock import InstanceLock
 
 Kind = Literal["ledger", "missing", "changed", "stranger", "reason", "log", "open"]
 

@@ -1,6 +1,6 @@
 """Reading the ledger: the queries that the daemon, `status`, `summary` and the web share.
 
-What the tables mean stands in `ledger.py`, which alone writes them.
+What the tables mean stands in `ledger/ledger.py`, which alone writes them.
 """
 
 from __future__ import annotations

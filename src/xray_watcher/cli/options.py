@@ -1,4 +1,4 @@
-"""What the commands share: the options by which each finds its settings, and JSON."""
+"""What the commands share: the options by which each finds its settings, JSON, exit codes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from xray_watcher.config import Settings
-    from xray_watcher.config_loading import LoadedSettings
+    from xray_watcher.config.loading import LoadedSettings
+    from xray_watcher.config.settings import Settings
+
+EXIT_SOME_REJECTED = 3
+EXIT_NOT_HEALTHY = 4
+EXIT_INTERRUPTED = 130
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -59,7 +63,7 @@ def loaded(
     Raises:
         ConfigError: something is wrong; it carries every problem.
     """
-    from xray_watcher.config_loading import load_settings
+    from xray_watcher.config.loading import load_settings
 
     flags = {"root": root, "state_dir": state_dir, **(more or {})}
     return load_settings(config, flags, os.environ, needs_root=needs_root)

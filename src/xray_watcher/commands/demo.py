@@ -24,15 +24,15 @@ from typing import BinaryIO
 import click
 import numpy as np
 
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.catalogue import PHANTOM
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
 from xray_watcher.intake.uploads import SOURCE
 from xray_watcher.phantoms import NORMAL, MadeImage, made_images
-from xray_watcher.progress import progress_bar
 from xray_watcher.records import NOTICE, SIMULATIONS, Record, from_jsonl
+from xray_watcher.system.progress import progress_bar
 
 SEED = 20261123
 IMAGES = 24

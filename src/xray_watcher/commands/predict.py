@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xray_watcher.bootstrap import decode_pool, engine_of
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.calibration import scores
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.risk import assess

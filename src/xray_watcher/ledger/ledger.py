@@ -26,7 +26,7 @@ from uuid import uuid4
 from xray_watcher.core.tally import Tally, tally_of_batch
 from xray_watcher.core.telling import Notice
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
-from xray_watcher.ledger_reader import LAST_FILED, LedgerReader, LogState, Outcome
+from xray_watcher.ledger.reader import LAST_FILED, LedgerReader, LogState, Outcome
 
 SCHEMA_VERSION = 1
 

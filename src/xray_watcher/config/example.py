@@ -1,6 +1,6 @@
 """Writes the commented example of the configuration file from the settings themselves.
 
-    python -m xray_watcher.config_example > config/xray-watcher.toml
+    python -m xray_watcher.config.example > config/xray-watcher.toml
 
 Every key but `root` is commented out, at its default: a copy of the file then does not
 freeze today's defaults, nor those that depend on the machine (`settle_seconds`, `state_dir`).
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from pydantic.fields import FieldInfo
 
-from xray_watcher.config_keys import FIELDS, TABLES, THRESHOLDS, allowed
+from xray_watcher.config.keys import FIELDS, TABLES, THRESHOLDS, allowed
 
 EXAMPLE_ROOT = "/srv/xray"
 
@@ -26,7 +26,7 @@ _HEAD = """\
 # What counts: a command-line flag, else the environment (XRAY_WATCHER_ROOT,
 # XRAY_WATCHER_INTAKE__SETTLE_SECONDS, ...; lists and tables as JSON), else this file, else the
 # default. `xray-watcher check-config` says what is in force and where it is from.
-# Made by `python -m xray_watcher.config_example` from config.py.
+# Made by `python -m xray_watcher.config.example` from config/settings.py.
 """
 
 

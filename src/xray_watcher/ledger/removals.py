@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from xray_watcher.core.retention import RetentionRules, images_before_us, log_day, log_goes
 from xray_watcher.core.tally import REMOVED, Tally
-from xray_watcher.ledger import Ledger
-from xray_watcher.ledger_reader import OPEN_STATES, ImageRow, LedgerReader, LogState
+from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.reader import OPEN_STATES, ImageRow, LedgerReader, LogState
 
 _KEPT = "folder = ? AND state = 'DONE' AND filed_name IS NOT NULL AND removal IS NULL"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from xray_watcher.core.tally import GIVEN_UP, NOT_TAKEN, SENT, Tally
 from xray_watcher.core.telling import Notice
-from xray_watcher.ledger import Ledger
+from xray_watcher.ledger.ledger import Ledger
 
 _KEPT_US = 86_400_000_000
 """Messages are kept for a day after their end: the limit of so many a minute needs the last."""

@@ -1,7 +1,7 @@
 """The settings: one frozen tree in which every key has its type, bounds, unit and sentence.
 
-Where the values come from is told by `config_sources`, what only the whole can show by
-`config_checks`. Nothing here reads a file or the environment.
+Where the values come from is told by `sources`, what only the whole can show by
+`checks`. Nothing here reads a file or the environment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from xray_watcher.config_base import (
+from xray_watcher.config.base import (
     Bytes,
     FolderText,
     Minutes,
@@ -27,7 +27,7 @@ from xray_watcher.config_base import (
     unit,
     usable_path,
 )
-from xray_watcher.config_care import MetricsSettings, NotifySettings, RetentionSettings
+from xray_watcher.config.care import MetricsSettings, NotifySettings, RetentionSettings
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS, WeightSet
 from xray_watcher.core.values import LEVELS, Level, RiskRules
 
@@ -379,7 +379,7 @@ class Folders:
 
 
 class Settings(BaseSettings):
-    """All settings. `config_sources.load_settings` makes them from file, environment and flags.
+    """All settings. `loading.load_settings` makes them from file, environment and flags.
 
     Made directly, as tests do, they hold what they are given and else the defaults.
     """

@@ -7,15 +7,15 @@ from datetime import datetime
 
 from xray_watcher.bootstrap import spool_of
 from xray_watcher.bootstrap_care import retention_of, retention_rules
-from xray_watcher.clock import Clock
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import from_us, local_day, local_text, to_us
-from xray_watcher.ledger import Ledger
-from xray_watcher.ledger_reader import LedgerReader
-from xray_watcher.lock import InstanceLock
+from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.removals import Share, due_logs, share_of
 from xray_watcher.places import work_folder
-from xray_watcher.removals import Share, due_logs, share_of
 from xray_watcher.retention import Done
+from xray_watcher.system.clock import Clock
+from xray_watcher.system.lock import InstanceLock
 
 OFF = "Nothing is ever removed: no age is set in [retention]."
 

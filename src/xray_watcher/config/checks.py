@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import combinations
 
-from xray_watcher.config import Settings, did_you_mean
-from xray_watcher.config_care import NotifySettings, RetentionSettings
-from xray_watcher.config_keys import FOLDERS, THRESHOLDS
-from xray_watcher.config_sources import shown
+from xray_watcher.config.care import NotifySettings, RetentionSettings
+from xray_watcher.config.keys import FOLDERS, THRESHOLDS
+from xray_watcher.config.settings import Settings, did_you_mean
+from xray_watcher.config.sources import shown
 from xray_watcher.core.catalogue import OUTPUTS
 from xray_watcher.core.values import LEVELS
-from xray_watcher.deadline import answer_in_time
 from xray_watcher.errors import Unavailable
+from xray_watcher.system.deadline import answer_in_time
 
 _ANSWER_S = 2.0
 _LEVEL_KEYS = tuple(f"risk.levels.{level}" for level in LEVELS)

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from xray_watcher.config import Folders, Settings
+from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
-from xray_watcher.deadline import answer_in_time
-from xray_watcher.disks import answering
 from xray_watcher.errors import LedgerError, Unavailable, UsageError
-from xray_watcher.files import read_facts
-from xray_watcher.ledger_reader import LedgerReader
-from xray_watcher.lock import is_held, read_holder
+from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.places import inbox_of, work_folder
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.reports.daily import Summary, day_summary
 from xray_watcher.supervisor import activity_of
+from xray_watcher.system.deadline import answer_in_time
+from xray_watcher.system.disks import answering
+from xray_watcher.system.files import read_facts
+from xray_watcher.system.lock import is_held, read_holder
 
 STALE_S = 30.0
 """A daemon that has told nothing for this long hangs."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from xray_watcher.errors import AlreadyRunning, Unavailable
-from xray_watcher.files import read_facts, write_whole
+from xray_watcher.system.files import read_facts, write_whole
 
 OWNER_NOTE = "owner.json"
 """In the work folder: which ledger on which host the inbox belongs to."""

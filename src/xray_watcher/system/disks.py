@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 
-from xray_watcher.deadline import answer_in_time
 from xray_watcher.errors import Unavailable
+from xray_watcher.system.deadline import answer_in_time
 
 
 def free_bytes(folder: str) -> int:

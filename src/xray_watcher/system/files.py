@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from xray_watcher.errors import StorageFailure
-from xray_watcher.mounts import is_network_device
+from xray_watcher.system.mounts import is_network_device
 
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """For reading what somebody else put there: no link is followed, no pipe waited for."""

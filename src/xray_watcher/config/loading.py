@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from xray_watcher.config import SYSTEM_STATE_DIR, Settings
-from xray_watcher.config_checks import check
-from xray_watcher.config_keys import FOLDERS, KEYS, NOTIFY_FILES, THRESHOLDS, allowed
-from xray_watcher.config_sources import (
+from xray_watcher.config.checks import check
+from xray_watcher.config.keys import FOLDERS, KEYS, NOTIFY_FILES, THRESHOLDS, allowed
+from xray_watcher.config.settings import SYSTEM_STATE_DIR, Settings
+from xray_watcher.config.sources import (
     Given,
     Layer,
     environment_layer,

@@ -11,9 +11,9 @@ import sqlite3
 from contextlib import closing, suppress
 
 from xray_watcher.errors import UsageError
-from xray_watcher.files import rename_noreplace, sync_folder
-from xray_watcher.ledger import RESTORED, Ledger
-from xray_watcher.ledger_reader import LedgerReader
+from xray_watcher.ledger.ledger import RESTORED, Ledger
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.system.files import rename_noreplace, sync_folder
 
 _MODE = 0o640
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 
 FOLDERS: Mapping[str, str] = {
     "intake.inbox": "inbox",

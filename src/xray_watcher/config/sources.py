@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from xray_watcher.config import did_you_mean
-from xray_watcher.config_keys import KEYS, TABLES, is_known, kind_of, neighbours, similar
+from xray_watcher.config.keys import KEYS, TABLES, is_known, kind_of, neighbours, similar
+from xray_watcher.config.settings import did_you_mean
 from xray_watcher.errors import ConfigError
 
 ENV_PREFIX = "XRAY_WATCHER_"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from xray_watcher.cli_options import settings_of, settings_options
+from xray_watcher.cli.options import settings_of, settings_options
 from xray_watcher.errors import UsageError
 
 
@@ -12,8 +12,8 @@ from xray_watcher.errors import UsageError
 @settings_options
 def metrics(**options: str | None) -> int:
     """Print what Prometheus is told, as /metrics and the textfile have it."""
-    from xray_watcher.clock import SystemClock
     from xray_watcher.reports.metrics import metrics_of
+    from xray_watcher.system.clock import SystemClock
 
     click.echo(metrics_of(settings_of(options), SystemClock().now()), nl=False)
     return 0
@@ -28,8 +28,8 @@ def notify() -> None:
 @settings_options
 def test_channels(**options: str | None) -> int:
     """Send a test message through each channel and say how it went. Exit code 1: one failed."""
-    from xray_watcher.clock import SystemClock
     from xray_watcher.notify.setup import channels_of, try_each
+    from xray_watcher.system.clock import SystemClock
 
     channels = channels_of(settings_of(options).notify)
     if not channels:
@@ -46,8 +46,8 @@ def test_channels(**options: str | None) -> int:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def retention(dry_run: bool, **options: str | None) -> int:
     """Remove what is older than [retention] allows; the running service does it once a day."""
-    from xray_watcher.cleanup import clean_up, plan
-    from xray_watcher.clock import SystemClock
+    from xray_watcher.commands.retention import clean_up, plan
+    from xray_watcher.system.clock import SystemClock
 
     settings, clock = settings_of(options), SystemClock()
     for line in plan(settings, clock.now()):

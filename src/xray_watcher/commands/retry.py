@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from xray_watcher.bootstrap import spool_of
-from xray_watcher.config import Settings
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of
 from xray_watcher.errors import UsageError
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.uploads import new_batch, upload_name
-from xray_watcher.ledger_reader import ImageRow, LedgerReader
+from xray_watcher.ledger.reader import ImageRow, LedgerReader
 from xray_watcher.places import work_folder
 from xray_watcher.sealing import REJECTED_FOLDER
-from xray_watcher.signals import ring_from_outside
+from xray_watcher.system.signals import ring_from_outside
 
 
 def put_back(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from xray_watcher.config_base import Seconds, Section, allowed, unit, usable_path
+from xray_watcher.config.base import Seconds, Section, allowed, unit, usable_path
 
 Event = Literal["high", "rejected", "degraded", "recovered", "summary"]
 EVENTS: tuple[Event, ...] = get_args(Event)

@@ -1,0 +1,1 @@
+"""The command line: each command parses, loads the settings and calls; no logic."""

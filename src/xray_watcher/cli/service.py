@@ -1,0 +1,169 @@
+"""The commands that are the service, or show it: `run`, `serve`, `up`, `token`, `demo`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from xray_watcher.cli.options import (
+    EXIT_SOME_REJECTED,
+    settings_of,
+    settings_options,
+    weights_options,
+)
+from xray_watcher.errors import UsageError, XrayWatcherError
+
+if TYPE_CHECKING:
+    from xray_watcher.config.settings import Settings
+    from xray_watcher.daemon import Daemon
+    from xray_watcher.supervisor import Reports
+
+
+@click.command()
+@settings_options
+@weights_options
+@click.option("--inbox", metavar="FOLDER", help="The shared folder that is watched.")
+@click.option("--once", is_flag=True, help="File what lies in the inbox, then end.")
+def run(once: bool, inbox: str | None, **options: str | None) -> int:
+    """Watch the inbox in the foreground, until SIGTERM or SIGINT.
+
+    SIGHUP reads the configuration anew: whole, or not at all.
+    """
+    from xray_watcher.system.signals import end_in_order_while_starting
+
+    end_in_order_while_starting()
+    from xray_watcher import log
+    from xray_watcher.supervisor import supervised
+
+    def load() -> Settings:
+        return settings_of(options, {"intake.inbox": inbox})
+
+    settings = load()
+    shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
+    log.set_up("warning" if shows_bar else settings.log.level)
+    if once:
+        return supervised(lambda reports: _telling(lambda: _run_to_the_end(settings, reports)))
+    return supervised(lambda reports: _telling(lambda: _watch(settings, reports, load)))
+
+
+def _telling(work: Callable[[], int]) -> int:
+    """Work; of an error that nobody expected, tell what can be told without naming a file."""
+    from xray_watcher import log
+
+    try:
+        return work()
+    except (XrayWatcherError, click.ClickException, click.Abort, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the last place where it can be told
+        log.crashed(error)
+        return 1
+
+
+def _watch(settings: Settings, reports: Reports, reload: Callable[[], Settings]) -> int:
+    from xray_watcher.bootstrap import assembled_daemon
+
+    with assembled_daemon(settings, report=reports.beat, reload=reload) as daemon:
+        daemon.run()
+    return 0
+
+
+def _run_to_the_end(settings: Settings, reports: Reports) -> int:
+    from xray_watcher.bootstrap import assembled_daemon
+
+    with assembled_daemon(settings, once=True, report=reports.beat) as daemon:
+        _run_once(daemon)
+        click.echo(f"{daemon.done} images filed, {daemon.rejected} of them rejected.")
+        return EXIT_SOME_REJECTED if daemon.rejected else 0
+
+
+def _run_once(daemon: Daemon) -> None:
+    from xray_watcher.system.progress import progress_bar
+
+    with progress_bar(total=None, unit=" images") as bar:
+
+        def watching(done: int, left: int) -> None:
+            bar.total = done + left
+            bar.update(done - bar.n)
+
+        daemon.run(once=True, watching=watching)
+
+
+@click.command()
+@settings_options
+@weights_options
+@click.option("--host", metavar="ADDRESS", help="The address that is listened on.")
+@click.option("--port", type=int, metavar="PORT", help="The TCP port that is listened on.")
+def serve(host: str | None, port: int | None, **options: str | None) -> int:
+    """Answer the HTTP API and the pages in the foreground, until SIGTERM or SIGINT."""
+    from xray_watcher import log
+
+    settings = settings_of(options, {"web.host": host, "web.port": port})
+    log.set_up(settings.log.level)
+    _server().serve(settings)
+    return 0
+
+
+@click.command()
+@settings_options
+@weights_options
+def up(**options: str | None) -> int:
+    """Start `run` and `serve` together, for a workstation; end both with Ctrl-C."""
+    from xray_watcher import log
+    from xray_watcher.commands.up import run_both
+
+    settings = settings_of(options)
+    log.set_up(settings.log.level)
+    click.echo(f"Images: {settings.folders.inbox}\nPages: {_server().url_of(settings)}", err=True)
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in options.items() if value]
+    flags = [part for flag in given for part in flag]
+    return run_both([["run", *flags], ["serve", *flags]])
+
+
+@click.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["view", "upload"]), required=True)
+@settings_options
+def token(name: str, role: Literal["view", "upload"], **options: str | None) -> int:
+    """Make a token for NAME, a person or a program, and print it; it is shown this once only.
+
+    Its hash goes to the file web.token_file, which is made where it is missing.
+    """
+    from xray_watcher.web.tokens import add_token
+
+    path = settings_of(options, needs_root=False).web.token_file
+    if not path:
+        raise UsageError("Set web.token_file to the path that the tokens' hashes go to.")
+    click.echo(add_token(path, name, role))
+    return 0
+
+
+def _server() -> ModuleType:
+    """The web server's module, which needs packages that are an extra."""
+    from importlib import import_module
+
+    try:
+        return import_module("xray_watcher.web.server")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("xray_watcher"):
+            raise
+        raise UsageError(
+            f"This command needs the package {error.name}, which is not installed. "
+            "Install it: pip install 'xray-watcher[web]'"
+        ) from error
+
+
+@click.command()
+@click.option("--images", metavar="FOLDER", help="Drop the images of this folder too.")
+@click.option("--folder", metavar="FOLDER", default="demo-run", show_default=True)
+@click.option("--serve", "with_pages", is_flag=True, help="Serve the pages, until Ctrl-C.")
+def demo(images: str | None, folder: str, with_pages: bool) -> int:
+    """Start the service on a fresh folder, drop made images, show what happens, end."""
+    from xray_watcher.commands.demo import run_demo
+    from xray_watcher.config.settings import Settings
+
+    run_demo(folder, images, _server().url_of(Settings()) if with_pages else None)
+    return 0

@@ -1,0 +1,101 @@
+"""The commands that say how things are: `status`, `summary`, `backup`, `fsck`, `check-config`."""
+
+from __future__ import annotations
+
+import click
+
+from xray_watcher.cli.options import (
+    EXIT_NOT_HEALTHY,
+    loaded,
+    print_json,
+    settings_of,
+    settings_options,
+    weights_options,
+)
+
+
+@click.command()
+@settings_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(as_json: bool, **options: str | None) -> int:
+    """Say how the service is, whether it runs or not. Exit code 4: not healthy."""
+    from xray_watcher.commands.status import status_of, to_text
+    from xray_watcher.system.clock import SystemClock
+
+    found = status_of(settings_of(options), SystemClock().now())
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(to_text(found))
+    return 0 if found["healthy"] else EXIT_NOT_HEALTHY
+
+
+@click.command()
+@click.argument("date", required=False)
+@settings_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def summary(date: str | None, as_json: bool, **options: str | None) -> int:
+    """Print the figures of a day, such as 2026-11-23; without DATE of today."""
+    from xray_watcher.commands.status import summary_of
+    from xray_watcher.reports.daily import to_json, to_markdown
+    from xray_watcher.system.clock import SystemClock
+
+    figures = summary_of(settings_of(options), date, SystemClock().now())
+    click.echo((to_json(figures) if as_json else to_markdown(figures)).decode(), nl=False)
+    return 0
+
+
+@click.command()
+@click.argument("file")
+@settings_options
+def backup(file: str, **options: str | None) -> int:
+    """Copy the ledger to FILE, consistently, while the service runs or not."""
+    from xray_watcher.commands.backup import backup as copy_ledger
+
+    images = copy_ledger(settings_of(options).folders.ledger, file)
+    click.echo(f"{file} holds the ledger up to index {images - 1}.")
+    return 0
+
+
+@click.command()
+@settings_options
+@click.option("--deep", is_flag=True, help="Read every filed image and compare its hash.")
+@click.option("--repair", is_flag=True, help="Mend reasons and logs from the ledger.")
+def fsck(deep: bool, repair: bool, **options: str | None) -> int:
+    """Compare ledger, folders and logs and name every difference; nothing is ever deleted.
+
+    Exit code 1: there are differences left.
+    """
+    from xray_watcher.commands import fsck as comparison
+    from xray_watcher.system.clock import SystemClock
+
+    settings = settings_of(options)
+    if repair:
+        for done in comparison.repair(settings, SystemClock().now()):
+            click.echo(done)
+    differences = comparison.check(settings, deep=deep)
+    for difference in differences:
+        click.echo(str(difference))
+    click.echo(f"{len(differences)} differences.")
+    return 1 if differences else 0
+
+
+@click.command("check-config")
+@settings_options
+@weights_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check_config(as_json: bool, **options: str | None) -> int:
+    """Say which settings are in force and where each is from; exit code 78 if one is wrong."""
+    from xray_watcher.config.loading import describe_json, describe_text
+
+    flags = {
+        "model.weights": options["weights"],
+        "model.weights_file": options["weights_file"],
+    }
+    found = loaded(options["config"], options["root"], options["state_dir"], flags)
+    if as_json:
+        print_json(describe_json(found))
+    else:
+        click.echo(f"file: {found.file or 'none'}")
+        click.echo(describe_text(found))
+    return 0

@@ -1,0 +1,1 @@
+"""The ledger: the truth about every image, what people are to be told, and what goes again."""
