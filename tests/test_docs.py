@@ -14,6 +14,7 @@ import pytest
 from service import Service
 from xray_watcher import errors
 from xray_watcher.cli import main as cli
+from xray_watcher.cli import options as cli_options
 from xray_watcher.config.keys import FIELDS
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.phantoms import write_phantoms
