@@ -378,3 +378,40 @@ def test_a_claim_whose_answer_never_came_is_looked_after_when_the_share_is_back(
     audit.check(rig.root, [content])
     (line,) = rig.records()
     assert '"inbox_path":"ward/a.png"' in line
+
+
+def test_what_cannot_be_claimed_is_out_of_order_until_it_can(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turns between two tries prove nothing: the service must not call itself well."""
+
+    def full(*_: object) -> None:
+        raise Unavailable("disk", "The disk of the ledger is full: make room there.")
+
+    monkeypatch.setattr(rig.pipeline, "start", full)
+    arrived = rig.drop("a.jpg", "picture:Edema")
+    rig.settle()
+    for _ in range(60):
+        rig.tick(0.5)
+        assert "work" in rig.health.troubles
+    monkeypatch.undo()
+    rig.ticks(70)
+    assert not rig.health.troubles
+    audit.check(rig.root, [arrived])
+
+
+def test_what_could_not_be_claimed_and_was_taken_away_keeps_nothing_out_of_order(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Unavailable("disk", "The disk of the ledger is full: make room there.")
+
+    monkeypatch.setattr(rig.pipeline, "start", full)
+    rig.drop("a.jpg", "picture:Edema")
+    (rig.inbox / "b.jpg").write_bytes(JPEG_WITHOUT_END)
+    rig.settle()
+    assert "work" in rig.health.troubles
+    os.unlink(rig.inbox / "a.jpg")
+    rig.ticks(70)
+    assert not rig.health.troubles
+    assert (rig.inbox / "b.jpg").exists()  # what is unfinished is not claimed yet

@@ -33,7 +33,7 @@ DRAIN_S = 8.0
 """After a signal, work in hand is given this long; then it is left for the next start."""
 
 _DECODE_WAIT_S = 0.2  # how long one turn waits for the decoders before it looks around again
-_NEEDED_TO_CLAIM = frozenset({"inbox", "disk", "work"})
+_NEEDED_TO_CLAIM = frozenset({"inbox", "disk"})
 _LOOK_GAP_S = 0.2  # events may come in thousands; looks do not
 _LOOK_GAP_MOST_S = 30.0  # also after a look that hung for an hour
 _LOOK_SHARE = 4  # of the time that a look took, at least this much passes until the next
@@ -160,6 +160,7 @@ class Daemon:
         self._look_gap_s = 0.0
         self._is_look_wanted = True
         self._is_recovered = False
+        self._is_refused = False  # and nothing has been claimed since
         self.ignored = 0
 
     # -- the life -------------------------------------------------------------------------
@@ -247,8 +248,7 @@ class Daemon:
         """Whether everything that can be filed now is filed, and two looks found no more."""
         return (
             self._pipeline.is_idle
-            and not len(self._batching)
-            and self._settling.waiting == self._settling.unfinished
+            and not self._has_to_claim
             and self._is_recovered
             and not self._ours
         )
@@ -288,7 +288,7 @@ class Daemon:
         if "summary" not in troubles:
             dues.append(self._summaries.next_due_s)
         dues += [chore.next_due_s for chore in self._chores if chore.unit not in troubles]
-        if self._may_claim:
+        if self._may_claim and "work" not in troubles:
             dues.append(self._batching.next_due_s())
         return min(due for due in dues if due is not None)
 
@@ -316,7 +316,9 @@ class Daemon:
             if self._health.failed(unit, error.detail, now_s):
                 _log.error("degraded", unit=unit, cause=error.cause, detail=error.detail)
         else:
-            if self._health.recovered(unit):
+            if unit == "work" and self._is_refused:
+                self._health.try_soon(unit, now_s)  # no claim was tried, which proves nothing
+            elif self._health.recovered(unit):
                 _log.info("recovered", unit=unit)
 
     def _look(self, now_s: float) -> None:
@@ -374,6 +376,12 @@ class Daemon:
         if self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND:
             self._start_batch(now_s)
         self._finish_decoded(now_s)
+        self._is_refused = self._is_refused and self._has_to_claim
+
+    @property
+    def _has_to_claim(self) -> bool:
+        settling = self._settling.waiting - self._settling.unfinished
+        return bool(settling or len(self._batching) or len(self._spool.uploads))
 
     def _recover(self) -> None:
         """Take up what an earlier run left open, once its folders are in reach."""
@@ -403,7 +411,9 @@ class Daemon:
             ready = [arrival for arrival in batch if self._is_ready(arrival, now_s)]
             if ready:
                 self._pipeline.start(ready)
+                self._is_refused = False
         except Unavailable:
+            self._is_refused = True
             # Those that were claimed are gone at the next look.
             self._spool.uploads.offer_again(a.upload for a in batch if a.upload is not None)
             for arrival in batch:

@@ -37,3 +37,13 @@ def test_the_last_error_is_remembered_after_it_is_gone() -> None:
     health.failed("disk", "The disk is full.", 100.0)
     health.recovered("disk")
     assert health.last_error == "The disk is full."
+
+
+def test_a_try_that_told_nothing_is_followed_soon_and_changes_no_delay() -> None:
+    health = Health()
+    health.failed("work", "full", 0.0)
+    health.failed("work", "full", 1.0)
+    health.try_soon("work", 3.0)
+    assert not health.may_try("work", 3.9)
+    assert health.may_try("work", 4.0)
+    assert (health.troubles["work"].since_s, health.troubles["work"].delay_s) == (0.0, 2.0)

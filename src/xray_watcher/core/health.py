@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
@@ -46,6 +46,10 @@ class Health:
         self._troubles[cause] = Trouble(detail, since_s, now_s + delay_s, delay_s)
         self.last_error = detail
         return before is None
+
+    def try_soon(self, cause: str, now_s: float) -> None:
+        """Note that the last try did not tell whether a cause is gone."""
+        self._troubles[cause] = replace(self._troubles[cause], retry_s=now_s + FIRST_DELAY_S)
 
     def recovered(self, cause: str) -> bool:
         """Note that a cause is gone; returns whether it was there."""
