@@ -98,6 +98,22 @@ def test_without_onednn_the_scores_are_the_same(monkeypatch: pytest.MonkeyPatch)
     assert furthest(found(network), with_it) < CLOSE
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [0.0, 1e-12, -1e-12, -1.0])
+@pytest.mark.parametrize("shift", [-0.5, 0.0, 0.5])
+def test_channels_that_are_still_or_turned_round_are_what_the_library_makes_of_them(
+    dtype: torch.dtype, scale: float, shift: float
+) -> None:
+    """A norm that hardly scales has its limit so far off that no number format holds it."""
+    network = as_if_trained(architecture=SMALL)
+    for name in ("features.denseblock1.denselayer2.norm1", "features.norm5"):
+        network.state[f"{name}.weight"][::2] = scale
+        network.state[f"{name}.bias"][::2] = shift
+    fast = FastDenseNet(SMALL, network.state, device=CPU, dtype=dtype, at_once=2, at_first=1)
+    close = CLOSE if dtype == torch.float32 else 0.02
+    assert furthest(sigmoids(fast(torch.from_numpy(PIXELS))), expected(network)) < close
+
+
 def test_bfloat16_comes_close() -> None:
     network = as_if_trained(architecture=SMALL)
     fast = FastDenseNet(

@@ -3,7 +3,9 @@
 What is different, and why it gives the same scores:
 
 - A batch norm that follows a convolution is folded into its weights; a ReLU after that runs in
-  the convolution. What is left of the norms, at the head of each layer, is one scale and shift.
+  the convolution. One that stands before a ReLU and a convolution, as at the head of each layer,
+  is folded into that convolution too, and a limit for each channel is all that is left of it:
+  relu(s x + b) is s (max(x, t) - t) for t = -b / s, and s (min(x, t) - t) where s is negative.
 - A dense block is one buffer: each layer writes its channels behind those that are there,
   instead of copying all of them into a longer tensor.
 - A transition averages before its 1x1 convolution, which commutes with it and then has a
@@ -12,15 +14,17 @@ What is different, and why it gives the same scores:
 - Few images at a time, so that what a layer writes is still in the cache when the next reads it:
   fewest in the first block, where there is most to write.
 
-A number format of 16 bits is used for the convolutions alone, but for the first; the blocks
-keep 32.
+A number format of 16 bits is used for all but the first convolution and the classifier. So that
+little is lost by it, a block keeps of each channel how far it is from that channel's mean.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch.nn import functional
@@ -30,6 +34,9 @@ from xray_watcher.model.architecture import NORM_EPSILON, Architecture
 State = Mapping[str, torch.Tensor]
 
 _LAST = torch.channels_last
+_FARTHEST = {torch.float16: 3e4}  # float16 ends at 65504
+_FARTHEST_OF_OTHERS = 1e9
+_INT16 = (-32768, 32767)
 
 
 class FastDenseNet:
@@ -58,28 +65,25 @@ class FastDenseNet:
         self._at_once = at_once
         self._at_first = at_first
         self._kept = threading.local()
-        lay_out = _Layout(state, device, dtype)
+        self._device = device
         self._stem = _Layout(state, device, torch.float32).convolution(
             "features.conv0", norm="features.norm0", stride=2
         )
-        self._blocks = tuple(
-            tuple(
-                _layer(lay_out, f"features.denseblock{block}.denselayer{layer}")
-                for layer in range(1, layers + 1)
+        lay_out = _Layout(state, device, dtype)
+        ends = [f"features.transition{n}.norm" for n in range(1, len(architecture.block_config))]
+        blocks = [
+            _Plan(f"features.denseblock{number}", layers, lay_out.means(end))
+            for number, (layers, end) in enumerate(
+                zip(architecture.block_config, [*ends, "features.norm5"], strict=True), 1
             )
-            for block, layers in enumerate(architecture.block_config, 1)
-        )
+        ]
+        self._first_means = blocks[0].means[: self._stem.outputs].float().to(device).view(-1, 1, 1)
+        self._blocks = tuple(_block(lay_out, plan) for plan in blocks)
         self._transitions = tuple(
-            _Transition(
-                lay_out.norm(f"features.transition{block}.norm"),
-                lay_out.convolution(f"features.transition{block}.conv"),
-            )
-            for block in range(1, len(architecture.block_config))
+            _transition(lay_out, f"features.transition{number}", before.means, after.means)
+            for number, (before, after) in enumerate(pairwise(blocks), 1)
         )
-        self._last_norm = lay_out.norm("features.norm5")
-        self._classifier = tuple(
-            state[f"classifier.{part}"].float().to(device) for part in ("weight", "bias")
-        )
+        self._last, self._classifier = lay_out.classifier("features.norm5", blocks[-1].means)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits `[N, outputs]` of float32 `[N, 1, side, side]` in -1024..1024."""
@@ -92,50 +96,43 @@ class FastDenseNet:
         for number, transition in enumerate(self._transitions[1:], 1):
             features = self._shrunk(transition, self._dense(number, features))
         features = self._dense(len(self._transitions), features)
-        mean = self._rectified(self._last_norm, features).float().mean((2, 3))
+        mean = self._limited(self._last, features).mean((2, 3), dtype=torch.float32)
         return functional.linear(mean, *self._classifier)
 
     def _first_block(self, pixels: torch.Tensor) -> torch.Tensor:
         stem = self._stem(pixels.contiguous(memory_format=_LAST))
         features = functional.max_pool2d(stem, kernel_size=3, stride=2, padding=1)
-        return self._shrunk(self._transitions[0], self._dense(0, features))
+        return self._shrunk(self._transitions[0], self._dense(0, features.sub_(self._first_means)))
 
     def _dense(self, number: int, features: torch.Tensor) -> torch.Tensor:
         """The features, and behind them what each layer makes of all that lie before it."""
         block = self._blocks[number]
         count, there, height, width = features.shape
-        channels = there + sum(layer.grows for layer in block)
-        every = self._buffer(f"block {number}", torch.float32, (count, channels, height, width))
+        channels = there + sum(layer.grow.outputs for layer in block)
+        every = self._buffer(f"block {number}", (count, channels, height, width))
         every[:, :there] = features
         for layer in block:
-            inputs = self._rectified(layer.norm, every[:, :there])
-            every[:, there : there + layer.grows] = layer.grow(layer.squeeze(inputs))
-            there += layer.grows
+            inputs = self._limited(layer.limits, every[:, :there])
+            every[:, there : there + layer.grow.outputs] = layer.grow(layer.squeeze(inputs))
+            there += layer.grow.outputs
         return every
 
     def _shrunk(self, transition: _Transition, features: torch.Tensor) -> torch.Tensor:
-        rectified = self._rectified(transition.norm, features)
-        return transition.squeeze(functional.avg_pool2d(rectified, 2)).float()
+        limited = self._limited(transition.limits, features)
+        return transition.squeeze(functional.avg_pool2d(limited, 2))
 
-    def _rectified(self, norm: _Norm, features: torch.Tensor) -> torch.Tensor:
-        """Scale, shift and ReLU, rounded for the convolution that comes next."""
-        normed = self._buffer("normed", torch.float32, features.shape)
-        torch.addcmul(norm.shift, features, norm.scale, out=normed)
-        if self._dtype == torch.float32:
-            return normed.relu_()
-        rounded = self._buffer("rounded", self._dtype, features.shape).copy_(normed)
-        # What is negative as a number is so as an integer, and those are compared much faster.
-        rounded.view(torch.int16).clamp_min_(0)
-        return rounded
+    def _limited(self, limits: _Limits, features: torch.Tensor) -> torch.Tensor:
+        limited = self._buffer("limited", features.shape)
+        limits(features, limited)
+        return limited
 
-    def _buffer(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    def _buffer(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         """This thread's memory of that name, as a tensor whose channels vary fastest."""
         count, channels, height, width = shape
         flat: torch.Tensor | None = getattr(self._kept, name, None)
         size = count * channels * height * width
         if flat is None or flat.numel() < size:
-            device = self._last_norm.scale.device
-            flat = torch.empty(size, dtype=dtype, device=device)
+            flat = torch.empty(size, dtype=self._dtype, device=self._device)
             setattr(self._kept, name, flat)
         return flat[:size].view(count, height, width, channels).permute(0, 3, 1, 2)
 
@@ -143,37 +140,108 @@ class FastDenseNet:
 # -- the parts ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Norm:
-    """What a batch norm does when nothing is learnt: one scale and one shift a channel."""
+class _Limits:
+    """What is left of a batch norm and a ReLU: a lowest or a highest value for each channel.
 
-    scale: torch.Tensor
-    shift: torch.Tensor
+    bfloat16 numbers that are not negative are in the order of their bits as integers, which are
+    compared several times as quickly, and all that are negative stand below them. So channels
+    with a negative limit are negated first, and then every limit is one of those numbers.
+
+    Args:
+        scale: of each channel: where it is negative, the limit is the highest value.
+        limit: of each channel, not negative if it is bfloat16; a channel of scale 0 becomes it.
+        flips: which channels are negated first; none but of bfloat16.
+    """
+
+    def __init__(self, scale: torch.Tensor, limit: torch.Tensor, flips: torch.Tensor) -> None:
+        self._is_by_bits = limit.dtype == torch.bfloat16
+        lowest, highest = -math.inf, math.inf
+        if self._is_by_bits:
+            limit, lowest, highest = limit.view(torch.int16), *_INT16
+        low = torch.where(scale < 0, lowest, limit).to(limit.dtype)
+        high = torch.where(scale > 0, highest, limit).to(limit.dtype)
+        sign_bits = torch.where(flips, _INT16[0], 0).to(torch.int16)
+        self._low, self._high, self._sign_bits = (
+            each.view(1, -1, 1, 1) for each in (low, high, sign_bits)
+        )
+
+    def __call__(self, features: torch.Tensor, limited: torch.Tensor) -> None:
+        """Write the limited features."""
+        if self._is_by_bits:
+            limited = limited.view(torch.int16)
+            torch.bitwise_xor(features.view(torch.int16), self._sign_bits, out=limited)
+            features = limited
+        torch.clamp(features, self._low, self._high, out=limited)
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    norm: _Norm
+    limits: _Limits
     squeeze: _Convolution
     grow: _Convolution
-
-    @property
-    def grows(self) -> int:
-        return self.grow.outputs
 
 
 @dataclass(frozen=True, slots=True)
 class _Transition:
-    norm: _Norm
+    limits: _Limits
     squeeze: _Convolution
 
 
-def _layer(lay_out: _Layout, name: str) -> _Layer:
-    return _Layer(
-        lay_out.norm(f"{name}.norm1"),
-        lay_out.convolution(f"{name}.conv1", norm=f"{name}.norm2"),
-        lay_out.convolution(f"{name}.conv2"),
-    )
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A block to be laid out: its name, how many layers, and the mean of each of its channels."""
+
+    name: str
+    layers: int
+    means: torch.Tensor
+
+
+def _block(lay_out: _Layout, plan: _Plan) -> tuple[_Layer, ...]:
+    layers = []
+    for number in range(1, plan.layers + 1):
+        name = f"{plan.name}.denselayer{number}"
+        rectifier = lay_out.rectifier(f"{name}.norm1", plan.means)
+        there = len(rectifier.scale)
+        squeeze = lay_out.convolution(f"{name}.conv1", rectifier=rectifier, norm=f"{name}.norm2")
+        grow = lay_out.convolution(f"{name}.conv2", means=plan.means[there:])
+        layers.append(_Layer(rectifier.limits(lay_out.device), squeeze, grow))
+    return tuple(layers)
+
+
+def _transition(
+    lay_out: _Layout, name: str, before: torch.Tensor, after: torch.Tensor
+) -> _Transition:
+    rectifier = lay_out.rectifier(f"{name}.norm", before)
+    squeeze = lay_out.convolution(f"{name}.conv", rectifier=rectifier, means=after)
+    return _Transition(rectifier.limits(lay_out.device), squeeze)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rectifier:
+    """A batch norm and a ReLU, to become limits and a part of the convolution that follows.
+
+    Attributes:
+        scale: float64 `[channels]`, of what the limits leave; 0 for a channel without effect.
+        limit: of each channel, as the number format has it.
+        constant: what a channel without effect is worth.
+        flips: which channels are negated first.
+    """
+
+    scale: torch.Tensor
+    limit: torch.Tensor
+    constant: torch.Tensor
+    flips: torch.Tensor
+
+    def limits(self, device: torch.device) -> _Limits:
+        """The limits alone."""
+        return _Limits(*(part.to(device) for part in (self.scale, self.limit, self.flips)))
+
+    def fold(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights `[outputs, channels]` for the limited features, and what is to be added."""
+        scaled = (weight * self.scale).to(self.limit.dtype)
+        # What a limit stops gives exactly nothing, also after rounding.
+        added = weight @ self.constant - scaled.double() @ self.limit.double()
+        return scaled, added
 
 
 class _Layout:
@@ -181,24 +249,74 @@ class _Layout:
 
     def __init__(self, state: State, device: torch.device, dtype: torch.dtype) -> None:
         self._state = state
-        self._device = device
+        self.device = device
         self._dtype = dtype
 
-    def norm(self, name: str) -> _Norm:
-        scale, shift = (part.float().to(self._device) for part in self._scale_and_shift(name))
-        return _Norm(scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1))
+    def means(self, name: str) -> torch.Tensor:
+        """What each channel was in the mean when the network was trained."""
+        return self._state[f"{name}.running_mean"].double()
 
-    def convolution(self, name: str, *, norm: str = "", stride: int = 1) -> _Convolution:
-        """With the batch norm that follows it, if one does, and then a ReLU."""
-        weight, shift = self._state[f"{name}.weight"].double(), None
+    def rectifier(self, name: str, means: torch.Tensor) -> _Rectifier:
+        """A batch norm and a ReLU of channels that are kept less these means."""
+        scale, shift = self._scale_and_shift(name)
+        shift = shift + scale * means[: len(scale)]
+        limit = -shift / scale
+        farthest = _FARTHEST.get(self._dtype, _FARTHEST_OF_OTHERS)
+        still = ~(limit.abs() < farthest)  # or is not a number: nothing comes near the limit
+        flips = (limit < 0) & ~still & (self._dtype == torch.bfloat16)
+        sign = torch.where(flips, -1.0, 1.0)
+        return _Rectifier(
+            scale=(sign * scale).masked_fill(still, 0.0),
+            limit=(sign * limit).masked_fill(still, 0.0).to(self._dtype),
+            constant=torch.where(still, shift.relu(), 0.0),
+            flips=flips,
+        )
+
+    def convolution(
+        self,
+        name: str,
+        *,
+        rectifier: _Rectifier | None = None,
+        norm: str = "",
+        means: torch.Tensor | None = None,
+        stride: int = 1,
+    ) -> _Convolution:
+        """A convolution with what is folded into it.
+
+        Args:
+            name: of its weights.
+            rectifier: what stood before it, if it is one of 1x1.
+            norm: the batch norm after it; a ReLU follows that.
+            means: what is to be taken off its outputs, instead.
+            stride: 1 or 2.
+        """
+        weight = self._state[f"{name}.weight"].double()
+        outputs = len(weight)
+        bias = torch.zeros(outputs, dtype=torch.float64)
         if norm:
-            scale, shift = self._scale_and_shift(norm)
+            scale, bias = self._scale_and_shift(norm)
             weight = weight * scale.view(-1, 1, 1, 1)
-        bias = None if shift is None else shift.to(self._device, self._dtype)
-        weight = weight.to(self._device, self._dtype, memory_format=_LAST)
+        if means is not None:
+            bias = bias - means[:outputs]
+        if rectifier is not None:
+            weight, added = rectifier.fold(weight.flatten(1))
+            weight, bias = weight.view(outputs, -1, 1, 1), bias + added
+        weight = weight.to(self.device, self._dtype, memory_format=_LAST)
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        kind = _PackedConvolution if has_onednn and self._device.type == "cpu" else _Convolution
-        return kind(weight, bias, stride, is_rectified=bool(norm))
+        kind = _PackedConvolution if has_onednn and self.device.type == "cpu" else _Convolution
+        return kind(weight, bias.float().to(self.device), stride, is_rectified=bool(norm))
+
+    def classifier(
+        self, norm: str, means: torch.Tensor
+    ) -> tuple[_Limits, tuple[torch.Tensor, ...]]:
+        """The limits before the mean over a picture, and weight and bias for that mean."""
+        weight, bias = (self._state[f"classifier.{part}"].double() for part in ("weight", "bias"))
+        rectifier = self.rectifier(norm, means)
+        scaled, added = rectifier.fold(weight)
+        return rectifier.limits(self.device), (
+            scaled.float().to(self.device),
+            (bias + added).float().to(self.device),
+        )
 
     def _scale_and_shift(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         weight, bias, mean, variance = (
@@ -213,11 +331,11 @@ class _Convolution:
     """A convolution that keeps the size, or halves it by its stride; with or without a ReLU."""
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, stride: int, *, is_rectified: bool
+        self, weight: torch.Tensor, bias: torch.Tensor, stride: int, *, is_rectified: bool
     ) -> None:
         self.outputs = weight.shape[0]
         self._weight = weight
-        self._bias = bias
+        self._bias = bias.to(weight.dtype)
         self._stride = stride
         self._padding = weight.shape[2] // 2
         self._is_rectified = is_rectified
@@ -231,9 +349,10 @@ class _PackedConvolution(_Convolution):
     """The same by oneDNN, in its own layout of the weights, which depends on the input's shape."""
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, stride: int, *, is_rectified: bool
+        self, weight: torch.Tensor, bias: torch.Tensor, stride: int, *, is_rectified: bool
     ) -> None:
         super().__init__(weight, bias, stride, is_rectified=is_rectified)
+        self._bias = bias  # oneDNN adds it before it rounds
         self._packed: torch.Tensor | None = None
         self._sizes = [self._padding] * 2, [stride] * 2, [1, 1], 1
         self._ending: tuple[str, list[None], str] = ("relu" if is_rectified else "none"), [], ""
