@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import pictures
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,6 +22,7 @@ from PIL import Image
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.errors import UnreadableImage
 from xray_watcher.intake.images import TAIL_BYTES, DecodedImage, DecodeLimits, completeness, decode
+from xray_watcher.intake.jpegs import first_channel
 
 LIMITS = DecodeLimits()
 ADAM7 = (
@@ -422,12 +424,43 @@ def test_a_jpeg_with_12_bits_is_refused_in_words() -> None:
     assert "12 bits" in error.detail
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"quality": 95},
+        {"quality": 60, "progressive": True},
+        {"quality": 80, "subsampling": 0},
+        {"quality": 80, "restart_marker_rows": 2},
+    ],
+    ids=["plain", "progressive", "not subsampled", "restarts"],
+)
+def test_a_jpeg_has_the_same_pixels_by_either_decoder(
+    mode: str, scale: int, saved: dict[str, int]
+) -> None:
+    content = np.random.default_rng(1).integers(0, 256, (61, 83, 3), np.uint8)
+    whole = Image.fromarray(content).resize((997, 731)).convert(mode)
+    file = io.BytesIO()
+    whole.save(file, "JPEG", **saved)
+    with Image.open(file) as image:
+        image.draft(None, (997 // scale, 731 // scale))
+        width, height = image.size
+        expected = np.asarray(image.getchannel(0))
+    found = first_channel(file.getvalue(), "GRAY" if mode == "L" else "RGB", width, height)
+    assert height == math.ceil(731 / scale)
+    assert found is not None
+    assert np.array_equal(found, expected)
+
+
 def test_memory_that_runs_out_is_a_limit_of_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*_: object) -> None:
+    def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Image.Image, "convert", exhausted)
+    monkeypatch.setattr(Image.Image, "load", exhausted)
     assert refusal(PNG).code == "decoder_limit"
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", exhausted)
+    assert refusal(JPEG).code == "decoder_limit"
 
 
 def test_nothing_but_unreadable_image_leaves_and_nothing_of_the_file_is_quoted() -> None:

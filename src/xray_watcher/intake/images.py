@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -28,8 +28,8 @@ from xray_watcher.intake.containers import (
     is_interlaced,
     may_become_picture,
 )
-from xray_watcher.intake.jpegs import is_complete
-from xray_watcher.intake.resampling import SIDE, axis_weights, used, weighted_sums
+from xray_watcher.intake.jpegs import first_channel, is_complete
+from xray_watcher.intake.resampling import SIDE, axis, weighted_sums
 
 HALF_RANGE = 1024.0
 """Pixels lie in -HALF_RANGE (black) to HALF_RANGE (white)."""
@@ -42,6 +42,7 @@ _DEEP_MODES = ("I;16", "I;16B", "I")
 _ALPHA_MODES = ("LA", "RGBA")
 _COLOUR_MODES = ("RGB", "P", "CMYK", "YCbCr")
 _GREY_MODES = ("1", "L")
+_PLAIN_JPEGS: Mapping[str, Literal["GRAY", "RGB"]] = {"L": "GRAY", "RGB": "RGB"}
 
 
 class _Turn(NamedTuple):
@@ -192,11 +193,21 @@ def _read(data: bytes, limits: DecodeLimits) -> _Grey:
         _check_nothing_follows(data, end)
         width, height = image.size
         reduced = image.draft(None, (_REDUCED_SIDE, _REDUCED_SIDE))
-        image.load()
-        _check_rows(image, data, kind)
-        pixels, maximum = _grey(image)
         scale = round(width / reduced[1][2]) if reduced else 1
+        pixels, maximum = _first_channel(image, data, kind)
         return _Grey(pixels, maximum, width, height, scale, _turn(image))
+
+
+def _first_channel(image: Image.Image, data: bytes, kind: Format) -> tuple[NDArray[Any], float]:
+    """One channel of an opened picture that is all there, and the value that white has in it."""
+    colours = _PLAIN_JPEGS.get(image.mode) if kind == "JPEG" else None
+    if colours is not None:
+        pixels = first_channel(data, colours, *image.size)
+        if pixels is not None:
+            return pixels, 255.0
+    image.load()
+    _check_rows(image, data, kind)
+    return _grey(image)
 
 
 @contextmanager
@@ -294,7 +305,9 @@ def _check_rows(image: Image.Image, data: bytes, kind: Format) -> None:
                 "corrupt", "The JPEG is damaged: parts of the picture are missing."
             )
         return
-    if np.asarray(image)[-1].any() and not is_interlaced(data):
+    width, height = image.size
+    last_row = image.crop((0, height - 1, width, height))
+    if np.asarray(last_row).any() and not is_interlaced(data):
         return
     if not has_all_rows(data):
         raise UnreadableImage("corrupt", "The PNG is damaged: rows of the picture are missing.")
@@ -312,7 +325,7 @@ def _grey(image: Image.Image) -> tuple[NDArray[Any], float]:
         rgba = image.convert("RGBA")
         return np.asarray(ImageChops.multiply(rgba.getchannel(0), rgba.getchannel(3))), 255.0
     if image.mode in _GREY_MODES:
-        return np.asarray(image.convert("L")), 255.0
+        return np.asarray(image if image.mode == "L" else image.convert("L")), 255.0
     return np.asarray(image.convert("RGB").getchannel(0)), 255.0
 
 
@@ -329,12 +342,13 @@ def _prepared(grey: _Grey) -> DecodedImage:
     """Crop at the centre, resize, scale and turn; all but the turn is one weighted sum per axis."""
     turn = grey.turn
     side = min(grey.width, grey.height)
-    down = axis_weights(grey.height, side, grey.scale, flipped=turn is not None and turn.flips_y)
-    across = axis_weights(grey.width, side, grey.scale, flipped=turn is not None and turn.flips_x)
-    darkest, lightest = _range(grey.pixels[used(down), used(across)], grey.maximum)
-    values = weighted_sums(grey.pixels, down, across) * np.float32(2 * HALF_RANGE / grey.maximum)
+    down = axis(grey.height, side, grey.scale, flipped=turn is not None and turn.flips_y)
+    across = axis(grey.width, side, grey.scale, flipped=turn is not None and turn.flips_x)
+    used = grey.pixels[down.used, across.used]
+    darkest, lightest = _range(used, grey.maximum)
+    values = weighted_sums(used, down, across) * np.float32(2 * HALF_RANGE / grey.maximum)
     # The library scales first and takes pixels beyond the border as 0, which is a middle grey.
-    values -= np.float32(HALF_RANGE) * np.outer(down.sum(axis=1), across.sum(axis=1))
+    values -= np.float32(HALF_RANGE) * np.outer(down.sums, across.sums)
     pixels = np.clip(values, darkest, lightest)  # as skimage: no value that was not there
     if turn is None:
         return DecodedImage(pixels[np.newaxis], grey.width, grey.height)

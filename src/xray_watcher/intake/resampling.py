@@ -9,6 +9,8 @@ they are one matrix per axis; crop, reduction by the decoder and border are in i
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,28 @@ SIDE = 224
 """Width and height of the picture that the network takes."""
 
 _BLOCK = 16  # output rows made in one multiplication
+_KEPT = 8  # axes; a device sends one size of picture, and making its weights costs a millisecond
 
 
-def axis_weights(length: int, side: int, scale: int, *, flipped: bool) -> NDArray[np.float32]:
-    """How much each stored pixel of one axis adds to each of the 224 pixels of the result.
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How the stored pixels of one axis add up to the 224 of the result.
+
+    Attributes:
+        used: from the first to the last stored pixel that counts.
+        blocks: for each 16 pixels of the result in turn, which of the used pixels they need, and
+            float32 `[16, those]`: how much each adds, in 0..1. All other weights are zero.
+        sums: float32 `[224]`, of the weights of each pixel: one, but less at the border.
+    """
+
+    used: slice
+    blocks: tuple[tuple[slice, NDArray[np.float32]], ...]
+    sums: NDArray[np.float32]
+
+
+@lru_cache(_KEPT)
+def axis(length: int, side: int, scale: int, *, flipped: bool) -> Axis:
+    """The weights of one axis.
 
     With a factor f = side / 224 that is a Gaussian of sigma (f - 1) / 2, cut at four sigma, then
     linear interpolation at (i + 1/2) f - 1/2; outside the crop there is nothing, so that weights
@@ -32,10 +52,19 @@ def axis_weights(length: int, side: int, scale: int, *, flipped: bool) -> NDArra
         side: pixels that the centre crop keeps.
         scale: how many pixels in the file the decoder made one of.
         flipped: the axis is displayed the other way round, so the crop is counted from its end.
-
-    Returns:
-        float32 `[224, ceil(length / scale)]`, each row in 0..1.
     """
+    weights = _weights(length, side, scale, flipped=flipped)
+    used = _used(weights)
+    weights = weights[:, used]
+    blocks = []
+    for top in range(0, SIDE, _BLOCK):
+        span = _used(weights[top : top + _BLOCK])
+        blocks.append((span, np.ascontiguousarray(weights[top : top + _BLOCK, span])))
+    return Axis(used, tuple(blocks), weights.sum(axis=1))
+
+
+def _weights(length: int, side: int, scale: int, *, flipped: bool) -> NDArray[np.float32]:
+    """How much each stored pixel adds to each of the result: `[224, ceil(length / scale)]`."""
     factor = side / SIDE
     kernel = _gaussian(max(0.0, (factor - 1) / 2))
     radius = len(kernel) // 2
@@ -62,34 +91,29 @@ def _gaussian(sigma: float) -> NDArray[np.float64]:
     return np.asarray(kernel / kernel.sum())
 
 
-def used(weights: NDArray[np.float32]) -> slice:
+def _used(weights: NDArray[np.float32]) -> slice:
     """From the first to the last stored pixel that any of these rows needs."""
     columns = np.flatnonzero(weights.any(axis=0))
     return slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def weighted_sums(
-    pixels: NDArray[Any], down: NDArray[np.float32], across: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Apply the weights of both axes: `down @ pixels @ across.T`.
+def weighted_sums(pixels: NDArray[Any], down: Axis, across: Axis) -> NDArray[np.float32]:
+    """Apply the weights of both axes.
 
     Args:
-        pixels: `[height, width]`, any number type.
-        down: `[224, height]`.
-        across: `[224, width]`.
+        pixels: `[height, width]` of those that are used, any number type.
+        down: of the height.
+        across: of the width.
 
     Returns:
         float32 `[224, 224]`.
     """
-    lower = _in_blocks(down, pixels[:, used(across)])
-    return np.ascontiguousarray(_in_blocks(across[:, used(across)], lower.T).T)
+    lower = _in_blocks(down, pixels)
+    return np.ascontiguousarray(_in_blocks(across, lower.T).T)
 
 
-def _in_blocks(weights: NDArray[np.float32], values: NDArray[Any]) -> NDArray[np.float32]:
-    """`weights @ values`, by blocks of rows: most weights are zero, and floats need memory."""
-    rows = []
-    for top in range(0, SIDE, _BLOCK):
-        block = weights[top : top + _BLOCK]
-        span = used(block)
-        rows.append(block[:, span] @ values[span].astype(np.float32, copy=False))
-    return np.concatenate(rows)
+def _in_blocks(weights: Axis, values: NDArray[Any]) -> NDArray[np.float32]:
+    """The weights times the values, by blocks of rows: as floats, all would fill the cache."""
+    return np.concatenate(
+        [block @ values[span].astype(np.float32, copy=False) for span, block in weights.blocks]
+    )
