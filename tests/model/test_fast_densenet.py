@@ -114,10 +114,17 @@ def test_channels_that_are_still_or_turned_round_are_what_the_library_makes_of_t
     assert furthest(sigmoids(fast(torch.from_numpy(PIXELS))), expected(network)) < close
 
 
-def test_bfloat16_comes_close() -> None:
-    network = as_if_trained(architecture=SMALL)
+@pytest.mark.parametrize(
+    "network", [as_if_trained(architecture=SMALL), untrained(), WeightStore("").load("phantom")]
+)
+def test_bfloat16_comes_close(network: LoadedNetwork) -> None:
     fast = FastDenseNet(
-        SMALL, network.state, device=CPU, dtype=torch.bfloat16, at_once=2, at_first=1
+        network.architecture,
+        network.state,
+        device=CPU,
+        dtype=torch.bfloat16,
+        at_once=2,
+        at_first=1,
     )
     logits = fast(torch.from_numpy(PIXELS))
     assert logits.dtype == torch.float32

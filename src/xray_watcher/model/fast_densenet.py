@@ -267,7 +267,9 @@ class _Layout:
         sign = torch.where(flips, -1.0, 1.0)
         return _Rectifier(
             scale=(sign * scale).masked_fill(still, 0.0),
-            limit=(sign * limit).masked_fill(still, 0.0).to(self._dtype),
+            limit=(sign * limit + 0.0)
+            .masked_fill(still, 0.0)
+            .to(self._dtype),  # -0.0 is the least by its bits
             constant=torch.where(still, shift.relu(), 0.0),
             flips=flips,
         )
