@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from xray_watcher.core.values import ModelInfo
 from xray_watcher.errors import WeightsError
 from xray_watcher.model.architecture import SIDE
+from xray_watcher.model.engine_base import EngineBase
 from xray_watcher.model.onnx_store import Exported
 
 Floats = NDArray[np.float32]
@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 _AT_ONCE = 4  # images; more need more memory and are not quicker
 
 
-class OnnxEngine:
+class OnnxEngine(EngineBase):
     """Scores batches with a network in an ONNX file, on the processor, in float32.
 
     Args:
@@ -30,6 +30,7 @@ class OnnxEngine:
     """
 
     def __init__(self, network: Exported, *, threads: int) -> None:
+        super().__init__(network.weights, network.sha256)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         # Threads that wait give their core to the decoders, and an idle service uses none.
@@ -44,26 +45,7 @@ class OnnxEngine:
                 f"({type(error).__name__}). Remove the file: it is made anew at the next start."
             ) from error
         self._input = self._session.get_inputs()[0].name
-        self._weights = network.weights
-        self._trained = list(network.weights.trained)
-        self._sha256 = network.sha256
         self.classify(np.zeros((1, 1, SIDE, SIDE), np.float32))  # the first pass is a slow one
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The trained labels, in the order of the scores."""
-        return self._weights.labels
-
-    @property
-    def operating_points(self) -> tuple[float, ...]:
-        """The raw score of each label that becomes 0.5."""
-        return self._weights.trained_points
-
-    @property
-    def info(self) -> ModelInfo:
-        """Which network this is."""
-        weights = self._weights
-        return ModelInfo(weights.name, self._sha256, "float32", weights.simulated)
 
     def classify(self, batch: Floats) -> Floats:
         """Score a batch: sigmoids `[N, labels]` of float32 `[N, 1, 224, 224]`.

@@ -10,10 +10,10 @@ import structlog
 import torch
 from numpy.typing import NDArray
 
-from xray_watcher.core.values import ModelInfo
 from xray_watcher.errors import ConfigError
 from xray_watcher.model.architecture import SIDE
 from xray_watcher.model.cuda import Cuda, Halving
+from xray_watcher.model.engine_base import EngineBase
 from xray_watcher.model.forward import Forward, Precision
 from xray_watcher.model.network import LoadedNetwork
 from xray_watcher.model.precision_check import disagreement
@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 _log = structlog.get_logger()
 
 
-class TorchEngine:
+class TorchEngine(EngineBase):
     """Scores batches with a DenseNet.
 
     Args:
@@ -41,9 +41,7 @@ class TorchEngine:
     def __init__(
         self, network: LoadedNetwork, *, threads: int, device: str, precision: str
     ) -> None:
-        self._weights = network.weight_set
-        self._sha256 = network.sha256
-        self._trained = list(network.weight_set.trained)
+        super().__init__(network.weight_set, network.sha256)
         is_cuda = _is_cuda(device)
         made = partial(
             _on_device, network, threads or len(os.sched_getaffinity(0)), is_cuda=is_cuda
@@ -54,22 +52,6 @@ class TorchEngine:
             is_asked_for = precision != "auto"
             self._forward = self._checked(made(quick), self._forward, is_asked_for=is_asked_for)
         self.classify(np.zeros((1, 1, SIDE, SIDE), np.float32))  # the first pass is a slow one
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The trained labels, in the order of the scores."""
-        return self._weights.labels
-
-    @property
-    def operating_points(self) -> tuple[float, ...]:
-        """The raw score of each label that becomes 0.5."""
-        return self._weights.trained_points
-
-    @property
-    def info(self) -> ModelInfo:
-        """Which network this is."""
-        weights = self._weights
-        return ModelInfo(weights.name, self._sha256, self._forward.precision, weights.simulated)
 
     def classify(self, batch: Floats) -> Floats:
         """Score a batch: sigmoids `[N, labels]` of float32 `[N, 1, 224, 224]`.
