@@ -15,20 +15,17 @@ from PIL import Image
 MOST_WAITING = 150  # or a service that is killed all the time would only fall behind
 
 
-class Arrivals:
-    """Drops files into an inbox until it is stopped; `arrived` holds the bytes of each.
+class Sender:
+    """Drops files in a thread of its own until it is told to stop.
 
-    Among them are whole pictures, duplicates, texts, pictures without their end, empty files,
-    subfolders, names used again, copies that pause and copies under a temporary name.
+    Attributes:
+        arrived: the contents that lie in the inbox, or did.
     """
 
-    def __init__(self, inbox: Path, seed: int, *, pause_s: float = 0.15) -> None:
+    def __init__(self, inbox: Path) -> None:
         self.arrived: list[bytes] = []
         self._inbox = inbox
-        self._random = random.Random(seed)
-        self._pause_s = pause_s
         self._ended = threading.Event()
-        self._number = 0
         self._thread = threading.Thread(target=self._drop_on, daemon=True)
 
     def start(self) -> None:
@@ -39,6 +36,23 @@ class Arrivals:
         """Finish the file in hand and end."""
         self._ended.set()
         self._thread.join()
+
+    def _drop_on(self) -> None:
+        raise NotImplementedError
+
+
+class Arrivals(Sender):
+    """Drops files into an inbox until it is stopped; `arrived` holds the bytes of each.
+
+    Among them are whole pictures, duplicates, texts, pictures without their end, empty files,
+    subfolders, names used again, copies that pause and copies under a temporary name.
+    """
+
+    def __init__(self, inbox: Path, seed: int, *, pause_s: float = 0.15) -> None:
+        super().__init__(inbox)
+        self._random = random.Random(seed)
+        self._pause_s = pause_s
+        self._number = 0
 
     def _drop_on(self) -> None:
         while not self._ended.is_set():

@@ -32,7 +32,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from arrivals import picture_number  # noqa: E402
+from arrivals import Sender, picture_number  # noqa: E402
 
 import audit  # noqa: E402
 from service import Service  # noqa: E402
@@ -55,23 +55,14 @@ while True:
 """
 
 
-class DurableSender:
+class DurableSender(Sender):
     """Drops pictures and texts; each counts as arrived when it is on the disk under its name."""
 
     def __init__(self, inbox: Path, seed: int) -> None:
-        self.arrived: list[bytes] = []
+        super().__init__(inbox)
         self.in_flight: bytes | None = None
         self.power_goes = threading.Event()
-        self._inbox, self._seed = inbox, seed
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._drop_on, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._ended.set()
-        self._thread.join()
+        self._seed = seed
 
     def _drop_on(self) -> None:
         chance = random.Random(self._seed)
