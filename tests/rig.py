@@ -131,6 +131,7 @@ class Rig:
         zone = ZoneInfo("Europe/Athens")
         self.root, self.inbox = root, root / "inbox"
         self.clock = clock or HandClock()
+        self.beats_s: list[float] = []  # when the pipeline told of progress within a batch
         self.engine, self.decoder, self.health = TextEngine(), TextDecoder(), Health()
         settings = Settings(root=str(root))
         folders = settings.folders
@@ -162,6 +163,7 @@ class Rig:
             duplicates=duplicates,
             clock=self.clock,
             zone=zone,
+            beat=lambda: self.beats_s.append(self.clock.monotonic_s()),
             audience=audience,
         )
         self.bell = Bell()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -415,3 +416,26 @@ def test_what_could_not_be_claimed_and_was_taken_away_keeps_nothing_out_of_order
     rig.ticks(70)
     assert not rig.health.troubles
     assert (rig.inbox / "b.jpg").exists()  # what is unfinished is not claimed yet
+
+
+def test_a_large_batch_on_a_slow_processor_tells_of_progress_all_along(tmp_path: Path) -> None:
+    """Or the watchdog would end the service within it, and again within its repetition."""
+    rig = Rig(tmp_path, max_size=1024)
+    classify, file = rig.engine.classify, rig.spool.file
+
+    def slowly(batch: Any) -> Any:
+        rig.clock.passed_s += 0.5 * len(batch)
+        return classify(batch)
+
+    def across(move: Any) -> None:
+        rig.clock.passed_s += 0.5
+        file(move)
+
+    rig.engine.classify, rig.spool.file = slowly, across  # type: ignore[method-assign]
+    arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(300)]
+    rig.settle()
+    audit.check(rig.root, arrived)
+    assert rig.clock.passed_s > 300 * (0.5 + 0.5)
+    gaps_s = [later - earlier for earlier, later in pairwise(rig.beats_s)]
+    assert max(gaps_s) <= 40
+    rig.crash()

@@ -105,6 +105,7 @@ def assembled_daemon(
             duplicates=settings.intake.duplicates,
             clock=clock,
             zone=settings.zone,
+            beat=lambda: heartbeat.beat(clock.monotonic_s()),
             audience=audience,
         )
         batching = _batching(settings, once=once)
@@ -132,6 +133,7 @@ def assembled_daemon(
             told = _told(daemon, settling, spool, pipeline, health, engine, clock)
             return told | {"troubles": told["troubles"] | notifier.troubles}
 
+        heartbeat = Heartbeat(folders.heartbeat, tell, report)
         daemon = Daemon(
             inbox=inbox,
             wakeup=wakeup_for(folders.inbox, settings.intake.watch, bell.ring),
@@ -143,7 +145,7 @@ def assembled_daemon(
             engine=engine,
             summaries=summaries,
             health=health,
-            heartbeat=Heartbeat(folders.heartbeat, tell, report),
+            heartbeat=heartbeat,
             timetable=timetable(settings),
             chores=[
                 *metrics_files(settings, ledger, tell, clock),

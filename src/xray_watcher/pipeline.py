@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import timedelta, tzinfo
 from typing import Literal, Protocol
 
-import numpy as np
 import structlog
 
 from xray_watcher.aftermath import aftermath_of
@@ -24,7 +23,7 @@ from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.core.values import Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
-from xray_watcher.findings import finding_of, rejection_of, unreadable
+from xray_watcher.findings import rejection_of, scored, unreadable
 from xray_watcher.intake import doors
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome
 from xray_watcher.intake.spool import ChangedAfterClaim, Claimed, Move, Spool, TargetTaken
@@ -97,6 +96,7 @@ class Pipeline:
         duplicates: "flag" files known bytes by their scores, "set-aside" puts them by unscored.
         clock: the time.
         zone: local time zone; None is the system's.
+        beat: is told now and then within a batch that there is progress.
         audience: who wants to hear of images.
     """
 
@@ -112,6 +112,7 @@ class Pipeline:
         duplicates: Literal["flag", "set-aside"],
         clock: Clock,
         zone: tzinfo | None,
+        beat: Callable[[], None],
         audience: Audience = NOBODY,
     ) -> None:
         self._ledger = ledger
@@ -124,6 +125,7 @@ class Pipeline:
         self.use(duplicates)
         self._clock = clock
         self._zone = zone
+        self._beat = beat
         self._batches: deque[_Batch] = deque()
         self._decided: deque[_Decided] = deque()
         self._again: deque[int] = deque()
@@ -250,6 +252,7 @@ class Pipeline:
         self._batches.append(_Batch(f"b{image_ids[0]:06d}", items))
 
     def _item(self, image_id: int, claim_ms: float) -> _Item:
+        self._beat()
         row = self._ledger.image(image_id)
         began_s, queue_us = self._clock.monotonic_s(), to_us(self._clock.now()) - row.settled_us
         claimed = self._spool.examine(image_id)
@@ -271,7 +274,7 @@ class Pipeline:
             Unavailable: something of ours failed; what is not done stays claimed.
         """
         engine = self._engine()
-        batch = self._batches.popleft()
+        batch = self._batches[0]
         try:
             verdicts = self._judge(batch, engine)
             if verdicts:
@@ -280,6 +283,8 @@ class Pipeline:
             ids = [item.row.id for item in batch.items]
             self._again.extend(i for i in ids if i not in self._again)
             raise
+        finally:
+            self._batches.popleft()
         self.complete()
 
     def _judge(self, batch: _Batch, engine: Engine) -> list[Verdict]:
@@ -296,10 +301,11 @@ class Pipeline:
             for outcome, finding in zip(outcomes, findings, strict=True)
             if finding is None and isinstance(outcome, Decoded)
         ]
-        scored, infer_ms = self._score(to_score, engine)
-        rest = iter(scored)
+        began_s = self._clock.monotonic_s()
+        scores = iter(scored(to_score, engine, self._beat))
+        infer_ms = (self._clock.monotonic_s() - began_s) * 1000 / max(len(to_score), 1)
         return [
-            _verdict(item, outcome, finding or next(rest), infer_ms)
+            _verdict(item, outcome, finding or next(scores), infer_ms)
             for item, outcome, finding in zip(steady, outcomes, findings, strict=True)
         ]
 
@@ -318,21 +324,6 @@ class Pipeline:
                 return Rejection("duplicate", f"The same bytes were filed as index {known}.")
         return None
 
-    def _score(
-        self, decoded: Sequence[Decoded], engine: Engine
-    ) -> tuple[list[Scores | Rejection], float]:
-        """One forward pass for all; returns also each image's share of it in milliseconds."""
-        if not decoded:
-            return [], 0.0
-        began_s = self._clock.monotonic_s()
-        pixels = np.stack([outcome.image.pixels for outcome in decoded])
-        try:
-            raw = engine.classify(pixels)
-        except (RuntimeError, MemoryError) as error:
-            raise Unavailable("model", f"The network failed on a batch: {error}") from error
-        infer_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(decoded)
-        return [finding_of(engine, row.tolist()) for row in raw], infer_ms
-
     def _decide(self, verdicts: Sequence[Verdict], batch: _Batch, engine: Engine) -> None:
         sealed = self._sealer.seal(verdicts, batch.id, engine.info, self._clock.now())
         self._ledger.decide(sealed.decisions, sealed.csv_header, sealed.retried)
@@ -350,6 +341,7 @@ class Pipeline:
         filed: list[_Decided] = []
         try:
             while self._decided:
+                self._beat()
                 if self._is_filed(self._decided[0]):
                     filed.append(self._decided[0])
                 self._decided.popleft()
