@@ -13,6 +13,7 @@ from PIL import Image
 
 from service import call
 from xray_watcher import __version__
+from xray_watcher.ledger.ledger import Ledger
 
 
 @pytest.fixture
@@ -125,6 +126,17 @@ def test_a_day_that_is_no_date_is_wrong_usage(tmp_path: Path) -> None:
     )
     assert found.returncode == 2
     assert "yesterday" in found.stderr
+
+
+@pytest.mark.parametrize("name", ["9" * 25, "9" * 5000, "9" * 25 + "_a.jpg", "٣", "0007_\n.jpg"])
+def test_retry_of_what_is_no_rejected_file_says_so(tmp_path: Path, name: str) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    Ledger(str(state / "ledger.sqlite3")).close()
+    ended = call("retry", "--root", str(tmp_path / "root"), "--state-dir", str(state), name)
+    assert ended.returncode == 2
+    assert "is not a rejected file" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_retry_wants_names_or_all(tmp_path: Path) -> None:

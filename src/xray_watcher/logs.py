@@ -17,6 +17,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import BinaryIO, Literal
 
+from xray_watcher.core.naming import LARGEST_INDEX
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.reader import LedgerReader, LogLine, LogState
 from xray_watcher.system.files import (
@@ -256,7 +257,7 @@ def _index_in(line: bytes) -> int | None:
         index = json.loads(line)["index"]
     except (ValueError, TypeError, KeyError):  # a torn line, or another file's
         return None
-    return index if isinstance(index, int) else None
+    return index if isinstance(index, int) and 0 <= index <= LARGEST_INDEX else None
 
 
 def _watermark(form: Form, state: LogState) -> int:

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray_watcher.core.naming import MAX_NAME_BYTES, index_of, indexed_name, safe_name
+from xray_watcher.core.naming import (
+    LARGEST_INDEX,
+    MAX_NAME_BYTES,
+    index_of,
+    indexed_name,
+    safe_name,
+)
 
 NAMES = st.binary(min_size=1, max_size=255).map(os.fsdecode)
 
@@ -49,7 +55,7 @@ def test_a_long_name_is_cut_between_characters() -> None:
     assert set(filed.removeprefix("0001_").removesuffix(".png")) == {"胸"}
 
 
-@given(index=st.integers(0, 10**12), name=NAMES)
+@given(index=st.integers(0, LARGEST_INDEX), name=NAMES)
 def test_every_name_becomes_one_safe_component(index: int, name: str) -> None:
     filed = indexed_name(index, name)
     assert len(filed.encode("utf-8", "strict")) <= 255
@@ -64,6 +70,24 @@ def test_a_safe_name_is_not_escaped_again_into_something_else(name: str) -> None
     assert safe_name(safe_name(name)) == safe_name(name)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "12_a.jpg", "x0000_a.jpg", "0000", "٠٠٠٠_a.jpg", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.jpg",
+        "12_a.jpg",
+        "x0000_a.jpg",
+        "0000",
+        "٠٠٠٠_a.jpg",
+        "9" * 13 + "_a.jpg",
+        "9" * 200 + "_a.jpg",
+        "",
+    ],
+)
 def test_what_has_no_index_has_none(name: str) -> None:
     assert index_of(name) is None
+
+
+def test_a_number_that_is_too_large_is_no_index() -> None:
+    assert index_of(f"{LARGEST_INDEX}_a.jpg") == LARGEST_INDEX
+    assert index_of(f"{LARGEST_INDEX + 1}_a.jpg") is None
+    assert index_of("9" * 5000 + "_a.jpg") is None

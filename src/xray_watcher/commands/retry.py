@@ -76,7 +76,7 @@ def _all(ledger: LedgerReader) -> list[ImageRow]:
 
 def _named(ledger: LedgerReader, name: str) -> ImageRow:
     base = os.path.basename(name)
-    index = int(base) if base.isascii() and base.isdecimal() else index_of(base)
+    index = index_of(f"{base:0>4}_") if base.isdecimal() else index_of(base)
     row = None if index is None else ledger.image_with_index(index)
     if row is None or row.outcome != "rejected" or row.filed_name is None:
         raise UsageError(

@@ -14,9 +14,13 @@ MAX_NAME_BYTES = 255
 MAX_SUFFIX_BYTES = 16
 """What follows the last dot is kept as a suffix up to this length; more is no suffix."""
 
+LARGEST_INDEX = 10**12 - 1
+"""What is larger is no index of ours but somebody's number, and may be more than a ledger holds."""
+
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Control, format (bidirectional overrides), surrogate, private, unassigned, separators."""
 
+_MOST_DIGITS = len(str(LARGEST_INDEX))
 _SEPARATORS = frozenset("/\\")
 
 
@@ -65,7 +69,7 @@ def client_name(text: str) -> str:
 def index_of(filed_name: str) -> int | None:
     """The index that a filed name begins with, or None when it is not such a name."""
     digits, underscore, _ = filed_name.partition("_")
-    if underscore and len(digits) >= 4 and digits.isascii() and digits.isdecimal():
+    if underscore and 4 <= len(digits) <= _MOST_DIGITS and digits.isascii() and digits.isdecimal():
         return int(digits)
     return None
 
