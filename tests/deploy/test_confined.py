@@ -32,6 +32,19 @@ quiet_seconds = 0.3
 [model]
 weights = "phantom"
 """
+SINK = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Sink(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with open("/tmp/posted.json", "ab") as file:
+            file.write(body + b"\\n")
+        self.send_response(204)
+        self.end_headers()
+
+HTTPServer(("127.0.0.1", 9099), Sink).serve_forever()
+"""
 LOG = ["journalctl", "--no-pager", "-o", "cat", "-u", "xray-watcher"]
 
 pytestmark = [
@@ -207,6 +220,27 @@ def test_systemctl_reload_refuses_a_broken_file_and_the_service_goes_on(guest: G
     guest.wait_until("sh", "-c", "systemctl show -P ActiveState xray-watcher | grep -x active")
     assert shown(guest, "MainPID") == pid
     guest.write("/etc/xray-watcher/config.toml", CONFIG)
+
+
+def test_people_are_told_under_the_same_restrictions(guest: Guest) -> None:
+    """By HTTP and by a program, which are all that the service starts or connects to."""
+    told = "/var/lib/xray-watcher/told.json"
+    guest.write("/tmp/sink.py", SINK)
+    guest.run("systemd-run", "--unit", "sink", f"{PLACE}/venv/bin/python", "/tmp/sink.py")
+    guest.wait_until("systemctl", "is-active", "sink")
+    ways = (
+        '[notify.webhook]\nurl = "http://127.0.0.1:9099/told"\nevents = ["high"]\n'
+        f'[notify.command]\nargv = ["/usr/bin/tee", "-a", "{told}"]\nevents = ["high"]\n'
+    )
+    guest.write("/etc/xray-watcher/config.toml", CONFIG + ways)
+    guest.run("systemctl", "restart", "xray-watcher")
+    for number in range(6, 24):
+        drop(guest, number, "/srv/xray/inbox")
+    for path in ("/tmp/posted.json", told):
+        guest.wait_until("grep", '"event": *"high"', path)
+    guest.run("systemctl", "stop", "sink")
+    guest.write("/etc/xray-watcher/config.toml", CONFIG)
+    guest.run("systemctl", "restart", "xray-watcher")
 
 
 def test_a_service_that_hangs_is_started_again_by_the_watchdog(guest: Guest) -> None:
