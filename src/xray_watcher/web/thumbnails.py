@@ -78,11 +78,11 @@ class Thumbnails:
         Raises:
             NoPicture: it was not scored, or its file is gone, changed or out of reach.
         """
+        path, sha256 = await run_sync(self._file_of, index)
         kept = self._kept.get((index, size))
         if kept is not None:
             self._kept.move_to_end((index, size))
             return kept
-        path, sha256 = await run_sync(self._file_of, index)
         try:
             found = await asyncio.wrap_future(self._makers[size].submit(path))
         except Unavailable as error:

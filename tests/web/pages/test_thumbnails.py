@@ -37,8 +37,7 @@ class OneImage:
             "sha256": hashlib.sha256(content).digest(),
             "removal": None,
         }
-        self._row = SimpleNamespace(**(row | differing))
-        self.asked = 0
+        self.row = SimpleNamespace(**(row | differing))
         self.file = root / "classified_images" / "High" / "0007_a.png"
         self.file.parent.mkdir(parents=True)
         self.file.write_bytes(content)
@@ -53,8 +52,7 @@ class OneImage:
         pass
 
     def image_with_index(self, index: int) -> Any:
-        self.asked += 1
-        return self._row if index == 7 else None
+        return self.row if index == 7 else None
 
 
 def thumbnails(context: OneImage, command: Sequence[str] = WORKER_COMMAND) -> Thumbnails:
@@ -89,8 +87,17 @@ def test_the_large_size_is_never_larger_than_the_picture(tmp_path: Path) -> None
 def test_it_is_made_once_and_then_kept(tmp_path: Path) -> None:
     context = OneImage(tmp_path, CONTENT)
     made = thumbnails(context)
-    assert png(made) == png(made)
-    assert context.asked == 1
+    first = png(made)
+    context.file.unlink()  # nothing is read again
+    assert png(made) == first
+
+
+def test_what_is_kept_is_not_shown_once_retention_has_removed_the_file(tmp_path: Path) -> None:
+    context = OneImage(tmp_path, CONTENT)
+    made = thumbnails(context)
+    png(made)
+    context.row.removal = "begun"
+    assert "removed by retention" in refusal(made)
 
 
 @pytest.mark.parametrize(
