@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 import audit
 from rig import Rig
@@ -193,6 +194,33 @@ def test_a_file_in_the_work_folder_that_no_row_knows_is_taken_up(tmp_path: Path)
     (work / "000000000002").write_text("picture:Fracture")
     run_to_the_end(tmp_path).crash()
     audit.check(tmp_path, [b"picture:Edema", b"picture:Fracture"])
+
+
+@pytest.mark.parametrize("where", ["inbox", "work"])
+def test_a_file_that_is_taken_away_while_a_claim_is_open_is_not_forgotten_in_silence(
+    tmp_path: Path, where: str
+) -> None:
+    rig = Rig(tmp_path)
+    rig.drop("DOE^JOHN.jpg", "picture:Edema")
+    kept = rig.drop("b.jpg", "picture:Fracture")
+    if where == "inbox":
+        kill_at(rig, "spool", "claim", "before", 1)
+    else:
+        kill_at(rig, "spool", "sync_claims", "after", 2)  # the first is of the start
+    assert run_until_killed(rig)
+    folder = rig.inbox if where == "inbox" else rig.root / ".xray-watcher"
+    taken = next(
+        path for path in folder.rglob("*") if path.is_file() and b"Edema" in path.read_bytes()
+    )
+    taken.unlink()
+    with capture_logs() as logged:
+        again = Rig(tmp_path)
+        again.settle()
+    (told,) = [event for event in logged if "are nowhere" in event["event"]]
+    assert told["images"] == 1
+    assert "DOE" not in str(logged)
+    audit.check(again.root, [kept])
+    again.crash()
 
 
 def test_the_index_goes_on_after_a_restart_and_is_never_used_again(tmp_path: Path) -> None:

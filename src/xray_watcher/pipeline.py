@@ -410,11 +410,22 @@ class Pipeline:
     ) -> list[int]:
         """The claimed images, those first that had the fewest tries: a poisonous one comes last."""
         arrived = [row for row in claiming if row.id in in_work]
-        self._ledger.drop_claims([row.id for row in claiming if row.id not in in_work])
+        self._drop([row for row in claiming if row.id not in in_work])
         doors.sync_claims(self._spool, [(row.inbox_path, row.upload) for row in arrived])
         self._ledger.mark_claimed([row.id for row in arrived])
         again = sorted([*arrived, *claimed], key=lambda row: (row.attempts, row.id))
         return [row.id for row in again]
+
+    def _drop(self, claims: Sequence[ImageRow]) -> None:
+        """Forget claims that were not made; a file that is still there is seen anew."""
+        gone = [r for r in claims if not doors.still_waits(self._spool, r.inbox_path, r.upload)]
+        if gone:
+            _log.warning(
+                "files that were about to be claimed are nowhere: somebody removed them while the "
+                "service did not run; their senders have to send them again",
+                images=len(gone),
+            )
+        self._ledger.drop_claims([row.id for row in claims])
 
     def _decided_before(self, row: ImageRow) -> _Decided:
         assert row.idx is not None

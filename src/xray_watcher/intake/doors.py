@@ -22,6 +22,13 @@ def claim(spool: Spool, arrival: Arrival, image_id: int) -> bool:
     return spool.uploads.claim(arrival.upload, spool.work_path(image_id))
 
 
+def still_waits(spool: Spool, inbox_path: str, upload: str | None) -> bool:
+    """Whether a file that was not claimed lies where it arrived."""
+    if upload is not None:
+        return spool.uploads.waits(upload)
+    return spool.is_in_inbox(inbox_path)
+
+
 def sync_claims(spool: Spool, claims: Iterable[tuple[str, str | None]]) -> None:
     """Make claims last through a power cut.
 

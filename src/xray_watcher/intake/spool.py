@@ -235,6 +235,10 @@ class Spool:
         except OSError:
             return False  # what it is to be called instead comes out when it is examined again
 
+    def is_in_inbox(self, path: str) -> bool:
+        """Whether something lies at a path below the inbox."""
+        return os.path.lexists(os.path.join(self._inbox, path))
+
     def claimed_ids(self) -> set[int]:
         """The ids of all files in the work folder.
 

@@ -228,6 +228,10 @@ class Uploads:
             with suppress(FileNotFoundError):
                 os.unlink(self._path(name, _SIDECAR))
 
+    def waits(self, name: str) -> bool:
+        """Whether an upload lies there with its image."""
+        return os.path.lexists(self._path(name, _IMAGE))
+
     def put_back(self, source: str, name: str, filename: str) -> None:
         """Hand a file of ours over once more, for another try.
 
