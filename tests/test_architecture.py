@@ -31,7 +31,7 @@ ROWS = (
     ("bootstrap_care",),
     ("daemon",),
     ("pipeline",),
-    ("places",),
+    ("places", "recovering"),
     ("sealing",),
     ("aftermath", "findings", "notify", "retention"),
     ("reloading",),

@@ -216,7 +216,7 @@ def test_a_file_that_is_taken_away_while_a_claim_is_open_is_not_forgotten_in_sil
     with capture_logs() as logged:
         again = Rig(tmp_path)
         again.settle()
-    (told,) = [event for event in logged if "are nowhere" in event["event"]]
+    (told,) = [event for event in logged if event["event"] == "files of open claims are gone"]
     assert told["images"] == 1
     assert "DOE" not in str(logged)
     audit.check(again.root, [kept])

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 
 import structlog
 
+from xray_watcher import recovering
 from xray_watcher.aftermath import aftermath_of
 from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.times import local_day, to_us
@@ -32,6 +33,7 @@ from xray_watcher.ledger.reader import ImageRow, LogLine
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine
 from xray_watcher.records import Timings
+from xray_watcher.recovering import Decided
 from xray_watcher.sealing import Sealer, Verdict
 from xray_watcher.system.clock import Clock
 
@@ -71,16 +73,6 @@ class _Batch:
     @property
     def futures(self) -> list[Future[DecodeOutcome]]:
         return [item.future for item in self.items if item.future is not None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Decided:
-    """A committed decision that has to be carried out; `move` is None for a vanished file."""
-
-    image_id: int
-    move: Move | None
-    line: LogLine
-    outcome: str
 
 
 class Pipeline:
@@ -127,7 +119,7 @@ class Pipeline:
         self._zone = zone
         self._beat = beat
         self._batches: deque[_Batch] = deque()
-        self._decided: deque[_Decided] = deque()
+        self._decided: deque[Decided] = deque()
         self._again: deque[int] = deque()
         self._unsure: list[int] = []  # claims that failed, perhaps after the rename was done
         self._begun: set[int] = set()  # open images whose attempt in this life is counted
@@ -338,7 +330,7 @@ class Pipeline:
         Raises:
             Unavailable: a folder or log cannot be written; the rest waits for another try.
         """
-        filed: list[_Decided] = []
+        filed: list[Decided] = []
         try:
             while self._decided:
                 self._beat()
@@ -349,7 +341,7 @@ class Pipeline:
             if filed:
                 self._log_and_finish(filed)
 
-    def _is_filed(self, decided: _Decided) -> bool:
+    def _is_filed(self, decided: Decided) -> bool:
         """File one image; an image that cannot be filed as decided is decided anew."""
         try:
             if decided.move is not None:
@@ -362,11 +354,11 @@ class Pipeline:
             return False
         return True
 
-    def _write_reason(self, decided: _Decided, move: Move) -> None:
+    def _write_reason(self, decided: Decided, move: Move) -> None:
         if decided.outcome == "rejected":
             self._spool.write_beside(move, decided.line.jsonl)
 
-    def _log_and_finish(self, filed: Sequence[_Decided]) -> None:
+    def _log_and_finish(self, filed: Sequence[Decided]) -> None:
         try:
             self._spool.sync_filed([d.move.folder for d in filed if d.move is not None])
             now = self._clock.now()
@@ -395,69 +387,9 @@ class Pipeline:
         Raises:
             Unavailable: the work folder or the ledger is out of reach; call it again later.
         """
-        rows = self._ledger.open_rows()
-        in_work = self._spool.claimed_ids()
-        by_state = {state: [row for row in rows if row.state == state] for state in _OPEN}
-        again = self._recovered_claims(by_state["CLAIMING"], by_state["CLAIMED"], in_work)
-        adopted = self._adopted(sorted(in_work.difference(row.id for row in rows)))
-        self._again.extend([*again, *adopted])
-        self._decided.extend(self._decided_before(row) for row in by_state["FILING"])
-        if rows:
-            _log.info("recovering", images=len(rows))
-
-    def _recovered_claims(
-        self, claiming: Sequence[ImageRow], claimed: Sequence[ImageRow], in_work: set[int]
-    ) -> list[int]:
-        """The claimed images, those first that had the fewest tries: a poisonous one comes last."""
-        arrived = [row for row in claiming if row.id in in_work]
-        self._drop([row for row in claiming if row.id not in in_work])
-        doors.sync_claims(self._spool, [(row.inbox_path, row.upload) for row in arrived])
-        self._ledger.mark_claimed([row.id for row in arrived])
-        again = sorted([*arrived, *claimed], key=lambda row: (row.attempts, row.id))
-        return [row.id for row in again]
-
-    def _drop(self, claims: Sequence[ImageRow]) -> None:
-        """Forget claims that were not made; a file that is still there is seen anew."""
-        gone = [r for r in claims if not doors.still_waits(self._spool, r.inbox_path, r.upload)]
-        if gone:
-            _log.warning(
-                "files that were about to be claimed are nowhere: somebody removed them while the "
-                "service did not run; their senders have to send them again",
-                images=len(gone),
-            )
-        self._ledger.drop_claims([row.id for row in claims])
-
-    def _decided_before(self, row: ImageRow) -> _Decided:
-        assert row.idx is not None
-        line = self._ledger.record_of(row.idx)
-        outcome = row.outcome or "rejected"
-        if row.folder is None or row.filed_name is None or row.sha256 is None:
-            return _Decided(row.id, None, line, outcome)
-        return _Decided(row.id, Move(row.id, row.folder, row.filed_name, row.sha256), line, outcome)
-
-    def _adopted(self, work_ids: Sequence[int]) -> list[int]:
-        """Take in files of the work folder that no row knows: the ledger is an older copy."""
-        if work_ids:
-            self._ledger.reserve_ids(work_ids[-1])
-        return [self._adopt(work_id) for work_id in work_ids]
-
-    def _adopt(self, work_id: int) -> int:
-        now = self._clock.now()
-        claim = NewClaim(
-            path=os.fsencode(f"recovered/{work_id:012d}"),
-            size=os.path.getsize(self._spool.work_path(work_id)),
-            received_us=to_us(now),
-            settled_us=to_us(now),
-            day=local_day(now, self._zone),
-        )
-        (image_id,) = self._ledger.begin_claims([claim])
-        self._spool.adopt(work_id, image_id)
-        self._ledger.mark_claimed([image_id])
-        _log.warning("a claimed file without a row is taken up", work_id=work_id)
-        return image_id
-
-
-_OPEN = ("CLAIMING", "CLAIMED", "FILING")
+        left = recovering.take_up(self._ledger, self._spool, self._clock.now(), self._zone)
+        self._again.extend(left.claimed)
+        self._decided.extend(left.decided)
 
 
 def _verdict(
@@ -480,7 +412,7 @@ def _verdict(
     )
 
 
-def _decided(decision: Decision, claimed: Claimed | None) -> _Decided:
+def _decided(decision: Decision, claimed: Claimed | None) -> Decided:
     line = LogLine(decision.idx, decision.log, decision.jsonl, decision.csv)
     move = None
     if decision.folder and decision.filed_name and claimed is not None:
@@ -491,4 +423,4 @@ def _decided(decision: Decision, claimed: Claimed | None) -> _Decided:
             claimed.sha256,
             claimed.signature,
         )
-    return _Decided(decision.image_id, move, line, decision.outcome)
+    return Decided(decision.image_id, move, line, decision.outcome)
