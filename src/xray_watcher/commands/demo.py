@@ -19,11 +19,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO
 
 import click
 import numpy as np
 
+from xray_watcher.commands.up import started
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.catalogue import PHANTOM
 from xray_watcher.core.naming import safe_name
@@ -101,7 +101,7 @@ def run_demo(parent: str, images: str | None, url: str | None = None) -> None:
     config = _write_config(root)
     with open(os.path.join(root, "service.log"), "wb") as log:
         names = ["run"] if url is None else ["run", "serve"]
-        processes = [_started(name, config, log) for name in names]
+        processes = [started([name, "--config", config], log) for name in names]
         try:
             if url is not None:
                 click.echo(f"The pages are at {url}")
@@ -197,12 +197,6 @@ def _copy(inbox: str, drop: Drop) -> None:
 
 
 # -- what becomes of it -------------------------------------------------------------------
-
-
-def _started(name: str, config: str, log: BinaryIO) -> subprocess.Popen[bytes]:
-    """Start a command of ours, in a group of its own: Ctrl-C is for the demonstration alone."""
-    command = [sys.executable, "-m", "xray_watcher", name, "--config", config]
-    return subprocess.Popen(command, stderr=log, process_group=0)
 
 
 def _watched(

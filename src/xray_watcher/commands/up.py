@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import BinaryIO
 
 import structlog
 
@@ -35,7 +36,7 @@ def run_both(commands: Sequence[Sequence[str]]) -> int:
         The first exit code that is not 0, else 0.
     """
     with _signals_noted() as noted:
-        processes = [_started(command) for command in commands]
+        processes = [started(command) for command in commands]
         while not noted and all(process.poll() is None for process in processes):
             time.sleep(_POLL_S)
         ended = [process for process in processes if process.poll() is not None]
@@ -48,10 +49,17 @@ def run_both(commands: Sequence[Sequence[str]]) -> int:
     return next((code if code > 0 else 128 - code for code in codes if code), 0)
 
 
-def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def started(command: Sequence[str], log: BinaryIO | None = None) -> subprocess.Popen[bytes]:
+    """Start a command of ours that ends when this process does.
+
+    Args:
+        command: as it would follow `xray-watcher`.
+        log: where its log goes; None for where ours goes.
+    """
     parent = os.getpid()
     return subprocess.Popen(
         [sys.executable, "-m", "xray_watcher", *command],
+        stderr=log,
         process_group=0,  # Ctrl-C reaches this process alone, which ends the others in order
         preexec_fn=lambda: end_with(parent),  # noqa: PLW1509 - no thread runs here
     )
