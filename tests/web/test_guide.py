@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,7 @@ EXAMPLES = Path(__file__).parent / "guide"
 GUIDE = Path(__file__).parents[3] / "shared" / "product-guide.md"
 PORT = 8080  # the guide's
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # they wait for each other
 
 
 def is_port_free() -> bool:
@@ -47,9 +49,18 @@ def wait_for_port() -> None:
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def port() -> Iterator[None]:
+    """The guide's port, for one test at a time: others may run beside this one."""
+    with (Path(tempfile.gettempdir()) / "xray-watcher-guide-port").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        wait_for_port()
+        yield
+
+
+@pytest.fixture
+def up(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
     """`xray-watcher up` with its defaults for the web."""
-    wait_for_port()
+    request.getfixturevalue("port")
     config = tmp_path / "config.toml"
     root, state = tmp_path / "root", tmp_path / "state"
     config.write_text(QUICK.format(root=json.dumps(str(root)), state=json.dumps(str(state))))
@@ -165,8 +176,8 @@ def test_nothing_is_left_running_when_it_is_killed(up: subprocess.Popen[bytes]) 
         time.sleep(0.1)
 
 
+@pytest.mark.usefixtures("port")
 def test_the_demonstration_serves_the_pages_until_ctrl_c(tmp_path: Path) -> None:
-    wait_for_port()
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(
             [*COMMAND, "demo", "--serve", "--folder", str(tmp_path / "demo")],
