@@ -182,6 +182,8 @@ def test_the_demonstration_serves_the_pages_until_ctrl_c(tmp_path: Path) -> None
         process = subprocess.Popen(
             [*COMMAND, "demo", "--serve", "--folder", str(tmp_path / "demo")],
             stdout=out, stderr=subprocess.STDOUT, env=environment(PYTHONUNBUFFERED="1"),
+            # It must hear Ctrl-C, also where a script started the tests in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )  # fmt: skip
     try:
         told = tmp_path / "out"
