@@ -53,6 +53,10 @@ class TorchEngine(EngineBase):
             self._forward = self._checked(made(quick), self._forward, is_asked_for=is_asked_for)
         self.classify(np.zeros((1, 1, SIDE, SIDE), np.float32))  # the first pass is a slow one
 
+    @property
+    def _precision(self) -> str:
+        return self._forward.precision
+
     def classify(self, batch: Floats) -> Floats:
         """Score a batch: sigmoids `[N, labels]` of float32 `[N, 1, 224, 224]`.
 
