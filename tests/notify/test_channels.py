@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,6 +193,17 @@ def test_a_mail_is_broken_off_at_the_end_of_its_time(mode: str) -> None:
         with pytest.raises(DeliveryFailed, match="no answer in time"):
             mail(sink.port, 1.0).send("id-1", "high", BODY)
         assert time.monotonic() - began_s < 10
+
+
+def test_a_mail_server_that_is_silent_is_told_from_one_that_hangs_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also when the connection's own limit comes before ours."""
+    monkeypatch.setattr(threading.Timer, "start", lambda _timer: None)
+    with smtp_sink() as sink:
+        sink.mode = "hang"
+        with pytest.raises(DeliveryFailed, match="no answer in time"):
+            mail(sink.port, 1.0).send("id-1", "high", BODY)
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])

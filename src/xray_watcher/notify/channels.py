@@ -324,7 +324,8 @@ def _deadline(seconds: float, held: Callable[[], socket.socket | None]) -> Itera
     try:
         yield
     except (OSError, http.client.HTTPException, smtplib.SMTPException) as error:
-        if is_over.is_set():
+        # The connection's own limit may come first, which smtplib calls a disconnection.
+        if is_over.is_set() or isinstance(error.__context__, TimeoutError):
             raise TimeoutError from error
         raise
     finally:
