@@ -109,6 +109,17 @@ def test_a_bomb_meets_the_limit_of_memory_and_the_next_picture_is_decoded(
         assert isinstance(outcome_of(pool, put(tmp_path, "a.png")), Decoded)
 
 
+@pytest.mark.parametrize("memory_mb", [240, 300, 340])
+def test_memory_that_runs_out_over_a_deep_picture_is_told_as_such(
+    tmp_path: Path, memory_mb: int
+) -> None:
+    deep = np.zeros((7000, 7000), np.uint16)
+    deep[::2] = 60_000
+    path = put(tmp_path, "deep.png", pictures.png(Image.fromarray(deep), compress_level=1))
+    with DecodePool(1, LIMITS, memory_bytes=memory_mb << 20) as pool:
+        assert rejected(pool, path)[0] == "decoder_limit"
+
+
 def test_a_child_that_is_killed_is_replaced_and_its_picture_tried_again(tmp_path: Path) -> None:
     path = put(tmp_path, "a.png")
     with DecodePool(1, LIMITS) as pool:

@@ -457,6 +457,7 @@ def test_memory_that_runs_out_is_a_limit_of_the_decoder(monkeypatch: pytest.Monk
     def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
+    monkeypatch.setattr(np, "empty", exhausted)
     monkeypatch.setattr(Image.Image, "load", exhausted)
     assert refusal(PNG).code == "decoder_limit"
     monkeypatch.setattr(simplejpeg, "decode_jpeg", exhausted)

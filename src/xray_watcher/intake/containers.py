@@ -70,6 +70,19 @@ def is_interlaced(data: bytes) -> bool:
     return data[28] == 1
 
 
+def ends_with_pixels(data: bytes) -> bool:
+    """Tell whether nothing but pixels stands between the first pixels and the end of a whole PNG.
+
+    Metadata may come after them too, such as how the picture is to be turned.
+    """
+    kinds: list[bytes] = []
+    at = len(_HEADS["PNG"])
+    while at + 12 <= len(data) and kinds[-1:] != [b"IEND"]:
+        kinds.append(data[at + 4 : at + 8])
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return b"IDAT" in kinds and set(kinds[kinds.index(b"IDAT") :]) == {b"IDAT", b"IEND"}
+
+
 def has_all_rows(data: bytes) -> bool:
     """Tell whether a PNG with sound chunks holds as many bytes of pixels as its header promises.
 

@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from xray_watcher.errors import UnreadableImage
+from xray_watcher.intake import jpegs, pngs
 from xray_watcher.intake.containers import (
     Format,
     end_of,
     ends_whole,
+    ends_with_pixels,
     format_of,
     has_all_rows,
     is_interlaced,
     may_become_picture,
 )
-from xray_watcher.intake.jpegs import first_channel, is_complete
 from xray_watcher.intake.resampling import SIDE, axis, weighted_sums
 
 HALF_RANGE = 1024.0
@@ -200,14 +201,22 @@ def _read(data: bytes, limits: DecodeLimits) -> _Grey:
 
 def _first_channel(image: Image.Image, data: bytes, kind: Format) -> tuple[NDArray[Any], float]:
     """One channel of an opened picture that is all there, and the value that white has in it."""
-    colours = _PLAIN_JPEGS.get(image.mode) if kind == "JPEG" else None
-    if colours is not None:
-        pixels = first_channel(data, colours, *image.size)
-        if pixels is not None:
-            return pixels, 255.0
+    found = _quickly(image, data, kind)
+    if found is not None:
+        return found
     image.load()
     _check_rows(image, data, kind)
     return _grey(image)
+
+
+def _quickly(image: Image.Image, data: bytes, kind: Format) -> tuple[NDArray[Any], float] | None:
+    """The same without Pillow, of a plain picture that its decoder has no complaint about."""
+    if kind == "PNG":
+        is_plain = "transparency" not in image.info and ends_with_pixels(data)
+        return pngs.first_channel(data, image.mode, *image.size) if is_plain else None
+    colours = _PLAIN_JPEGS.get(image.mode)
+    pixels = jpegs.first_channel(data, colours, *image.size) if colours is not None else None
+    return None if pixels is None else (pixels, 255.0)
 
 
 @contextmanager
@@ -300,7 +309,7 @@ def _check_nothing_follows(data: bytes, end: int) -> None:
 def _check_rows(image: Image.Image, data: bytes, kind: Format) -> None:
     """Refuse a picture that is not all there: Pillow leaves what is missing at one value."""
     if kind == "JPEG":
-        if not is_complete(data):
+        if not jpegs.is_complete(data):
             raise UnreadableImage(
                 "corrupt", "The JPEG is damaged: parts of the picture are missing."
             )
@@ -331,7 +340,8 @@ def _grey(image: Image.Image) -> tuple[NDArray[Any], float]:
 
 def _turn(image: Image.Image) -> _Turn | None:
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        # Of Pillow's base: what it has read by now. That of a PNG would decode the pixels for it.
+        return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - metadata of cameras is often damaged, the picture is not
