@@ -296,3 +296,9 @@ def test_the_pages_are_served_and_uploads_taken_under_the_same_restrictions(gues
     (result,) = json.loads(guest.run(python, "-c", send).stdout)["results"]
     assert result["top_label"] == "Pneumothorax"
     assert guest.run("systemctl", "is-active", "xray-watcher-web").stdout.strip() == "active"
+    show = (
+        "import requests; answer = requests.get("
+        f"'http://127.0.0.1:8080/images/{result['index']}/thumbnail.png', timeout=100); "
+        "print(answer.status_code, answer.headers['content-type'])"
+    )
+    assert guest.run(python, "-c", show).stdout.split() == ["200", "image/png"]

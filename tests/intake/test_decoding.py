@@ -120,6 +120,15 @@ def test_memory_that_runs_out_over_a_deep_picture_is_told_as_such(
         assert rejected(pool, path)[0] == "decoder_limit"
 
 
+def test_a_child_steps_back_behind_the_scoring(tmp_path: Path) -> None:
+    with DecodePool(1, LIMITS) as pool:
+        assert isinstance(outcome_of(pool, put(tmp_path, "a.png")), Decoded)
+        child = pool._workers[0]._child
+        assert child is not None
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, child._process.pid) == min(ours + 10, 19)
+
+
 def test_a_child_that_is_killed_is_replaced_and_its_picture_tried_again(tmp_path: Path) -> None:
     path = put(tmp_path, "a.png")
     with DecodePool(1, LIMITS) as pool:

@@ -29,7 +29,9 @@ _OWN_SETTINGS = "XRAY_WATCHER_"  # may hold secrets, and a child needs none of t
 
 _START_SECONDS = 60.0
 _END_SECONDS = 2.0
-_WALL_FACTOR = 3.0  # of the limit of processor time: other processes want their share too
+# Of the limit of processor time. A child steps back behind others, for which no picture is blamed;
+# how long a file takes to be read says something of its disk.
+_WALL_FACTOR, _READ_FACTOR = 10.0, 3.0
 _MAX_HEADER = 4096
 _MAX_DETAIL = 500
 
@@ -81,15 +83,20 @@ class Child(ABC, Generic[Result]):
                 f"({self._how_it_ended()}).",
             ) from None
 
-    def work_on(self, path: bytes, wall_seconds: float) -> Result | Rejection:
+    def work_on(self, path: bytes, seconds: float) -> Result | Rejection:
         """Have one file worked on.
+
+        Args:
+            path: of the file.
+            seconds: of processor time that it may take.
 
         Raises:
             LostChildError: when the child crashed, ran out of time, or answered nonsense.
             Unavailable: when the file could not be read, or not in time.
         """
+        wall_seconds = seconds * _WALL_FACTOR
         try:
-            self._ask(path, wall_seconds)
+            self._ask(path, seconds * _READ_FACTOR)
             return self._outcome(time.monotonic() + wall_seconds)
         except TimeoutError:
             raise LostChildError(
@@ -210,12 +217,12 @@ class ChildWorker(Generic[Result]):
 
     Args:
         start: starts a child.
-        seconds: processor time for one file; three times that on the clock.
+        seconds: processor time for one file; ten times that on the clock.
     """
 
     def __init__(self, start: Callable[[], Child[Result]], seconds: float) -> None:
         self._start = start
-        self._wall_seconds = seconds * _WALL_FACTOR
+        self._seconds = seconds
         self._child: Child[Result] | None = None
         self._stopped = False
         self._lock = threading.Lock()  # a child is never started after the stop
@@ -254,7 +261,7 @@ class ChildWorker(Generic[Result]):
     def _attempt(self, path: str) -> Result | Rejection:
         child = self._running_child()
         try:
-            return child.work_on(os.fsencode(path), self._wall_seconds)
+            return child.work_on(os.fsencode(path), self._seconds)
         except BaseException:
             self.drop_child()
             raise

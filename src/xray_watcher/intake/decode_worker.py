@@ -37,6 +37,7 @@ Task: TypeAlias = Callable[[bytes, DecodeLimits], tuple[Header, bytes]]
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _OOM_SCORE = b"800"  # the kernel's out-of-memory killer takes this process long before the daemon
+_NICENESS = 10  # scoring goes first; decoding has what it leaves, and a tenth of it at least
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -117,6 +118,8 @@ def _confine(memory: int) -> None:
     """Take from this process what decoding does not need; the kernel holds it to that."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as score:
         score.write(_OOM_SCORE)
+    with contextlib.suppress(OSError):  # a filter of system calls may not know it
+        os.nice(_NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

@@ -9,7 +9,6 @@ header has the picture's `width` and `height` and the `sha256` of the file.
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import sys
 import zlib
@@ -22,7 +21,6 @@ from xray_watcher.intake.decode_worker import Header, main
 from xray_watcher.intake.images import DecodeLimits, displayed
 
 _IDLE_SECONDS = 60  # then it ends and its memory is free; the parent starts another when needed
-_NICENESS = 10  # looking at pictures must not slow down their scoring
 _UP = 2  # the filter that keeps the difference to the row above (PNG 3rd ed., 9.2)
 _LEVEL = 6
 
@@ -48,6 +46,5 @@ def _filtered(image: Image.Image) -> bytes:
 
 
 if __name__ == "__main__":
-    os.nice(_NICENESS)
     signal.alarm(_IDLE_SECONDS)
     main(sys.argv[2:], partial(preview, side=int(sys.argv[1])))
