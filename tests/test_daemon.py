@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import audit
@@ -196,6 +197,22 @@ def test_a_flood_is_worked_off_oldest_first_in_full_batches(rig: Rig) -> None:
     assert names == sorted(names)
     assert rig.engine.batches == [16] * 6 + [4]
     assert most_in_hand <= daemon_module.MAX_BATCHES_IN_HAND
+
+
+def test_while_a_batch_is_scored_the_next_ones_are_with_the_decoders(rig: Rig) -> None:
+    for number in range(100):
+        rig.drop(f"{number:03d}.jpg", f"picture:Edema#{number}")
+    in_hand = []
+    classify = rig.engine.classify
+
+    def watched(batch: np.ndarray) -> np.ndarray:
+        in_hand.append(rig.pipeline.batches_in_hand)
+        return classify(batch)
+
+    rig.engine.classify = watched  # type: ignore[method-assign]
+    for _ in range(40):
+        rig.tick(0.5)
+    assert in_hand == [3, 3, 3, 3, 3, 2, 1]
 
 
 def test_a_trickle_without_a_quiet_moment_is_taken_when_the_first_has_waited(rig: Rig) -> None:

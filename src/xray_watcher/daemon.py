@@ -373,8 +373,7 @@ class Daemon:
         self._recover()
         self._pipeline.look_after_unsure_claims()
         self._pipeline.complete()
-        if self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND:
-            self._start_batch(now_s)
+        self._start_batches(now_s)
         self._finish_decoded(now_s)
         self._is_refused = self._is_refused and self._has_to_claim
 
@@ -395,6 +394,13 @@ class Daemon:
         self._engine.result()  # a network that cannot be loaded ends the service here
         if self._pipeline.is_decoded(_DECODE_WAIT_S):
             self._pipeline.finish()
+
+    def _start_batches(self, now_s: float) -> None:
+        """As many as may be in hand, so that the next is decoded while the oldest is scored."""
+        before = -1
+        while before < self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND:
+            before = self._pipeline.batches_in_hand
+            self._start_batch(now_s)
 
     def _start_batch(self, now_s: float) -> None:
         if self._reloading.is_wanted:
