@@ -7,6 +7,8 @@ an attacker wrote it. A `ChildWorker` has one child at a time and replaces one t
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import math
 import os
@@ -32,6 +34,7 @@ _END_SECONDS = 2.0
 # Of the limit of processor time. A child steps back behind others, for which no picture is blamed;
 # how long a file takes to be read says something of its disk.
 _WALL_FACTOR, _READ_FACTOR = 10.0, 3.0
+_PIPE_BYTES = 1 << 18  # an answer fits, so that it takes one write and few reads
 _MAX_HEADER = 4096
 _MAX_DETAIL = 500
 
@@ -63,6 +66,9 @@ class Child(ABC, Generic[Result]):
             raise Unavailable(
                 "decoder", f"The decoder process cannot be started: {error.strerror}."
             ) from error
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):  # the user's share of the kernel's memory is used up
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def is_running(self) -> bool:
         """Tell whether the process lives; a dead one is reaped by this."""

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 SIDE = 224
 """Width and height of the picture that the network takes."""
 
-_BLOCK = 16  # output rows made in one multiplication
-_KEPT = 8  # axes; a device sends one size of picture, and making its weights costs a millisecond
+_BLOCK = 8  # output rows made in one multiplication
+_KEPT = 32  # axes; devices send few sizes of picture, and making the weights costs a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Axis:
 
     Attributes:
         used: from the first to the last stored pixel that counts.
-        blocks: for each 16 pixels of the result in turn, which of the used pixels they need, and
-            float32 `[16, those]`: how much each adds, in 0..1. All other weights are zero.
+        blocks: for each 8 pixels of the result in turn, which of the used pixels they need, and
+            float32 `[8, those]`: how much each adds, in 0..1. All other weights are zero.
         sums: float32 `[224]`, of the weights of each pixel: one, but less at the border.
     """
 
