@@ -170,25 +170,26 @@ class Child(ABC, Generic[Result]):
             raise ValueError("status")
         return answer
 
-    def _frame(self, at_most: int, deadline: float) -> bytes:
+    def _frame(self, at_most: int, deadline: float) -> bytearray:
         length = int.from_bytes(self._exactly(4, deadline), "little")
         if length > at_most:
             raise ValueError("length")
         return self._exactly(length, deadline)
 
-    def _exactly(self, count: int, deadline: float) -> bytes:
+    def _exactly(self, count: int, deadline: float) -> bytearray:
         assert self._process.stdout is not None
         poll = select.poll()
         poll.register(self._process.stdout, select.POLLIN)
-        received = bytearray()
-        while len(received) < count:
+        received = bytearray(count)
+        missing = memoryview(received)
+        while missing:
             if not poll.poll(max(0, math.ceil((deadline - time.monotonic()) * 1000))):
                 raise TimeoutError
-            part = os.read(self._process.stdout.fileno(), count - len(received))
-            if not part:
+            got = os.readv(self._process.stdout.fileno(), [missing])
+            if not got:
                 raise EOFError
-            received += part
-        return bytes(received)
+            missing = missing[got:]
+        return received
 
     def _text(self, answer: dict[str, Any], key: str) -> str:
         value = answer.get(key)

@@ -128,7 +128,7 @@ class PreviewChild(Child[Preview]):
         sha256 = bytes.fromhex(self._text(answer, "sha256"))
         width, height = self._length(answer, "width"), self._length(answer, "height")
         content_bytes = (width + 1) * height
-        deflated = self._frame(2 * content_bytes + 1024, deadline)
+        deflated = bytes(self._frame(2 * content_bytes + 1024, deadline))
         _check_rows(deflated, width, content_bytes)
         return Preview(sha256, png_of(width, height, deflated))
 
