@@ -37,6 +37,11 @@ bench-http: $(READY)      ## the HTTP API beside the folder, latency, memory; AR
 	$(BIN)/python benchmarks/http_api.py $(ARGS)
 
 # pip makes the environment complete before the marker is touched, so a broken set-up is repeated.
+# A second make waits for the first, and then finds everything there.
+ifndef ALONE
+$(READY): pyproject.toml constraints.txt
+	@flock Makefile $(MAKE) --no-print-directory --silent ALONE=1 $(READY)
+else
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "xray-watcher needs Python 3.11 or newer; this is $$($(PYTHON) --version). Say which: make PYTHON=python3.11"; exit 1; }
@@ -45,6 +50,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
 	@touch $(READY)
+endif
 
 audit:                    ## known vulnerabilities of the pinned versions; needs the network
 	$(PYTHON) -m venv .venv-audit
