@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from xray_watcher.errors import UnreadableImage
 from xray_watcher.intake import pngs
 from xray_watcher.intake.images import DecodeLimits, decode
 
@@ -105,6 +106,19 @@ def test_a_picture_that_is_not_all_there_is_left_to_pillow(left: float) -> None:
     short = pictures.raw_png(300, 250, 8, 0, rows[: int(len(rows) * left)])
     assert found(short, "L") is None
     assert found(PNG[: int(len(PNG) * left)], "L") is None
+
+
+def test_the_checksum_within_the_compressed_data_alone_refuses_no_picture() -> None:
+    """That of each chunk covers the same bytes: what is damaged on the way is refused."""
+    rows = zlib.compress(b"".join(b"\x00" + row.tobytes() for row in GREY))
+    wrong = rows[:-1] + bytes([rows[-1] ^ 1])
+    chunks = pictures.header(300, 250, 8, 0) + pictures.chunk(b"IDAT", wrong)
+    data = b"\x89PNG\r\n\x1a\n" + chunks + pictures.chunk(b"IEND", b"")
+    assert np.array_equal(decode(data, DecodeLimits()).pixels, decode(PNG, DecodeLimits()).pixels)
+    damaged = bytearray(data)
+    damaged[len(data) // 2] ^= 1
+    with pytest.raises(UnreadableImage):
+        decode(bytes(damaged), DecodeLimits())
 
 
 def test_another_size_than_the_header_says_is_left_to_pillow() -> None:

@@ -1,7 +1,7 @@
 """From the bytes of a JPEG or PNG, which are hostile input, to the pixels that the network takes.
 
-What is accepted is a whole picture: its end marker stands at the end of the file, every
-checksum of a PNG holds, and the decoder reads it through. What the pixels are worth is
+What is accepted is a whole picture: its end marker stands at the end of the file, the checksum of
+every chunk of a PNG holds, and the decoder reads it through. What the pixels are worth is
 TorchXRayVision's own preprocessing (`utils.load_image`, `XRayCenterCrop`, `XRayResizer(224)`).
 """
 
