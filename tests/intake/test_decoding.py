@@ -120,13 +120,31 @@ def test_memory_that_runs_out_over_a_deep_picture_is_told_as_such(
         assert rejected(pool, path)[0] == "decoder_limit"
 
 
+BUSY = "import time\nuntil = time.monotonic() + {}\nwhile time.monotonic() < until: pass\n"
+
+
+def test_a_child_that_waits_for_a_core_is_given_more_time(tmp_path: Path) -> None:
+    """One that is busy looks to us as one that would be: both are runnable."""
+    answer = 'say(b\'{"status": "unreadable", "code": "blank", "detail": "Late."}\')\n'
+    lines = (READY, NEXT, READ, BUSY.format(2), answer, HANG)
+    with DecodePool(1, LIMITS, seconds=0.2, command=bad_child(*lines)) as pool:
+        assert rejected(pool, put(tmp_path, "a.png")) == ("blank", "Late.")
+
+
+def test_a_child_that_never_has_enough_of_it_is_ended(tmp_path: Path) -> None:
+    lines = (READY, NEXT, READ, BUSY.format(60))
+    with DecodePool(1, LIMITS, seconds=0.03, command=bad_child(*lines)) as pool:
+        began_s = time.monotonic()
+        assert rejected(pool, put(tmp_path, "a.png"))[0] == "decoder_limit"
+        assert 6 < time.monotonic() - began_s < 20  # 100 times 0.03 s, twice
+
+
 def test_a_child_steps_back_behind_the_scoring(tmp_path: Path) -> None:
     with DecodePool(1, LIMITS) as pool:
         assert isinstance(outcome_of(pool, put(tmp_path, "a.png")), Decoded)
         child = pool._workers[0]._child
         assert child is not None
-        ours = os.getpriority(os.PRIO_PROCESS, 0)
-        assert os.getpriority(os.PRIO_PROCESS, child._process.pid) == min(ours + 10, 19)
+        assert os.getpriority(os.PRIO_PROCESS, child._process.pid) == 19
 
 
 def test_a_child_that_is_killed_is_replaced_and_its_picture_tried_again(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ _OWN_SETTINGS = "XRAY_WATCHER_"  # may hold secrets, and a child needs none of t
 
 _START_SECONDS = 60.0
 _END_SECONDS = 2.0
-# Of the limit of processor time. A child steps back behind others, for which no picture is blamed;
-# how long a file takes to be read says something of its disk.
-_WALL_FACTOR, _READ_FACTOR = 10.0, 3.0
+# Of the limit of processor time, how long a file may take on the clock: to be read, to be answered
+# for, and to be answered for by a child that steps back behind others and still waits for a core.
+_READ_FACTOR, _WALL_FACTOR, _STARVED_FACTOR = 3.0, 3.0, 100.0
 _PIPE_BYTES = 1 << 18  # an answer fits, so that it takes one write and few reads
 _MAX_HEADER = 4096
 _MAX_DETAIL = 500
@@ -103,6 +103,7 @@ class Child(ABC, Generic[Result]):
         wall_seconds = seconds * _WALL_FACTOR
         try:
             self._ask(path, seconds * _READ_FACTOR)
+            self._await_answer(wall_seconds, time.monotonic() + seconds * _STARVED_FACTOR)
             return self._outcome(time.monotonic() + wall_seconds)
         except TimeoutError:
             raise LostChildError(
@@ -141,6 +142,29 @@ class Child(ABC, Generic[Result]):
             raise Unavailable(
                 "storage", f"The file cannot be read: {self._text(answer, 'detail')}."
             )
+
+    def _await_answer(self, wall_seconds: float, until: float) -> None:
+        """Wait for the first byte; a child that only waits for a core is given more time.
+
+        The kernel ends one that takes too much processor time.
+        """
+        while not self._has_answer(wall_seconds):
+            if time.monotonic() > until or not self._wants_a_core():
+                raise TimeoutError
+
+    def _has_answer(self, wall_seconds: float) -> bool:
+        assert self._process.stdout is not None
+        poll = select.poll()
+        poll.register(self._process.stdout, select.POLLIN)
+        return bool(poll.poll(math.ceil(wall_seconds * 1000)))
+
+    def _wants_a_core(self) -> bool:
+        """Whether the child is running or would (proc(5)), instead of waiting for anything else."""
+        try:
+            with open(f"/proc/{self._process.pid}/stat", "rb") as file:
+                return file.read().rpartition(b")")[2].split()[0] == b"R"
+        except OSError:
+            return False
 
     def _outcome(self, deadline: float) -> Result | Rejection:
         answer = self._answer(deadline, "decoded", "unreadable")
@@ -224,7 +248,7 @@ class ChildWorker(Generic[Result]):
 
     Args:
         start: starts a child.
-        seconds: processor time for one file; ten times that on the clock.
+        seconds: processor time for one file; three times that on the clock, if a core is free.
     """
 
     def __init__(self, start: Callable[[], Child[Result]], seconds: float) -> None:

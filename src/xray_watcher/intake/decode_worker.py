@@ -37,7 +37,7 @@ Task: TypeAlias = Callable[[bytes, DecodeLimits], tuple[Header, bytes]]
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _OOM_SCORE = b"800"  # the kernel's out-of-memory killer takes this process long before the daemon
-_NICENESS = 10  # scoring goes first; decoding has what it leaves, and a tenth of it at least
+_NICENESS = 19  # scoring goes first, undisturbed; decoding has what it leaves
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -47,11 +47,18 @@ def for_the_network(data: bytes, limits: DecodeLimits) -> tuple[Header, bytes]:
     return {"width": image.width, "height": image.height}, image.pixels.astype("<f4").tobytes()
 
 
-def main(arguments: list[str], task: Task) -> None:
-    """Answer one path after the other until standard input ends, which is when the parent ends."""
+def main(arguments: list[str], task: Task, niceness: int = _NICENESS) -> None:
+    """Answer one path after the other until standard input ends, which is when the parent ends.
+
+    Args:
+        arguments: memory and seconds that it may take, and the limits of a picture.
+        task: what is done with a file.
+        niceness: how far it steps back behind others who want the cores.
+    """
     memory, seconds, max_bytes, max_megapixels, min_side, max_side = arguments
     limits = DecodeLimits(int(max_bytes), float(max_megapixels), int(min_side), int(max_side))
     _outlive_signals_but_not_the_parent()
+    _step_back(niceness)
     _confine(int(memory))
     answers = sys.stdout.buffer
     _answer(answers, {"status": "ready"})
@@ -114,12 +121,15 @@ def _outlive_signals_but_not_the_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _step_back(niceness: int) -> None:
+    with contextlib.suppress(OSError):  # a filter of system calls may refuse it
+        os.nice(niceness)
+
+
 def _confine(memory: int) -> None:
     """Take from this process what decoding does not need; the kernel holds it to that."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as score:
         score.write(_OOM_SCORE)
-    with contextlib.suppress(OSError):  # a filter of system calls may not know it
-        os.nice(_NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

@@ -55,7 +55,7 @@ class DecodePool:
     Args:
         workers: how many pictures are decoded at the same time, 1 or more.
         limits: what a picture may be.
-        seconds: processor time for one picture; ten times that on the clock.
+        seconds: processor time for one picture; three times that on the clock, if a core is free.
         memory_bytes: address space of a child, interpreter and libraries (about 250 MB) included.
         command: the program of a child, which gets the limits as arguments.
     """
