@@ -68,10 +68,8 @@ def machine() -> str:
     """What was measured on, as a list in Markdown."""
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    names = (
-        *("torch", "torchvision", "torchxrayvision", "onnxruntime", "numpy"),
-        *("pillow", "kornia-rs", "simplejpeg"),
-    )
+    networks = ("torch", "torchvision", "torchxrayvision", "onnxruntime", "numpy")
+    names = (*networks, "pillow", "kornia-rs", "simplejpeg")
     return "\n".join(
         [
             f"- {model}, {CORES} cores, {platform.release()}, Python {platform.python_version()}",

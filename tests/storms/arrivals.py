@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 MOST_WAITING = 150  # or a service that is killed all the time would only fall behind
 
 
-class Sender:
+class Sender(ABC):
     """Drops files in a thread of its own until it is told to stop.
 
     Attributes:
@@ -37,8 +38,9 @@ class Sender:
         self._ended.set()
         self._thread.join()
 
+    @abstractmethod
     def _drop_on(self) -> None:
-        raise NotImplementedError
+        """Drop until `_ended` is set."""
 
 
 class Arrivals(Sender):

@@ -148,15 +148,16 @@ class Child(ABC, Generic[Result]):
 
         The kernel ends one that takes too much processor time.
         """
-        while not self._has_answer(wall_seconds):
+        while not self._says_something(wall_seconds):
             if time.monotonic() > until or not self._wants_a_core():
                 raise TimeoutError
 
-    def _has_answer(self, wall_seconds: float) -> bool:
+    def _says_something(self, seconds: float) -> bool:
+        """Whether there is something to read, or the end, within that time."""
         assert self._process.stdout is not None
         poll = select.poll()
         poll.register(self._process.stdout, select.POLLIN)
-        return bool(poll.poll(math.ceil(wall_seconds * 1000)))
+        return bool(poll.poll(max(0, math.ceil(seconds * 1000))))
 
     def _wants_a_core(self) -> bool:
         """Whether the child is running or would (proc(5)), instead of waiting for anything else."""
@@ -202,12 +203,10 @@ class Child(ABC, Generic[Result]):
 
     def _exactly(self, count: int, deadline: float) -> bytearray:
         assert self._process.stdout is not None
-        poll = select.poll()
-        poll.register(self._process.stdout, select.POLLIN)
         received = bytearray(count)
         missing = memoryview(received)
         while missing:
-            if not poll.poll(max(0, math.ceil((deadline - time.monotonic()) * 1000))):
+            if not self._says_something(deadline - time.monotonic()):
                 raise TimeoutError
             got = os.readv(self._process.stdout.fileno(), [missing])
             if not got:

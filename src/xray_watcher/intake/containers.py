@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterator
+from itertools import dropwhile
 from typing import Literal
 
 Format = Literal["JPEG", "PNG"]
@@ -52,17 +54,27 @@ def _png_end(data: bytes) -> int | None:
 
     It checks what Pillow's `verify()` does, and the chunks ahead of the pixels too, in one pass.
     """
-    at = len(_HEADS["PNG"])
     view = memoryview(data)
-    while at + 12 <= len(data):
-        checked_to = at + 8 + int.from_bytes(view[at : at + 4], "big")
-        checksum = int.from_bytes(view[checked_to : checked_to + 4], "big")
-        if checked_to + 4 > len(data) or zlib.crc32(view[at + 4 : checked_to]) != checksum:
+    for kind, begin, end in _chunks(data):
+        checksum = int.from_bytes(view[end : end + 4], "big")
+        if end + 4 > len(data) or zlib.crc32(view[begin - 4 : end]) != checksum:
             return None
-        if data[at + 4 : at + 8] == b"IEND":
-            return checked_to + 4
-        at = checked_to + 4
+        if kind == b"IEND":
+            return end + 4
     return None
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The kind of each chunk up to IEND, and where its content begins and ends.
+
+    The last one may end beyond the data.
+    """
+    at, kind = len(_HEADS["PNG"]), b""
+    while at + 12 <= len(data) and kind != b"IEND":
+        kind, begin = data[at + 4 : at + 8], at + 8
+        end = begin + int.from_bytes(data[at : at + 4], "big")
+        yield kind, begin, end
+        at = end + 4
 
 
 def is_interlaced(data: bytes) -> bool:
@@ -75,12 +87,8 @@ def ends_with_pixels(data: bytes) -> bool:
 
     Metadata may come after them too, such as how the picture is to be turned.
     """
-    kinds: list[bytes] = []
-    at = len(_HEADS["PNG"])
-    while at + 12 <= len(data) and kinds[-1:] != [b"IEND"]:
-        kinds.append(data[at + 4 : at + 8])
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return b"IDAT" in kinds and set(kinds[kinds.index(b"IDAT") :]) == {b"IDAT", b"IEND"}
+    kinds = (kind for kind, _, _ in _chunks(data))
+    return set(dropwhile(lambda kind: kind != b"IDAT", kinds)) == {b"IDAT", b"IEND"}
 
 
 def has_all_rows(data: bytes) -> bool:
@@ -101,14 +109,12 @@ def has_all_rows(data: bytes) -> bool:
 def _has_inflated(data: bytes, promised: int) -> bool:
     """Tell whether the pixel chunks inflate to that many bytes, in little memory."""
     inflating = zlib.decompressobj()
-    found, at = 0, len(_HEADS["PNG"])
-    while found < promised and at + 12 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        deflated = data[at + 8 : at + 8 + length] if data[at + 4 : at + 8] == b"IDAT" else b""
+    found = 0
+    for kind, begin, end in _chunks(data):
+        deflated = data[begin:end] if kind == b"IDAT" else b""
         while deflated and found < promised and not inflating.eof:
             found += len(inflating.decompress(deflated, _INFLATE_BYTES))
             deflated = inflating.unconsumed_tail
-        at += 12 + length
     return found >= promised
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -43,7 +43,6 @@ _DEEP_MODES = ("I;16", "I;16B", "I")
 _ALPHA_MODES = ("LA", "RGBA")
 _COLOUR_MODES = ("RGB", "P", "CMYK", "YCbCr")
 _GREY_MODES = ("1", "L")
-_PLAIN_JPEGS: Mapping[str, Literal["GRAY", "RGB"]] = {"L": "GRAY", "RGB": "RGB"}
 
 
 class _Turn(NamedTuple):
@@ -214,8 +213,7 @@ def _quickly(image: Image.Image, data: bytes, kind: Format) -> tuple[NDArray[Any
     if kind == "PNG":
         is_plain = "transparency" not in image.info and ends_with_pixels(data)
         return pngs.first_channel(data, image.mode, *image.size) if is_plain else None
-    colours = _PLAIN_JPEGS.get(image.mode)
-    pixels = jpegs.first_channel(data, colours, *image.size) if colours is not None else None
+    pixels = jpegs.first_channel(data, image.mode, *image.size)
     return None if pixels is None else (pixels, 255.0)
 
 

@@ -8,7 +8,6 @@ the size, to hear the warnings.
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -19,26 +18,29 @@ _MISSING = re.compile(r"Corrupt JPEG data|Premature end")
 _EXTRA = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes")
 _MOST_EXTRA_BYTES = 16  # some encoders pad the coded data before a marker
 _NO_MEMORY = "Insufficient memory"
+_COLOURS = {"L": "GRAY", "RGB": "RGB"}  # by Pillow's mode
 _FOUR_INKS = ("CMYK", "YCCK")
 
 
-def first_channel(
-    data: bytes, colours: Literal["GRAY", "RGB"], width: int, height: int
-) -> NDArray[np.uint8] | None:
+def first_channel(data: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8] | None:
     """Grey, or red of a colour picture, as Pillow would decode it, if libjpeg has no complaint.
 
     Args:
         data: a JPEG whose header Pillow could read.
-        colours: what the JPEG holds.
+        mode: what Pillow calls the kind of its pixels.
         width: in pixels, of the file or of what draft mode makes of it (1/2, 1/4 or 1/8).
         height: likewise.
 
     Returns:
-        uint8 `[height, width]`; None when there is a complaint, or the size is another.
+        uint8 `[height, width]`; None when there is a complaint, the size is another, or the pixels
+        are of another kind (such as CMYK).
 
     Raises:
         MemoryError: there is not enough of it.
     """
+    colours = _COLOURS.get(mode)
+    if colours is None:
+        return None
     try:
         pixels = _decoded(data, colours, width, height)
     except ValueError as error:
