@@ -31,10 +31,17 @@ def filed(root: Path) -> dict[str, Path]:
 
 
 def jsonl_records(root: Path) -> list[dict[str, Any]]:
+    """The records of a service that has stopped or is at rest: a torn line is a fault."""
     logs = sorted((root / "logs").glob("results-*.jsonl"))
     content = b"".join(log.read_bytes() for log in logs)
     assert not content or content.endswith(b"\n"), "the JSONL ends in a torn line"
     return [json.loads(line) for line in content.splitlines()]
+
+
+def logged(root: Path) -> list[dict[str, Any]]:
+    """The records of a service that may be writing one now: without the line that still comes."""
+    content = b"".join(log.read_bytes() for log in sorted((root / "logs").glob("results-*.jsonl")))
+    return [json.loads(line) for line in content.splitlines(keepends=True) if line[-1:] == b"\n"]
 
 
 def csv_rows(root: Path) -> list[dict[str, str]]:

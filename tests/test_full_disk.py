@@ -69,7 +69,7 @@ def status(service: Service) -> dict[str, Any]:
 
 
 def filed(service: Service, count: int) -> Callable[[], bool]:
-    return lambda: len(audit.jsonl_records(service.root)) == count
+    return lambda: len(audit.logged(service.root)) == count
 
 
 def test_below_the_low_water_mark_it_stops_claiming_says_so_and_goes_on_by_itself(

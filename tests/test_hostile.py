@@ -85,7 +85,7 @@ def test_hostile_files_are_set_aside_and_harm_neither_neighbours_nor_the_service
             *drop(service.inbox, good, ".jpg"),
             *drop(service.inbox, heavy, ".JPEG"),
         ]
-        service.wait_until(lambda: len(audit.jsonl_records(service.root)) >= len(arrived), 400)
+        service.wait_until(lambda: len(audit.logged(service.root)) >= len(arrived), 400)
     assert service.worker_pid == before, "the service was started again"
     assert service.stop() == 0
     audit.check(service.root, arrived)
@@ -118,7 +118,7 @@ def test_what_is_no_file_is_never_opened_and_stays_where_it_is(
     times = os.stat(secret).st_atime_ns
     (inbox / "good.png").write_bytes(picture_number(1))
     service.start()
-    service.wait_until(lambda: len(audit.jsonl_records(service.root)) == 1)
+    service.wait_until(lambda: len(audit.logged(service.root)) == 1)
     assert service.stop() == 0
     listening.close()
     assert sorted(path.name for path in inbox.iterdir()) == before

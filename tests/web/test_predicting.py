@@ -315,7 +315,7 @@ def test_a_daemon_that_is_killed_meanwhile_loses_nothing_and_the_answer_comes_la
     answers: list[requests.Response] = []
     client = threading.Thread(target=lambda: answers.append(own.predict(*files)))
     client.start()
-    own.wait_for(lambda: len(audit.jsonl_records(own.root)) >= 10)
+    own.wait_for(lambda: len(audit.logged(own.root)) >= 10)
     os.kill(own.worker_pid, 9)
     assert own.process is not None
     own.process.wait(30)
@@ -334,7 +334,7 @@ def test_a_web_that_is_killed_has_lost_nothing_that_it_had_handed_over(own: WebS
     body = multipart([(f"{n}.png", one) for n, one in enumerate(content)])
     cut = body.index(content[20]) + 40  # in the middle of the twenty-first
     with sending(own, body, cut):
-        own.wait_for(lambda: len(audit.jsonl_records(own.root)) == 20)
+        own.wait_for(lambda: len(audit.logged(own.root)) == 20)
         own.kill_web()
     own.start_web()
     own.stop()
@@ -348,7 +348,7 @@ def test_a_client_that_goes_away_loses_nothing_that_it_had_sent(shared: WebServi
     hashes = {hashlib.sha256(one).hexdigest() for one in content}
 
     def filed() -> set[str]:
-        return hashes & {record["sha256"] for record in audit.jsonl_records(shared.root)}
+        return hashes & {record["sha256"] for record in audit.logged(shared.root)}
 
     with sending(shared, body, body.index(content[3]) + 10):
         shared.wait_for(lambda: len(filed()) == 3)
@@ -364,7 +364,7 @@ def test_a_client_that_does_not_wait_for_its_answer_finds_everything_filed(
     hashes = {hashlib.sha256(content).hexdigest() for _, content in files}
 
     def filed() -> set[str]:
-        return hashes & {record["sha256"] for record in audit.jsonl_records(shared.root)}
+        return hashes & {record["sha256"] for record in audit.logged(shared.root)}
 
     body = multipart(files)
     with sending(shared, body, len(body)):
@@ -393,7 +393,7 @@ def test_both_doors_at_once_lose_and_double_nothing(own: WebService) -> None:
         (own.inbox / f"{number}.png").write_bytes(content)
     results = own.predict(*files).json()["results"]
     assert len(results) == 30
-    own.wait_until(lambda: len(audit.jsonl_records(own.root)) == 60)
+    own.wait_until(lambda: len(audit.logged(own.root)) == 60)
     own.stop()
     audit.check(own.root, [*(content for _, content in files), *others])
 
