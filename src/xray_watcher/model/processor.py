@@ -27,9 +27,13 @@ first block: what they need fits the cache."""
 
 CPU_FACTS = "/proc/cpuinfo"
 
-# mallopt(3): memory up to this size that is free at the end of a thread's heap stays there. Given
-# back and fetched anew for each layer, it costs a bfloat16 pass a twelfth of its time.
-_TRIM_THRESHOLD, _KEPT_BYTES = -1, 64 << 20
+# mallopt(3): what a layer frees stays with its thread for the next. Given back and fetched anew,
+# it costs a bfloat16 pass a twelfth of its time.
+_KEEPING = (
+    (-1, 64 << 20),  # M_TRIM_THRESHOLD: as much may be free at the end of a thread's heap
+    (-2, 64 << 20),  # M_TOP_PAD: a heap (of 64 MB) that is empty is kept for when it is needed next
+    (-3, 32 << 20),  # M_MMAP_THRESHOLD: up to here (the most), nothing has a mapping of its own
+)
 
 _BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # as the kernel names them
 _THIS = threading.local()
@@ -87,7 +91,9 @@ def _use_threads(count: int) -> None:
 def _keep_what_is_freed() -> None:
     """Let the C library keep memory for the next layer; one that cannot is merely slower."""
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, size in _KEEPING:
+            mallopt(parameter, size)
 
 
 def has_bfloat16() -> bool:
