@@ -23,9 +23,11 @@ from measuring import CORES, IMAGES, Service, at, copies, in_turns, pictures, ra
 from peers import Apart
 from xray_watcher.bootstrap import decode_pool
 from xray_watcher.config.settings import Settings
+from xray_watcher.intake.images import DecodeLimits, decode
 from xray_watcher.model.network import untrained
 from xray_watcher.model.processor import Processor, has_bfloat16
 
+BATCH = 16
 HEAD_START = 3
 """Batches that are decoded while the network is loaded do not count."""
 
@@ -55,7 +57,7 @@ def ways(files: Sequence[Path], folder: Path) -> dict[str, Callable[[], float]]:
         V: peers.way("prototype"),
         **services,
         DECODING: lambda: decoding_rate(files),
-        SCORING: scoring_rate(),
+        SCORING: scoring_rate(files),
     }
 
 
@@ -81,17 +83,18 @@ def decoding_rate(files: Sequence[Path]) -> float:
         return len(files) / (time.monotonic() - began_s)
 
 
-def scoring_rate(batch: int = 16, batches: int = 4) -> Callable[[], float]:
+def scoring_rate(files: Sequence[Path]) -> Callable[[], float]:
     """Measures images a second of the default engine with nothing beside it."""
     network = Processor(untrained(), CORES, "float32")
-    pixels = np.zeros((batch, 1, 224, 224), np.float32)
-    network(pixels)
+    images = [decode(path.read_bytes(), DecodeLimits()).pixels for path in files]
+    batches = [np.stack(images[begin : begin + BATCH]) for begin in range(0, len(images), BATCH)]
+    network(batches[0])
 
     def measure() -> float:
         began_s = time.monotonic()
-        for _ in range(batches):
-            network(pixels)
-        return batch * batches / (time.monotonic() - began_s)
+        for batch in batches:
+            network(batch)
+        return len(images) / (time.monotonic() - began_s)
 
     return measure
 
