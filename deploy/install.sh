@@ -8,12 +8,14 @@ usage() {
     cat <<'END'
 usage: sudo sh deploy/install.sh [OPTIONS]
 
-  --extras LIST     parts beside the watcher, with commas between; default: web; "" for none
+  --extras LIST     parts beside the watcher, with commas between; "" for none; default: those that
+                    are installed, else web
   --root FOLDER     inbox and results; default: what the configuration says, else /srv/xray
-  --weights FILE    a checkpoint of densenet121-res224-chex to import, for servers without internet
+  --weights FILE    a checkpoint to import, for servers without internet: of the set that the
+                    configuration names, which is densenet121-res224-chex if you change nothing
   --sha256 HASH     of that file, if it is not the published one
-  --prefix FOLDER   where the program goes; default: /opt/xray-watcher
-  --python PROGRAM  a Python 3.11 or newer; default: the newest that is found
+  --prefix FOLDER   where the program goes; default: where it is, else /opt/xray-watcher
+  --python PROGRAM  a Python 3.11 or newer; default: that of the installed program, else the newest
   --no-start        neither enable nor start the services
   --dry-run         print the steps and change nothing
   --uninstall       remove the program and the services; keep images, records, ledger and settings
@@ -30,8 +32,9 @@ END
 
 SOURCE=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 DESTDIR=${DESTDIR:-}
-EXTRAS=web
-PREFIX=/opt/xray-watcher
+EXTRAS=''
+HAS_EXTRAS=no
+PREFIX=''
 ROOT=''
 PYTHON=''
 WEIGHTS=''
@@ -70,7 +73,10 @@ while [ $# -gt 0 ]; do
     --extras | --root | --weights | --sha256 | --prefix | --python)
         [ $# -ge 2 ] || wrong "$1 needs a value."
         case $1 in
-        --extras) EXTRAS=$2 ;;
+        --extras)
+            EXTRAS=$2
+            HAS_EXTRAS=yes
+            ;;
         --root) ROOT=$2 ;;
         --weights) WEIGHTS=$2 ;;
         --sha256) SHA256=$2 ;;
@@ -100,10 +106,22 @@ is_plain_path() { # goes into unit files, where spaces and % have a meaning
     esac
 }
 
-if [ -z "$ROOT" ] && [ -r "$DESTDIR$CONFIG" ]; then
-    ROOT=$(sed -n 's/^root *= *"\(.*\)".*/\1/p' "$DESTDIR$CONFIG" | head -n 1)
+# What an earlier run was told is so until it is told otherwise.
+if [ -r "$DESTDIR$CONFIG" ]; then
+    configured=$(sed -n "s/^ *root *= *[\"']\([^\"']*\)[\"'].*/\1/p" "$DESTDIR$CONFIG" | head -n 1)
+    [ "${ROOT:-$configured}" = "$configured" ] ||
+        wrong "--root: $CONFIG says root = \"$configured\". Change it there, and run this again."
+    ROOT=$configured
 fi
 ROOT=${ROOT:-/srv/xray}
+unit=$DESTDIR$LOCAL/lib/systemd/system/xray-watcher.service
+if [ -z "$PREFIX" ] && [ -r "$unit" ]; then
+    PREFIX=$(sed -n 's|^ExecStart=\(.*\)/venv/bin/xray-watcher run.*|\1|p' "$unit")
+fi
+PREFIX=${PREFIX:-/opt/xray-watcher}
+if [ "$HAS_EXTRAS" = no ]; then
+    EXTRAS=$(cat "$DESTDIR$PREFIX/share/extras" 2>/dev/null || echo web)
+fi
 is_plain_path "$ROOT" || wrong "--root must be an absolute path of letters, digits, / . _ and -: $ROOT"
 is_plain_path "$PREFIX" || wrong "--prefix must be an absolute path of letters, digits, / . _ and -: $PREFIX"
 case $EXTRAS in *[!a-z0-9,-]*) wrong "--extras is a list such as web,onnx: $EXTRAS" ;; esac
@@ -175,7 +193,9 @@ setting() { # the value of a key that is in force, as `check-config` shows it
 
 pick_python() {
     step "1. Python 3.11 or newer, and room"
+    IS_PYTHON_NAMED=yes
     if [ -z "$PYTHON" ]; then
+        IS_PYTHON_NAMED=no
         PYTHON=$(find_python)
     fi
     if [ -z "$PYTHON" ]; then
@@ -194,9 +214,21 @@ pick_python() {
     check_room
 }
 
+is_usable() { # whether the environment of an earlier run is there and has the Python that is wanted
+    # After an upgrade of Debian its Python is another one, which does not see what was installed.
+    "$PREFIX/venv/bin/python" -c 'import pip' 2>/dev/null || return 1
+    [ "$IS_PYTHON_NAMED" = no ] || [ "$(version_of "$PREFIX/venv/bin/python")" = "$(version_of "$PYTHON")" ]
+}
+
+version_of() { "$1" -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null; }
+
 check_room() {
-    if [ -d "$PREFIX/venv" ]; then
+    if is_usable; then
         say "$PREFIX/venv is there: it will be brought up to date"
+        return
+    fi
+    if [ -d "$PREFIX/venv" ]; then
+        say "$PREFIX/venv is for another Python: it will be made anew"
         return
     fi
     folder=$PREFIX
@@ -210,15 +242,20 @@ check_room() {
 
 install_program() {
     step "2. The program, in an environment of its own: $PREFIX/venv"
-    if [ ! -x "$PREFIX/venv/bin/python" ]; then
-        run "$PYTHON" -m venv "$PREFIX/venv"
+    if ! is_usable; then
+        run "$PYTHON" -m venv --clear "$PREFIX/venv"
         say "the next takes some minutes: PyTorch is large"
     fi
     wanted=$SOURCE
     [ -z "$EXTRAS" ] || wanted="${SOURCE}[$EXTRAS]"
-    run "$PREFIX/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --no-input -c "$SOURCE/constraints.txt" "$wanted" ||
-        fail "pip failed. Is its index, or your mirror in /etc/pip.conf, in reach?"
+    # Here and not in /tmp, which Debian 13 has in memory: pip unpacks gigabytes.
+    run mkdir -p "$PREFIX/tmp"
+    status=0
+    run env "TMPDIR=$PREFIX/tmp" "$PREFIX/venv/bin/python" -m pip install --quiet \
+        --disable-pip-version-check --no-input -c "$SOURCE/constraints.txt" "$wanted" || status=$?
+    run rm -rf "$PREFIX/tmp"
+    [ "$status" -eq 0 ] ||
+        fail "pip failed. Is its index, or your mirror in /etc/pip.conf, in reach, and room at $PREFIX?"
     run mkdir -p "$LOCAL/bin"
     run ln -sfn "$PROGRAM" "$LOCAL/bin/xray-watcher"
 }
@@ -233,8 +270,14 @@ place_files() {
     for drop_in in gpu shares; do
         place 644 "$SOURCE/deploy/systemd/examples/$drop_in.conf" "$PREFIX/share/systemd/$drop_in.conf"
     done
+    remember_extras
     place 644 "$SOURCE/deploy/man/xray-watcher.1" "$LOCAL/share/man/man1/xray-watcher.1"
     place 644 "$SOURCE/deploy/man/xray-watcher.toml.5" "$LOCAL/share/man/man5/xray-watcher.toml.5"
+}
+
+remember_extras() { # for the next run
+    say "$PREFIX/share/extras"
+    [ "$DRY" = yes ] || printf '%s\n' "$EXTRAS" >"$DESTDIR$PREFIX/share/extras"
 }
 
 place_completions() {
@@ -282,10 +325,12 @@ import_weights() {
     fi
     readable=$STATE/import.$$
     run install -o "$USER_NAME" -g "$GROUP_NAME" -m 600 "$WEIGHTS" "$readable"
-    printf '   $ %s\n' "xray-watcher weights import $WEIGHTS${SHA256:+ --sha256 $SHA256}"
+    name=densenet121-res224-chex
+    [ "$DRY" = yes ] || name=$(setting model.weights)
+    printf '   $ %s\n' "xray-watcher weights import $WEIGHTS --name $name${SHA256:+ --sha256 $SHA256}"
     [ "$DRY" = no ] || return 0
     status=0
-    as_service "$PROGRAM" weights import "$readable" --state-dir "$STATE" \
+    as_service "$PROGRAM" weights import "$readable" --name "$name" --config "$CONFIG" \
         ${SHA256:+--sha256 "$SHA256"} || status=$?
     rm -f "$readable"
     [ "$status" -eq 0 ] || fail "The weights were not imported."
@@ -297,6 +342,8 @@ check() {
     if [ "$DRY" = no ]; then
         as_service "$PROGRAM" check-config --config "$CONFIG" >/dev/null ||
             fail "Mend $CONFIG, and run this again."
+        [ "$(setting root)" = "$ROOT" ] ||
+            fail "The units are for $ROOT, and $CONFIG says $(setting root): write root = \"...\" in one line."
         self_test
     fi
 }
@@ -382,7 +429,8 @@ tell() {
         say ""
         say "STILL TO DO: bring the weights, $(setting model.weights), and run this again:"
         say "  sudo sh deploy/install.sh --weights FILE      or, with internet, before that"
-        say "  sudo -u $USER_NAME xray-watcher weights fetch"
+        say "  sudo -u $USER_NAME xray-watcher weights fetch $(setting model.weights)"
+        say "(a set whose hash the program does not know needs --sha256 HASH too)"
     fi
     say "A research and triage aid, never a diagnosis."
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from xray_watcher.config import checks
+from xray_watcher.config import checks, loading
 from xray_watcher.config.example import render_example
 from xray_watcher.config.keys import KEYS
 from xray_watcher.config.loading import (
@@ -91,6 +91,22 @@ def test_the_user_s_file_is_found_without_being_named(tmp_path: Path) -> None:
     loaded = load_settings(None, {}, {"HOME": str(tmp_path)})
     assert loaded.file == file
     assert loaded.settings.root == "/r"
+
+
+def test_the_system_s_settings_mean_its_state_also_for_a_user_who_may_only_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise `status` says of a running service that it does not run."""
+    for name in ("system.toml", "own.toml"):
+        (tmp_path / name).write_text('root = "/r"')
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(loading, "SYSTEM_CONFIG", str(tmp_path / "system.toml"))
+    states = [
+        load_settings(str(tmp_path / name), {}, {"HOME": "/home/a"}).settings.state_dir
+        for name in ("system.toml", "own.toml")
+    ]
+    assert states == ["/var/lib/xray-watcher", "/home/a/.local/state/xray-watcher"]
 
 
 def test_folders_lie_below_the_root_unless_they_are_set(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 
@@ -175,12 +175,30 @@ def test_a_user_who_may_only_read_sees_the_ledger_whether_the_service_runs_or_no
         path = f"{folder}/ledger.sqlite3"
         with Ledger(path) as ledger:
             ledger.begin_claims([claim()])
-            assert _read_as_nobody(path) == b"1 pending"
+            assert _as_nobody(_pending, path) == b"1 pending"
         assert os.listdir(folder) == ["ledger.sqlite3"]
-        assert _read_as_nobody(path) == b"1 pending"
+        assert _as_nobody(_pending, path) == b"1 pending"
 
 
-def _read_as_nobody(path: str) -> bytes:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_ledger_that_root_has_restored_is_not_called_damaged() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        path = f"{folder}/ledger.sqlite3"
+        Ledger(path).close()
+        for mode in (0o600, 0o644):
+            os.chmod(path, mode)
+            told = _as_nobody(lambda path: str(Ledger(path)), path)
+            assert b"give it to the user" in told
+            assert b"begin anew" not in told
+
+
+def _pending(path: str) -> str:
+    with LedgerReader.open(path) as reader:
+        return f"{len(reader.open_rows())} pending"
+
+
+def _as_nobody(action: Callable[[str], str], path: str) -> bytes:
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:
@@ -188,8 +206,7 @@ def _read_as_nobody(path: str) -> bytes:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-            with LedgerReader.open(path) as reader:
-                os.write(tell, f"{len(reader.open_rows())} pending".encode())
+            os.write(tell, action(path).encode())
         except (LedgerError, OSError) as error:
             os.write(tell, repr(error).encode())
         finally:

@@ -84,6 +84,52 @@ def test_a_second_time_nothing_changes_and_settings_are_kept(tmp_path: Path) -> 
     assert tree(tmp_path) == before
 
 
+def test_a_second_time_program_and_extras_stay_where_and_what_they_were(tmp_path: Path) -> None:
+    installing("--prefix", "/opt/x", "--extras", "", DESTDIR=str(tmp_path))
+    assert installing(DESTDIR=str(tmp_path)).returncode == 0
+    assert "ExecStart=/opt/x/venv/bin/xray-watcher run" in (tmp_path / UNIT).read_text()
+    assert (tmp_path / "opt/x/share/extras").read_text() == "\n"
+    installing("--extras", "web,onnx", DESTDIR=str(tmp_path))
+    installing(DESTDIR=str(tmp_path))
+    assert (tmp_path / "opt/x/share/extras").read_text() == "web,onnx\n"
+    assert not (tmp_path / "opt/xray-watcher").exists()
+    installing("--uninstall", DESTDIR=str(tmp_path))
+    assert not (tmp_path / "opt").exists() or os.listdir(tmp_path / "opt") == []
+
+
+def test_units_are_not_written_for_another_root_than_the_settings_have(tmp_path: Path) -> None:
+    installing("--root", "/data/xray", DESTDIR=str(tmp_path))
+    before = tree(tmp_path)
+    done = installing("--root", "/data/other", DESTDIR=str(tmp_path))
+    assert done.returncode == 2
+    assert 'says root = "/data/xray"' in done.stdout
+    assert tree(tmp_path) == before
+    (tmp_path / CONFIG).write_text("root = '/data/moved'\n")
+    assert installing(DESTDIR=str(tmp_path)).returncode == 0
+    assert "ReadWritePaths=/data/moved\n" in (tmp_path / UNIT).read_text()
+
+
+def test_an_environment_whose_python_has_changed_is_made_anew(tmp_path: Path) -> None:
+    """As after an upgrade of Debian: the link is there, and what it leads to has no pip."""
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    done = installing("--dry-run", "--prefix", str(tmp_path))
+    assert f"-m venv --clear {tmp_path}/venv" in done.stdout
+    assert f"TMPDIR={tmp_path}/tmp" in done.stdout, "pip unpacks gigabytes: not in memory"
+    python.unlink()
+    python.symlink_to(shutil.which("python3") or "")
+    kept = installing("--dry-run", "--prefix", str(tmp_path))
+    assert "will be brought up to date" in kept.stdout
+    assert "-m venv" not in kept.stdout
+    other = tmp_path / "python9"
+    other.write_text('#!/bin/sh\ncase "$*" in *sys.exit*) exit 0 ;; *version_info*) echo 9 9 ;; esac\n')
+    other.chmod(0o755)
+    named = installing("--dry-run", "--prefix", str(tmp_path), "--python", str(other))
+    assert f"{other} -m venv --clear {tmp_path}/venv" in named.stdout
+
+
 def test_what_was_staged_is_removed_but_for_settings_and_ledger(tmp_path: Path) -> None:
     installing(DESTDIR=str(tmp_path))
     ledger = tmp_path / "var/lib/xray-watcher/ledger.sqlite3"

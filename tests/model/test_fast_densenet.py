@@ -174,6 +174,27 @@ print(min([faults() for _ in range(6)][2:]) / len(pixels))
 """
 
 
+COUNT_HELPERS = """
+import os
+import numpy as np
+from xray_watcher.model.network import untrained
+from xray_watcher.model.processor import Processor
+
+processor, pixels = Processor(untrained(), 8, "float32"), np.zeros((8, 1, 224, 224), np.float32)
+before = len(os.listdir("/proc/self/task"))
+processor(pixels)
+for _ in range(16):
+    processor(pixels[:1])
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+def test_lone_images_do_not_give_every_thread_helpers_of_its_own() -> None:
+    """A server with many cores would run into the unit's TasksMax."""
+    counted = subprocess.run([sys.executable, "-c", COUNT_HELPERS], capture_output=True, check=True)
+    assert int(counted.stdout) < 8 + 12
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_what_one_pass_has_freed_serves_the_next_without_the_kernel(precision: str) -> None:
     """Pages fetched anew cost up to a twelfth of the time; there were 40 to 500 an image."""

@@ -146,6 +146,24 @@ def test_a_device_computes_in_half_precision_if_that_holds(
     assert engine("auto", device="auto").info.precision == precision
 
 
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_device_that_another_program_has_filled_is_done_without(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = iter([FakeCuda] * room)
+
+    def cuda(network: object, precision: str) -> FakeCuda:
+        if (copy := next(copies, None)) is None:
+            raise torch.OutOfMemoryError("out of memory")
+        return copy(network, precision)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch_engine, "Cuda", cuda)
+    made = engine("auto", device="auto")
+    assert made.info.precision == "float32"
+    assert type(made._forward) is (processor.Processor, Halving)[room]
+
+
 class Small:
     """A device with memory for so many images."""
 

@@ -15,6 +15,7 @@ from xray_watcher.config.checks import check
 from xray_watcher.config.keys import FOLDERS, KEYS, NOTIFY_FILES, THRESHOLDS, allowed
 from xray_watcher.config.settings import SYSTEM_STATE_DIR, Settings
 from xray_watcher.config.sources import (
+    SYSTEM_CONFIG,
     Given,
     Layer,
     environment_layer,
@@ -81,7 +82,7 @@ def load_settings(
     """
     file, from_file = _file(config_file, environ)
     layers = (from_file, environment_layer(environ), flag_layer(flags))
-    given = _default_layer(environ)
+    given = _default_layer(file, environ)
     for layer in layers:
         given |= layer.given
     given = {key: _with_full_path(key, one, environ) for key, one in given.items()}
@@ -104,9 +105,14 @@ def _file(flag: str | None, environ: Mapping[str, str]) -> tuple[Path | None, La
     return path, file_layer(path)
 
 
-def _default_layer(environ: Mapping[str, str]) -> dict[str, Given]:
-    """The one default that depends on who runs the service."""
-    if os.geteuid() == 0 or os.access(SYSTEM_STATE_DIR, os.W_OK):
+def _default_layer(file: Path | None, environ: Mapping[str, str]) -> dict[str, Given]:
+    """The one default that depends on who runs the service.
+
+    With the system's settings it is the system's service that is meant, also by a user who may
+    only read: for another folder the service would seem not to run.
+    """
+    is_system = file is not None and os.path.abspath(file) == SYSTEM_CONFIG
+    if is_system or os.geteuid() == 0 or os.access(SYSTEM_STATE_DIR, os.W_OK):
         return {}
     folder = xdg_folder("XDG_STATE_HOME", ".local/state", environ)
     return {"state_dir": Given(folder, "default", "default")}

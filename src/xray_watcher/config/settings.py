@@ -392,8 +392,9 @@ class Settings(BaseSettings):
     state_dir: PathText = Field(
         SYSTEM_STATE_DIR,
         min_length=1,
-        description="Ledger, lock and weights, on a local disk; without write permission for the "
-        "default it is $XDG_STATE_HOME/xray-watcher (~/.local/state/xray-watcher).",
+        description="Ledger, lock and weights, on a local disk. Who may not write to the default "
+        "has ~/.local/state/xray-watcher ($XDG_STATE_HOME), unless the settings are those in "
+        "/etc/xray-watcher.",
     )
     timezone: Annotated[
         str,

@@ -17,6 +17,7 @@ A decision (`decide`) fixes index, level, file name and the exact log bytes in o
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -187,10 +188,15 @@ class Ledger(LedgerReader):
         notices_added: how many, since it was opened.
 
     Raises:
-        LedgerError: the file is damaged or was written by a newer version.
+        LedgerError: the file is damaged, another user's, or was written by a newer version.
     """
 
     def __init__(self, path: str) -> None:
+        if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
+            raise LedgerError(
+                f"The ledger {path} is not this user's to write: give it to the user and the group "
+                "of the service (chown)."
+            )
         super().__init__(sqlite3.connect(path, isolation_level=None))
         self.notices_added = 0
         try:

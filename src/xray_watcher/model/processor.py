@@ -46,6 +46,9 @@ class Processor:
     decoders that take their core away; threads with images of their own do not. So the cores
     share an image only where there are more cores than images.
 
+    OpenMP keeps helpers for each thread that ever computed with some. So the first thread has the
+    first images of a batch every time: of n threads, the k-th never has more than n / k helpers.
+
     Args:
         network: with its weights.
         threads: 1 or more.
@@ -65,13 +68,16 @@ class Processor:
             at_first=at_first,
         )
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "score")
+        self._workers = [ThreadPoolExecutor(1, f"score {n}") for n in range(threads)]
 
     def __call__(self, pixels: Floats) -> Floats:
         """Logits `[N, outputs]` of float32 `[N, 1, 224, 224]`."""
         parts = np.array_split(pixels, min(self._threads, len(pixels)))
         threads_each = self._threads // len(parts)
-        scored = [self._pool.submit(self._part, part, threads_each) for part in parts]
+        scored = [
+            worker.submit(self._part, part, threads_each)
+            for worker, part in zip(self._workers, parts, strict=False)
+        ]
         return np.concatenate([future.result() for future in scored])
 
     def _part(self, pixels: Floats, threads: int) -> Floats:

@@ -76,6 +76,8 @@ class TorchEngine(EngineBase):
         Raises:
             ConfigError: the precision that was asked for does not hold.
         """
+        if quick.precision == exact.precision:
+            return exact  # the device had no room for the quick one
         wrong = disagreement(
             self._weights, partial(self._scores, exact), partial(self._scores, quick)
         )
@@ -96,7 +98,12 @@ def _on_device(
 ) -> Forward:
     if not is_cuda:
         return Processor(network, threads, precision)
-    return Halving(Cuda(network, precision), lambda: Processor(network, threads, "float32"))
+    on_processor = partial(Processor, network, threads, "float32")
+    try:
+        return Halving(Cuda(network, precision), on_processor)
+    except torch.OutOfMemoryError:  # another program has the memory
+        _log.warning("the device has no memory for the network", precision=precision)
+        return on_processor()
 
 
 def _quick_precision(wanted: str, *, is_cuda: bool) -> Precision | None:

@@ -85,7 +85,8 @@ class MetricsFile:
         now = self._clock.now()
         situation = Situation(now, told, since, free, self._min_free, self._channels)
         try:
-            write_whole(self._path, exposition(self._ledger.totals(), situation), _MODE)
+            text = exposition(self._ledger.totals(), situation)
+            write_whole(self._path, text, _MODE, whatever_umask=True)
         except (OSError, StorageFailure) as error:  # it is no disk of ours
             reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
             raise Unavailable(

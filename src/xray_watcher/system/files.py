@@ -198,8 +198,16 @@ def replace(source: str, target: str) -> None:
     os.replace(source, target)
 
 
-def write_whole(path: str, content: bytes, mode: int = 0o644) -> None:
+def write_whole(
+    path: str, content: bytes, mode: int = 0o644, *, whatever_umask: bool = False
+) -> None:
     """Write a file of our own making: readers see the old content or the new, never a part.
+
+    Args:
+        path: of the file.
+        content: all of it.
+        mode: its permissions, of which the process's umask takes some away.
+        whatever_umask: the permissions are those, for readers that the umask would shut out.
 
     Raises:
         OSError: it cannot be written; the old content stands.
@@ -211,6 +219,8 @@ def write_whole(path: str, content: bytes, mode: int = 0o644) -> None:
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         with open(fd, "wb") as writer:
+            if whatever_umask:
+                os.fchmod(fd, mode)
             writer.write(content)
             writer.flush()
             sync(fd)
