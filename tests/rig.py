@@ -133,7 +133,7 @@ class Rig:
         self.clock = clock or HandClock()
         self.beats_s: list[float] = []  # when the pipeline told of progress within a batch
         self.engine, self.decoder, self.health = TextEngine(), TextDecoder(), Health()
-        settings = Settings(root=str(root))
+        self.settings = settings = Settings(root=str(root), state_dir=str(root / "state"))
         folders = settings.folders
         state = root / "state"
         state.mkdir(parents=True, exist_ok=True)

@@ -183,7 +183,7 @@ class Daemon:
                 self._nap()
             self._drain()
         if once:
-            for cause in self._ours:
+            for cause in [*self._ours, *({"files"} & self._health.troubles.keys())]:
                 raise Unavailable(cause, self._health.troubles[cause].detail)
 
     @property
@@ -192,9 +192,9 @@ class Daemon:
 
     @property
     def _ours(self) -> list[str]:
-        """What keeps images from their way; a chore that fails does not."""
-        chores = {chore.unit for chore in self._chores}
-        return [cause for cause in self._health.troubles if cause not in chores]
+        """What keeps all images from their way; a chore or a single file does not."""
+        others = {"files", *(chore.unit for chore in self._chores)}
+        return [cause for cause in self._health.troubles if cause not in others]
 
     def tick(self, now_s: float) -> None:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""
@@ -203,6 +203,7 @@ class Daemon:
         self._attempt("uploads", self._look_at_uploads, now_s)
         self._attempt("disk", self._check_disks, now_s)
         self._attempt("work", self._work, now_s)
+        self._attempt("files", self._check_barred, now_s)
         self._attempt("summary", self._summaries.refresh, now_s)
         for chore in self._chores:
             if chore.next_due_s <= now_s or chore.unit in self._health.troubles:
@@ -220,8 +221,12 @@ class Daemon:
         A service that cannot take it up yet, because something is out of reach, is ready too: it
         waits, says so, and goes on by itself.
         """
-        has_engine = self._engine.done() and self._engine.exception() is None
-        return has_engine and (self._is_recovered or bool(self._health.troubles))
+        return self._has_engine and (self._is_recovered or bool(self._health.troubles))
+
+    @property
+    def _has_engine(self) -> bool:
+        """Without it an image would be begun in vain, and in the end be blamed for that."""
+        return self._engine.done() and self._engine.exception() is None
 
     @property
     def reloads(self) -> int:
@@ -361,7 +366,11 @@ class Daemon:
     def _check_disks(self, _now_s: float) -> None:
         """Stop claiming before a disk is full: what is claimed must still find room."""
         for folder in self._timetable.disks:
-            free = free_bytes(folder)
+            try:
+                free = free_bytes(folder)
+            except Unavailable:
+                self._spool.keep_targets()
+                free = free_bytes(folder)
             if free < self._timetable.min_free_bytes:
                 raise Unavailable(
                     "disk",
@@ -369,18 +378,29 @@ class Daemon:
                     f"{self._timetable.min_free_bytes / 1e6:.0f} MB (intake.min_free_bytes).",
                 )
 
+    def _check_barred(self, _now_s: float) -> None:
+        """Tell of files that may not be taken; all others go their way."""
+        if count := self._settling.barred:
+            raise Unavailable(
+                "files",
+                f"{count} of the files in the inbox may not be read or moved by this user, or "
+                "other programs keep them for themselves; the others are filed.",
+            )
+
     def _work(self, now_s: float) -> None:
         self._recover()
         self._pipeline.look_after_unsure_claims()
         self._pipeline.complete()
-        self._start_batches(now_s)
-        self._finish_decoded(now_s)
+        try:
+            self._start_batches(now_s)
+        finally:  # what is claimed goes on, whatever becomes of the rest
+            self._finish_decoded(now_s)
         self._is_refused = self._is_refused and self._has_to_claim
 
     @property
     def _has_to_claim(self) -> bool:
-        settling = self._settling.waiting - self._settling.unfinished
-        return bool(settling or len(self._batching) or len(self._spool.uploads))
+        settling = self._settling.waiting - self._settling.unfinished - self._settling.barred
+        return bool(settling > 0 or len(self._batching) or len(self._spool.uploads))
 
     def _recover(self) -> None:
         """Take up what an earlier run left open, once its folders are in reach."""
@@ -407,7 +427,7 @@ class Daemon:
             return
         self._batching.add(self._settling.due(now_s), now_s)
         if self._pipeline.has_to_repeat:
-            if not self._pipeline.batches_in_hand:
+            if not self._pipeline.batches_in_hand and self._has_engine:
                 self._pipeline.start_again()
         elif self._may_claim:
             self._claim(self._batching.take(now_s), now_s)
@@ -415,9 +435,8 @@ class Daemon:
     def _claim(self, batch: Sequence[Arrival], now_s: float) -> None:
         try:
             ready = [arrival for arrival in batch if self._is_ready(arrival, now_s)]
-            if ready:
-                self._pipeline.start(ready)
-                self._is_refused = False
+            barred = self._pipeline.start(ready) if ready else []
+            self._is_refused = self._is_refused and not ready
         except Unavailable:
             self._is_refused = True
             # Those that were claimed are gone at the next look.
@@ -427,7 +446,9 @@ class Daemon:
                     self._settling.postpone(arrival.file.path, now_s)
             raise
         for arrival in ready:
-            if arrival.upload is None:
+            if arrival in barred:
+                self._settling.hold_barred(arrival.file.path, now_s)
+            elif arrival.upload is None:
                 self._settling.forget(arrival.file.path)
 
     def _is_ready(self, arrival: Arrival, now_s: float) -> bool:
@@ -440,6 +461,8 @@ class Daemon:
             self._settling.hold_unfinished(path)
         elif readiness == "gone":
             self._settling.forget(path)
+        elif readiness == "barred":
+            self._settling.hold_barred(path, now_s)
         elif readiness != "ready":
             self._settling.postpone(path, now_s)
         return readiness == "ready"

@@ -26,8 +26,9 @@ from xray_watcher.core.values import Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
 from xray_watcher.findings import rejection_of, scored, unreadable
 from xray_watcher.intake import doors
+from xray_watcher.intake.claims import Barred, ChangedAfterClaim, Claimed, Move, TargetTaken
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome
-from xray_watcher.intake.spool import ChangedAfterClaim, Claimed, Move, Spool, TargetTaken
+from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.ledger import Decision, Ledger, NewClaim
 from xray_watcher.ledger.reader import ImageRow, LogLine
 from xray_watcher.logs import LogFiles
@@ -154,8 +155,11 @@ class Pipeline:
 
     # -- claim and decode -----------------------------------------------------------------
 
-    def start(self, arrivals: Sequence[Arrival]) -> None:
+    def start(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """Claim files and begin to decode them.
+
+        Returns:
+            Those that may not be moved, which lie where they were.
 
         Raises:
             Unavailable: some could not be claimed; the others are under way.
@@ -163,16 +167,25 @@ class Pipeline:
         began_s = self._clock.monotonic_s()
         ids = self._ledger.begin_claims([self._new_claim(arrival) for arrival in arrivals])
         claims = list(zip(ids, arrivals, strict=True))
-        claimed, trouble = self._claim(claims)
+        claimed, barred, trouble = self._claim(claims)
         missed = sorted(set(ids).difference(claimed, self._unsure))
         if missed:
-            self._ledger.drop_claims(missed)
+            self._drop(missed, claimed)
         if claimed:
             self._confirm([(i, arrival) for i, arrival in claims if i in claimed])
             claim_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(claimed)
             self._begin(claimed, claim_ms)
         if trouble is not None:
             raise trouble
+        return barred
+
+    def _drop(self, missed: Sequence[int], claimed: Sequence[int]) -> None:
+        """Forget claims that were not made; if that fails, see later which were."""
+        try:
+            self._ledger.drop_claims(missed)
+        except Unavailable:
+            self._unsure.extend([*claimed, *missed])
+            raise
 
     def _new_claim(self, arrival: Arrival) -> NewClaim:
         now, now_s = self._clock.now(), self._clock.monotonic_s()
@@ -187,16 +200,22 @@ class Pipeline:
             upload=arrival.upload,
         )
 
-    def _claim(self, claims: Iterable[tuple[int, Arrival]]) -> tuple[list[int], Unavailable | None]:
+    def _claim(
+        self, claims: Iterable[tuple[int, Arrival]]
+    ) -> tuple[list[int], list[Arrival], Unavailable | None]:
+        """Which were claimed, which may not be, and what stopped it before the end."""
         claimed: list[int] = []
+        barred: list[Arrival] = []
         for image_id, arrival in claims:
             try:
                 if doors.claim(self._spool, arrival, image_id):
                     claimed.append(image_id)
+            except Barred:
+                barred.append(arrival)
             except Unavailable as error:
                 self._unsure.append(image_id)
-                return claimed, error
-        return claimed, None
+                return claimed, barred, error
+        return claimed, barred, None
 
     def _confirm(self, claims: Sequence[tuple[int, Arrival]]) -> None:
         try:
@@ -229,9 +248,10 @@ class Pipeline:
         Call it when no batch is in hand. Its attempts count the lives of the service in which
         it was begun, so trying it again after an error of ours costs it none.
         """
-        image_id = self._again.popleft()
+        image_id = self._again[0]
         if image_id not in self._begun:
             self._ledger.count_attempts([image_id])
+        self._again.popleft()
         self._begin([image_id], claim_ms=0.0)
 
     def _begin(self, image_ids: Sequence[int], claim_ms: float) -> None:
@@ -281,7 +301,8 @@ class Pipeline:
 
     def _judge(self, batch: _Batch, engine: Engine) -> list[Verdict]:
         """Find out about each image; one whose writer went on is begun again instead."""
-        steady = [item for item in batch.items if self._is_steady(item)]
+        copies = self._copies(batch) if self._sets_duplicates_aside else []
+        steady = [item for item in batch.items if item not in copies and self._is_steady(item)]
         self._again.extend(item.row.id for item in batch.items if item not in steady)
         outcomes = [item.future.result() if item.future else None for item in steady]
         findings = [
@@ -300,6 +321,17 @@ class Pipeline:
             _verdict(item, outcome, finding or next(scores), infer_ms)
             for item, outcome, finding in zip(steady, outcomes, findings, strict=True)
         ]
+
+    def _copies(self, batch: _Batch) -> list[_Item]:
+        """Images whose bytes an earlier one of the batch has: they wait until that is decided."""
+        known: set[bytes] = set()
+        copies = []
+        for item in batch.items:
+            if item.claimed is not None and item.claimed.sha256 in known:
+                copies.append(item)
+            elif item.claimed is not None:
+                known.add(item.claimed.sha256)
+        return copies
 
     def _is_steady(self, item: _Item) -> bool:
         return item.claimed is None or self._spool.unchanged(item.claimed)

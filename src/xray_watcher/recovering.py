@@ -11,7 +11,8 @@ import structlog
 
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.intake import doors
-from xray_watcher.intake.spool import Move, Spool
+from xray_watcher.intake.claims import Move
+from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.ledger import Ledger, NewClaim
 from xray_watcher.ledger.reader import ImageRow, LogLine
 

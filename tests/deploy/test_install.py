@@ -124,7 +124,9 @@ def test_an_environment_whose_python_has_changed_is_made_anew(tmp_path: Path) ->
     assert "will be brought up to date" in kept.stdout
     assert "-m venv" not in kept.stdout
     other = tmp_path / "python9"
-    other.write_text('#!/bin/sh\ncase "$*" in *sys.exit*) exit 0 ;; *version_info*) echo 9 9 ;; esac\n')
+    other.write_text(
+        '#!/bin/sh\ncase "$*" in *sys.exit*) exit 0 ;; *version_info*) echo 9 9 ;; esac\n'
+    )
     other.chmod(0o755)
     named = installing("--dry-run", "--prefix", str(tmp_path), "--python", str(other))
     assert f"{other} -m venv --clear {tmp_path}/venv" in named.stdout

@@ -11,7 +11,8 @@ import pytest
 
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.spool import ChangedAfterClaim, Move, Spool, TargetTaken
+from xray_watcher.intake.claims import ChangedAfterClaim, Move, TargetTaken
+from xray_watcher.intake.spool import Spool
 
 WHOLE_PNG = b"\x89PNG\r\n\x1a\n" + bytes(30) + b"\x00\x00\x00\x00IEND\xaeB`\x82"
 HALF_PNG = WHOLE_PNG[:-5]

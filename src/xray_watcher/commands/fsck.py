@@ -15,7 +15,8 @@ from xray_watcher.bootstrap import spool_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of, safe_name
 from xray_watcher.errors import LedgerError
-from xray_watcher.intake.spool import Move, Spool
+from xray_watcher.intake.claims import Move
+from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.reader import ImageRow, LedgerReader
 from xray_watcher.logs import LogFiles
 from xray_watcher.places import work_folder

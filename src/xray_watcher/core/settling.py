@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from xray_watcher.core.values import Arrival, SeenFile
 
 MIN_LOOKS = 2
+BARRED_S = 30.0
+"""How long a file that may not be read or moved is left before it is tried again."""
 
 
 @dataclass(slots=True)
@@ -26,6 +28,7 @@ class _Watch:
     last_look_s: float
     looks: int = 1
     unfinished: bool = False
+    barred: bool = False
     released: bool = False
 
 
@@ -44,6 +47,7 @@ class Settling:
         self._incomplete_after_s = incomplete_after_s
         self._watched: dict[str, _Watch] = {}
         self._waiting: dict[str, _Watch] = {}  # those of _watched that are not handed on
+        self._barred: set[str] = set()
 
     def use(self, incomplete_after_s: float) -> None:
         """Give files that do not look whole another time from now on."""
@@ -64,6 +68,11 @@ class Settling:
         return sum(watch.unfinished for watch in self._waiting.values())
 
     @property
+    def barred(self) -> int:
+        """Number of files that may not be read or moved."""
+        return len(self._barred)
+
+    @property
     def oldest_seen_s(self) -> float | None:
         """When the file that is there longest was first seen; None when there is none."""
         return min((watch.first_seen_s for watch in self._watched.values()), default=None)
@@ -72,6 +81,7 @@ class Settling:
         """Take in one whole look at the inbox; files that are gone are forgotten."""
         self._watched = {file.path: self._look_at(file, now_s) for file in files}
         self._waiting = {path: w for path, w in self._watched.items() if not w.released}
+        self._barred &= self._watched.keys()
 
     def _look_at(self, file: SeenFile, now_s: float) -> _Watch:
         watch = self._watched.get(file.path)
@@ -98,12 +108,22 @@ class Settling:
 
     def postpone(self, path: str, now_s: float) -> None:
         """Start a file's settle time anew: somebody still writes it, or it changed."""
+        self._barred.discard(path)
         watch = self._watched.get(path)
         if watch is not None:
             self._watch_again(_Watch(watch.file, watch.first_seen_s, now_s, now_s))
 
+    def hold_barred(self, path: str, now_s: float) -> None:
+        """Hold a file that may not be read or moved, for `BARRED_S` or until it changes."""
+        watch = self._watched.get(path)
+        if watch is not None:
+            self._barred.add(path)
+            held = _Watch(watch.file, watch.first_seen_s, now_s, now_s, barred=True)
+            self._watch_again(held)
+
     def hold_unfinished(self, path: str) -> None:
         """Hold a file that does not look whole until it changes or is overdue."""
+        self._barred.discard(path)
         watch = self._watched.get(path)
         if watch is not None:
             watch.unfinished, watch.released = True, False
@@ -113,6 +133,7 @@ class Settling:
         """Stop following a file that has been claimed or has gone."""
         self._watched.pop(path, None)
         self._waiting.pop(path, None)
+        self._barred.discard(path)
 
     def _watch_again(self, watch: _Watch) -> None:
         self._watched[watch.file.path] = self._waiting[watch.file.path] = watch
@@ -123,6 +144,8 @@ class Settling:
 
     def _settles_s(self, watch: _Watch) -> float:
         wait_s = self._overdue_after_s if watch.unfinished else self.settle_s
+        if watch.barred:
+            wait_s = max(wait_s, BARRED_S)
         return watch.unchanged_since_s + wait_s
 
     def _is_due(self, watch: _Watch) -> bool:

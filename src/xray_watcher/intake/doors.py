@@ -15,6 +15,7 @@ def claim(spool: Spool, arrival: Arrival, image_id: int) -> bool:
         False when it is not there any more.
 
     Raises:
+        Barred: this file may not be moved.
         Unavailable: the rename failed and the file still lies where it was.
     """
     if arrival.upload is None:

@@ -11,7 +11,7 @@ from typing import Literal
 from xray_watcher.core.values import SeenFile
 from xray_watcher.intake.images import TAIL_BYTES, completeness
 
-Readiness = Literal["ready", "gone", "changed", "busy", "unfinished"]
+Readiness = Literal["ready", "gone", "changed", "busy", "unfinished", "barred"]
 """Whether a settled file may be claimed now, and why not."""
 
 _HEAD_BYTES = 16

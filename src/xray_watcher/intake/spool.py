@@ -13,11 +13,18 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from xray_watcher.core.values import SeenFile
-from xray_watcher.errors import Unavailable, XrayWatcherError
+from xray_watcher.errors import Unavailable
 from xray_watcher.intake.below import FOLDER, opened_below, parent_below
+from xray_watcher.intake.claims import (
+    Barred,
+    ChangedAfterClaim,
+    Claimed,
+    Move,
+    Signature,
+    TargetTaken,
+)
 from xray_watcher.intake.readiness import Readiness, readiness_of
 from xray_watcher.intake.uploads import Uploads
 from xray_watcher.system.files import (
@@ -35,51 +42,8 @@ from xray_watcher.system.files import (
 )
 from xray_watcher.system.mounts import Place, has_vanished
 
-
-class TargetTaken(XrayWatcherError):
-    """Another file has the name that an image was to be filed under."""
-
-
-class ChangedAfterClaim(XrayWatcherError):
-    """A claimed file is not the one that was decided upon: its writer went on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What tells that a claimed file is still the same: size, times, inode."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A file in the work folder, hashed, its bytes known to be on disk."""
-
-    path: str
-    sha256: bytes
-    signature: Signature
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """One image to be filed: from the work folder to a name in a target folder.
-
-    Attributes:
-        image_id: its row in the ledger; names its file in the work folder.
-        folder: key of the target folder.
-        name: its name there.
-        sha256: hash of the bytes that were decided upon.
-        signature: of the file when it was hashed; None after a restart.
-    """
-
-    image_id: int
-    folder: str
-    name: str
-    sha256: bytes
-    signature: Signature | None = None
+_BARRING = frozenset({errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY})
+"""What the kernel says of a file that belongs to others, or that they keep for themselves."""
 
 
 class Spool:
@@ -124,6 +88,19 @@ class Spool:
             _make_usable(folder)
             self._places[key] = Place(folder)
 
+    def keep_targets(self) -> None:
+        """Make the folders anew that somebody has tidied away.
+
+        Raises:
+            Unavailable: one cannot be made, or its share is away.
+        """
+        for place in self._places.values():
+            try:
+                place.keep()
+            except OSError as error:
+                what = f"The folder {place.folder} cannot be made"
+                raise _unavailable("folders", what, error) from error
+
     # -- claiming -------------------------------------------------------------------------
 
     def readiness(self, file: SeenFile, *, overdue: bool) -> Readiness:
@@ -144,6 +121,8 @@ class Spool:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
                 return "gone"  # a link or a device has taken its place
+            if error.errno in _BARRING:
+                return "barred"
             raise _unavailable("inbox", "A file in the inbox cannot be read", error) from error
 
     def claim(self, path: str, image_id: int) -> bool:
@@ -153,6 +132,7 @@ class Spool:
             False when it is not there any more.
 
         Raises:
+            Barred: this file may not be moved; it is still in the inbox.
             Unavailable: the rename failed. The file is still in the inbox, unless the share went
                 away before it could be seen whether the rename was done all the same.
         """
@@ -178,10 +158,18 @@ class Spool:
                 return True
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return False
+            if self._bars_one(error):
+                raise Barred(os.strerror(error.errno or 0)) from error
             raise _unavailable("inbox", "A file cannot leave the inbox", error) from error
         finally:
             os.close(work)
         return True
+
+    def _bars_one(self, error: OSError) -> bool:
+        """Whether a failure to rename is of one file or folder, and not of the whole inbox."""
+        if error.errno == errno.EXDEV:  # another file system is mounted within the inbox
+            return os.stat(self._inbox).st_dev == os.stat(self._work).st_dev
+        return error.errno in _BARRING and os.access(self._work, os.W_OK | os.X_OK)
 
     def sync_claims(self, paths: Sequence[str]) -> None:
         """Make the renames of these files out of the inbox last through a power cut.
