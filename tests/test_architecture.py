@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -168,3 +171,24 @@ def test_everything_public_is_explained(name: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_are_short_enough_to_find_one_s_way(name: str) -> None:
     assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def test_what_is_imported_is_declared_and_pinned() -> None:
+    """What comes along with another package may be gone with its next version."""
+    home = SOURCE.parents[1]
+    project = tomllib.loads((home / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["web"], *extras["onnx"]]
+    declared = {plain(re.split(r"[<>=]", one, maxsplit=1)[0]) for one in wanted}
+    pins = (home / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {plain(line.partition("==")[0]) for line in pins if "==" in line}
+    roots = {imported.partition(".")[0] for name in MODULES for imported in imports(name)}
+    roots -= {*sys.stdlib_module_names, "xray_watcher"}
+    found = {root: plain(packages_distributions()[root][0]) for root in roots}
+    assert set(found.values()) <= declared
+    assert declared <= pinned
+
+
+def plain(distribution: str) -> str:
+    """A distribution's name as all spell it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
