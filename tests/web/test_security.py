@@ -307,6 +307,17 @@ def test_a_token_stands_nowhere_but_its_hash_does(tmp_path: Path) -> None:
     assert len(read_tokens(str(path))) == 1
 
 
+def test_a_token_gets_a_line_of_its_own_though_the_last_one_has_no_end(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    add_token(str(path), "a", "view")
+    path.write_text(path.read_text().removesuffix("\n"))  # as an editor may leave it
+    token = add_token(str(path), "b", "upload")
+    assert [holder.name for holder in read_tokens(str(path))] == ["a", "b"]
+    holder = Tokens(str(path), HandClock()).holder(token)
+    assert holder is not None
+    assert (holder.name, holder.role) == ("b", "upload")
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
 def test_a_token_file_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "tokens"

@@ -92,14 +92,20 @@ def add_token(path: str, name: str, role: TokenRole) -> str:
     if _LINE.fullmatch(line) is None:
         raise UsageError(f"{name!a} is no name for a token: use letters, digits and . _ @ -")
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError([f"web.token_file: {path} cannot be written ({error})"]) from error
     with open(fd, "w", encoding="ascii") as file:
         if any(holder.name == name for holder in read_tokens(path)):
             raise UsageError(f"{path} has a token of {name} already: remove its line first.")
-        file.write(line + "\n")
+        file.write(("" if _ends_with_a_line(fd) else "\n") + line + "\n")
     return token
+
+
+def _ends_with_a_line(fd: int) -> bool:
+    """Whether what is written next begins a line; an editor may have left the last one open."""
+    size = os.fstat(fd).st_size
+    return size == 0 or os.pread(fd, 1, size - 1) == b"\n"
 
 
 class Tokens:
