@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from asgi import Answer, call
+from asgi import call
+from secured import FORM, OURS, Secured, secured_app, settings_of
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from rig import HandClock, Rig
-from xray_watcher.config.settings import Settings, WebSettings
+from xray_watcher.config.settings import Settings
 from xray_watcher.errors import ConfigError, UsageError
 from xray_watcher.web import pages
 from xray_watcher.web.app import allowed_hosts, create_app
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.security import COOKIE, ROLES, SecuredRoute
 from xray_watcher.web.tokens import SESSION_S, Tokens, add_token, read_tokens
-
-FORM = {"content-type": "application/x-www-form-urlencoded"}
-OURS = {"origin": "http://localhost:8080"}
-
-
-def settings_of(folder: Path, **web: Any) -> Settings:
-    return Settings(
-        root=str(folder / "root"), state_dir=str(folder / "root" / "state"), web=WebSettings(**web)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -47,36 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@dataclass(frozen=True)
-class Secured:
-    """An application with tokens."""
-
-    app: Starlette
-    clock: HandClock
-    token_file: Path
-    tokens: dict[str, str]
-
-    def headers(self, role: str) -> dict[str, str]:
-        return {} if role == "anyone" else {"authorization": f"Bearer {self.tokens[role]}"}
-
-    def sign_in(self, token: str, **fields: str) -> Answer:
-        body = urlencode({"token": token, **fields}).encode()
-        return call(self.app, "POST", "/login", FORM | OURS, body)
-
-    def cookie(self, role: str) -> dict[str, str]:
-        value = self.sign_in(self.tokens[role]).headers["set-cookie"].partition(";")[0]
-        return {"cookie": value}
-
-
 @pytest.fixture
 def secured(folder: Path, tmp_path: Path) -> Secured:
-    path = tmp_path / "tokens"
-    tokens = {"view": add_token(str(path), "ward", "view")}
-    tokens["upload"] = add_token(str(path), "modality", "upload")
-    clock = HandClock()
-    return Secured(
-        create_app(settings_of(folder, token_file=str(path)), clock), clock, path, tokens
-    )
+    return secured_app(folder, tmp_path / "tokens")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ whose form posts the field `token` to `/login`, and holds a cookie from then on.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Literal
 from urllib.parse import parse_qs, quote
 
@@ -32,6 +33,7 @@ COOKIE = "xray-watcher"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _ROLE, _WHO = "xray_watcher.role", "xray_watcher.who"
+_IDENTIFY = "xray_watcher.identify"
 _TRIES_PER_MINUTE = 10
 
 _log = structlog.get_logger()
@@ -116,6 +118,16 @@ def may(request: Request, role: Role) -> bool:
     return ROLES.index(role_of(request)) >= ROLES.index(role)
 
 
+def may_still(request: Request) -> bool:
+    """Whether whoever sent this request would be let in with the same role now.
+
+    A stream without an end of its own asks again and again: a token's line may be removed or
+    changed, and a session ends.
+    """
+    identify: Callable[[], tuple[Role, str]] = request.scope[_IDENTIFY]
+    return ROLES.index(identify()[0]) >= ROLES.index(role_of(request))
+
+
 def _guarded(endpoint: Endpoint, role: Role) -> Endpoint:
     async def guarded(request: Request) -> Response:
         if may(request, role):
@@ -149,7 +161,7 @@ def error_response(
 
 
 class Doorman:
-    """Finds out who sent a request, for `role_of` and `who`.
+    """Finds out who sent a request, for `role_of`, `who` and `may_still`.
 
     Args:
         app: what comes behind.
@@ -164,18 +176,20 @@ class Doorman:
         """Note who it is, and pass the request on."""
         if scope["type"] == "http":
             address = scope["client"][0] if scope.get("client") else ""
-            scope[_ROLE], scope[_WHO] = self._identified(scope, address)
+            # Not the scope itself: it would hold a callable that holds it.
+            identify = partial(self._identified, Headers(scope=scope), scope["method"], address)
+            scope[_ROLE], scope[_WHO] = identify()
+            scope[_IDENTIFY] = identify
         await self._app(scope, receive, send)
 
-    def _identified(self, scope: Scope, address: str) -> tuple[Role, str]:
+    def _identified(self, headers: Headers, method: str, address: str) -> tuple[Role, str]:
         if self._tokens is None:
             return "upload", address
-        holder = _holder(scope, self._tokens)
+        holder = _holder(headers, method, self._tokens)
         return ("anyone", address) if holder is None else (holder.role, holder.name)
 
 
-def _holder(scope: Scope, tokens: Tokens) -> Holder | None:
-    headers = Headers(scope=scope)
+def _holder(headers: Headers, method: str, tokens: Tokens) -> Holder | None:
     kind, _, token = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":  # any other is for a proxy before us, which passes it on
         return tokens.holder(token.strip())
@@ -184,7 +198,7 @@ def _holder(scope: Scope, tokens: Tokens) -> Holder | None:
         return None
     # A browser adds the cookie to whatever a page asks for: it must say that the page is ours.
     # What it says was compared in the gate.
-    if scope["method"] not in SAFE_METHODS and not {"origin", "sec-fetch-site"} & {*headers}:
+    if method not in SAFE_METHODS and not {"origin", "sec-fetch-site"} & {*headers}:
         return None
     return tokens.session_holder(secret)
 

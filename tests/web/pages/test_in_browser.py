@@ -410,12 +410,10 @@ def test_who_may_only_look_is_not_offered_to_change_anything(
         with watched_page(browser, site.url) as page:
             page.goto("/live")
             expect(page).to_have_url(re.compile("/login"))
-            page.get_by_label("Token").fill("wrong")
-            page.get_by_role("button", name="Sign in").click()
+            _sign_in(page, "wrong")
             expect(page.get_by_role("alert")).to_contain_text("not known")
             page.goto("/live")
-            page.get_by_label("Token").fill(token)
-            page.get_by_role("button", name="Sign in").click()
+            _sign_in(page, token)
             expect(page).to_have_url(re.compile("/live$"))
             expect(page.locator(".rejections li")).to_contain_text("words.png")
             expect(page.locator("#link")).to_have_text("Updates by itself")
@@ -427,3 +425,45 @@ def test_who_may_only_look_is_not_offered_to_change_anything(
             expect(page).to_have_url(re.compile("/login"))
     finally:
         site.kill()
+
+
+def test_an_open_live_page_whose_token_is_removed_says_that_one_has_to_sign_in_again(
+    browser: Browser, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    site = Site(tmp_path / "root", f"token_file = {json.dumps(str(tokens))}")
+    first, second = (
+        site.command("token", name, "--role", "view").stdout.split()[-1] for name in ("a", "b")
+    )
+    try:
+        site.start_web()
+        page = browser.new_page(base_url=site.url)
+        page.goto("/live")
+        _sign_in(page, first)
+        expect(page.locator("#link")).to_have_text("Updates by itself")
+        tokens.write_text(tokens.read_text().splitlines(keepends=True)[1])
+        expect(page.locator("#link")).to_have_text("You are signed out: sign in again")
+        page.get_by_role("link", name="sign in again").click()
+        _sign_in(page, second)
+        expect(page).to_have_url(re.compile("/live$"))
+        expect(page.locator("#link")).to_have_text("Updates by itself")
+        page.close()
+    finally:
+        site.kill()
+
+
+def test_a_live_page_that_is_refused_for_another_reason_goes_on_trying(
+    browser: Browser, site: Site
+) -> None:
+    page = browser.new_page(base_url=site.url)
+    page.route("**/live/events*", lambda route: route.fulfill(status=502))
+    page.goto("/live")
+    expect(page.locator("#link")).to_have_text("Connection lost; trying again")
+    page.unroute("**/live/events*")
+    expect(page.locator("#link")).to_have_text("Updates by itself")
+    page.close()
+
+
+def _sign_in(page: Page, token: str) -> None:
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Sign in").click()

@@ -18,7 +18,7 @@ from xray_watcher.commands.status import DaemonState, status_of
 from xray_watcher.web.pages.figures import SET_ASIDE_SHOWN, Today, counts_of, hours_of
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import ImageView, image_view
-from xray_watcher.web.security import error_response, may
+from xray_watcher.web.security import error_response, may, may_still
 
 LATEST_SHOWN = 16
 MAX_STREAMS = 64
@@ -67,19 +67,19 @@ class LiveFeed:
             return self._moment
 
     async def events(
-        self, is_ending: Callable[[], bool], *, may_upload: bool, last_index: int
+        self, is_over: Callable[[], bool], *, may_upload: bool, last_index: int
     ) -> AsyncIterator[str]:
-        """Server-sent events for one viewer, until it or the server goes away.
+        """Server-sent events for one viewer, until it goes away or has seen all that it may.
 
         Args:
-            is_ending: whether the server is about to.
+            is_over: whether the server is about to end, or the viewer would not be let in now.
             may_upload: whether it may put rejected files back.
             last_index: the newest image that it has; those behind it are sent first.
         """
         self.streams += 1
         try:
             viewer = _Viewer(self._pages, may_upload=may_upload, last_index=last_index)
-            while not is_ending():
+            while not is_over():
                 for event in await run_sync(viewer.news, await self.moment()):
                     yield event
                 await asyncio.sleep(_EVERY_S)
@@ -202,7 +202,7 @@ class LivePage:
         known = request.headers.get("last-event-id") or request.query_params.get("after") or ""
         last_index = int(known) if known.isascii() and known.isdecimal() else -1
         events = self._feed.events(
-            lambda: bool(request.app.state.is_ending),
+            lambda: request.app.state.is_ending or not may_still(request),
             may_upload=may(request, "upload"),
             last_index=last_index,
         )

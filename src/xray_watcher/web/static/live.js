@@ -25,6 +25,20 @@ function showRegion(event) {
   if (focused) byId(focused)?.focus();
 }
 
+function askToSignIn() {
+  const again = document.createElement("a");
+  again.href = `/login?next=${location.pathname}`;
+  again.textContent = "sign in again";
+  link.replaceChildren("You are signed out: ", again);
+}
+
+// An EventSource does not tell why it was refused: the page itself is asked.
+async function connectAgain() {
+  const answer = await fetch(location.pathname, { method: "HEAD" }).catch(() => null);
+  if (answer?.status === 401) askToSignIn();
+  else setTimeout(connect, 5_000);
+}
+
 function connect() {
   const source = new EventSource(`/live/events?after=${latest.dataset.last}`);
   source.addEventListener("open", () => { link.textContent = "Updates by itself"; });
@@ -32,7 +46,7 @@ function connect() {
   source.addEventListener("region", showRegion);
   source.addEventListener("error", () => {
     link.textContent = "Connection lost; trying again";
-    if (source.readyState === EventSource.CLOSED) setTimeout(connect, 5_000);
+    if (source.readyState === EventSource.CLOSED) connectAgain();
   });
 }
 
