@@ -17,6 +17,7 @@ import pytest
 from arrivals import picture_number
 
 import audit
+from deep import deep_tree
 from service import Service
 
 STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
@@ -124,6 +125,31 @@ def test_what_is_no_file_is_never_opened_and_stays_where_it_is(
     assert sorted(path.name for path in inbox.iterdir()) == before
     assert os.stat(secret).st_atime_ns == times
     assert [p.read_bytes() for p in audit.filed(service.root).values()] == [picture_number(1)]
+
+
+def test_folders_deeper_than_recursion_and_paths_reach_harm_nothing(
+    service: Service, tmp_path: Path
+) -> None:
+    service.start()
+    service.wait_until(lambda: service.log.exists() and "watching" in service.log.read_text())
+    before = service.worker_pid
+    (tmp_path / "made").mkdir()
+    with (
+        deep_tree(str(tmp_path / "made"), "d", 1100) as bottom,
+        deep_tree(str(service.inbox), "n" * 200, 30) as out_of_reach,
+    ):
+        for number, folder in enumerate((bottom, out_of_reach)):
+            with open(os.open("a.png", os.O_CREAT | os.O_WRONLY, dir_fd=folder), "wb") as file:
+                file.write(picture_number(number))
+        (tmp_path / "made" / "d").rename(service.inbox / "d")
+        service.wait_until(lambda: len(audit.logged(service.root)) == 1)
+        (service.inbox / "good.png").write_bytes(picture_number(2))
+        service.wait_until(lambda: len(audit.logged(service.root)) == 2)
+        assert service.worker_pid == before, "the service was started again"
+        assert service.stop() == 0
+        assert os.listdir(out_of_reach) == ["a.png"]
+        (service.inbox / "d").rename(tmp_path / "made" / "d")
+    audit.check(service.root, [picture_number(0), picture_number(2)])
 
 
 def test_who_holds_another_name_of_a_file_cannot_change_what_is_filed(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from watchdog.observers.api import BaseObserver
 
+from deep import deep_tree
 from mounted import fake_mounts
 from xray_watcher.config.settings import Settings
 from xray_watcher.errors import Unavailable
@@ -36,6 +42,18 @@ def put(inbox: Inbox, *names: str | bytes) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(b"x")
+
+
+@contextmanager
+def as_nobody(tmp_path: Path) -> Iterator[None]:
+    """Be a user who owns nothing, but may reach the folder of the test."""
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def paths(inbox: Inbox) -> set[str]:
@@ -126,6 +144,88 @@ def test_a_thousand_ignored_files_cost_little_and_are_counted(inbox: Inbox) -> N
     assert inbox.look().ignored == 1000
 
 
+@pytest.fixture
+def few_calls() -> Iterator[None]:
+    """As many nested calls as Python allows by itself."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("few_calls")
+def test_folders_in_folders_a_thousand_deep_are_looked_through(inbox: Inbox) -> None:
+    put(inbox, "a.jpg")
+    with deep_tree(inbox.folder, "d", 1100) as bottom:
+        os.close(os.open("b.jpg", os.O_CREAT | os.O_WRONLY, dir_fd=bottom))
+        look = inbox.look()
+    assert {file.path for file in look.files} == {"a.jpg", "d/" * 1100 + "b.jpg"}
+    assert look.ignored == 0
+
+
+@pytest.mark.parametrize("depth", [21, 40])
+def test_folders_whose_paths_are_too_long_are_left_alone_and_counted(
+    inbox: Inbox, depth: int
+) -> None:
+    put(inbox, "a.jpg")
+    with deep_tree(inbox.folder, "n" * 200, depth) as bottom:
+        os.close(os.open("b.jpg", os.O_CREAT | os.O_WRONLY, dir_fd=bottom))
+        look = inbox.look()
+    assert {file.path for file in look.files} == {"a.jpg"}
+    assert look.ignored == 1
+
+
+def test_a_file_whose_path_alone_is_too_long_is_left_alone_and_counted(inbox: Inbox) -> None:
+    put(inbox, "a.jpg")
+    depth = (4090 - len(os.fsencode(inbox.folder))) // 201  # the folder itself can be listed
+    with deep_tree(inbox.folder, "n" * 200, depth) as bottom:
+        name = "b" * 210 + ".jpg"
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=bottom))
+        look = inbox.look()
+    assert {file.path for file in look.files} == {"a.jpg"}
+    assert look.ignored == 1
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG])
+def test_a_folder_that_may_not_be_read_is_left_alone_and_counted(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    put(inbox, "a.jpg", "theirs/b.jpg")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if path.endswith("theirs"):
+            raise OSError(number, os.strerror(number))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    look = inbox.look()
+    assert {file.path for file in look.files} == {"a.jpg"}
+    assert look.ignored == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a while")
+def test_a_folder_that_may_be_listed_but_not_entered_does_no_harm(
+    inbox: Inbox, tmp_path: Path
+) -> None:
+    put(inbox, "a.jpg", "theirs/b.jpg", "theirs/c.jpg")
+    (Path(inbox.folder) / "theirs").chmod(0o744)
+    with as_nobody(tmp_path):
+        look = inbox.look()
+    assert {file.path for file in look.files} == {"a.jpg"}
+    assert look.ignored == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a while")
+def test_an_inbox_that_may_be_listed_but_not_entered_is_out_of_reach(
+    inbox: Inbox, tmp_path: Path
+) -> None:
+    put(inbox, "a.jpg")
+    Path(inbox.folder).chmod(0o744)
+    with as_nobody(tmp_path), pytest.raises(Unavailable, match="denied"):
+        inbox.look()
+
+
 # -- the wake-up --------------------------------------------------------------------------
 
 
@@ -198,4 +298,40 @@ def test_the_wake_up_does_not_follow_a_folder_that_was_moved_away(tmp_path: Path
     woken.clear()
     (folder / "a.png").touch()
     assert woken.wait(10)
+    wakeup.close()
+
+
+@pytest.mark.usefixtures("few_calls")
+def test_a_deep_tree_neither_ends_the_wake_up_nor_comes_without_one(tmp_path: Path) -> None:
+    woken = threading.Event()
+    folder, elsewhere = tmp_path / "inbox", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    wakeup = Wakeup(str(folder), woken.set)
+    wakeup.keep_alive()
+    try:
+        with deep_tree(str(elsewhere), "d", 1100):
+            (elsewhere / "d").rename(folder / "d")
+            assert woken.wait(10)
+            wakeup.close()
+            wakeup.keep_alive()  # as at a start with the tree there
+            woken.clear()
+            (folder / "a.png").touch()
+            assert woken.wait(10)
+            woken.clear()
+            (folder / "d").rename(elsewhere / "d")
+            assert woken.wait(10)
+    finally:
+        wakeup.close()
+
+
+def test_what_the_watching_cannot_do_is_left_to_the_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_deep(*_args: object, **_kwargs: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(BaseObserver, "start", too_deep)
+    wakeup = Wakeup(str(tmp_path), lambda: None)
+    wakeup.keep_alive()
     wakeup.close()

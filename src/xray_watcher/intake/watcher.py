@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,6 +24,13 @@ from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.system.mounts import is_network
 
+_VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR})
+_UNREADABLE = frozenset({errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG})
+
+# Watchdog walks by `os.walk`, which nests calls before Python 3.12, also in a thread that all
+# observers share and that would die of it for good. Each level has two bytes of a path at least.
+_NESTED_CALLS = 3000
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -31,7 +39,7 @@ class Look:
     Attributes:
         files: regular files of handled types, at any depth.
         ignored: number of entries that are left alone: hidden, temporary, other types,
-            links, devices, pipes, and folders that may not be read.
+            links, devices, pipes, and what may not be read or has too long a path.
         is_network: whether the inbox lies on a share, on which other hosts write.
     """
 
@@ -103,36 +111,36 @@ class Inbox:
     def _listed(self) -> Look:
         files: list[SeenFile] = []
         ignored = 0
-        for path, status in self._entries(""):
+        for path, status in self._entries():
             if status is not None and self._is_handled(path):
                 files.append(_seen(path, status))
             else:
                 ignored += 1
         return Look(tuple(files), ignored, self._is_network)
 
-    def _entries(self, folder: str) -> Iterator[tuple[str, os.stat_result | None]]:
-        """Every entry that is not a folder, with its status if it is a regular file."""
-        for entry in self._scan(folder):
-            path = f"{folder}{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                if not entry.name.startswith("."):
-                    yield from self._entries(path + "/")
-                continue
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            yield path, status if stat.S_ISREG(status.st_mode) else None
+    def _entries(self) -> Iterator[tuple[str, os.stat_result | None]]:
+        """Every entry that is not a folder, with its status if it is a regular file.
 
-    def _scan(self, folder: str) -> list[os.DirEntry[str]]:
-        """The entries of one folder; nothing for one that vanished or may not be read."""
-        try:
-            with os.scandir(os.path.join(self.folder, folder)) as entries:
-                return list(entries)
-        except OSError as error:
-            if folder and error.errno in (errno.ENOENT, errno.EACCES, errno.ENOTDIR):
-                return []
-            raise
+        What may not be read is among them, without a status. Senders may nest folders deeper than
+        Python nests calls: hence a list of what is still to be looked at, the next one last.
+        """
+        top = os.path.join(self.folder, ".")  # for which it must be entered, not only listed
+        below = len(top) + 1
+        to_do = _scan(top)
+        while to_do:
+            entry = to_do.pop()
+            path = entry.path[below:]
+            try:
+                if not entry.is_dir(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    yield path, status if stat.S_ISREG(status.st_mode) else None
+                elif not entry.name.startswith("."):
+                    to_do += _scan(entry.path)
+            except OSError as error:
+                if error.errno in _UNREADABLE:
+                    yield path, None
+                elif error.errno not in _VANISHED:
+                    raise
 
     def _is_handled(self, path: str) -> bool:
         name = path.rpartition("/")[2].lower()
@@ -156,6 +164,7 @@ class Wakeup:
         self._handler = _Waker(wake)
         self._observer: BaseObserver | None = None
         self._watched: os.stat_result | None = None
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), _NESTED_CALLS))
 
     def keep_alive(self) -> None:
         """Start watching, or start anew when the emitter has died (its thread says nothing).
@@ -170,8 +179,8 @@ class Wakeup:
             self._watched = os.stat(self._folder)
             observer.schedule(self._handler, self._folder, recursive=True)
             observer.start()
-        except OSError:
-            return  # out of watches, or the folder is gone: the scan goes on without
+        except (OSError, RecursionError):
+            return  # out of watches, the folder is gone, or too deep: the scan goes on without
         self._observer = observer
 
     def _is_watching(self) -> bool:
@@ -222,6 +231,12 @@ class _Waker(FileSystemEventHandler):
         """Wake on every change."""
         if event.event_type in self._CHANGES:
             self._wake()
+
+
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    """The entries of one folder, from the last to the first."""
+    with os.scandir(folder) as entries:
+        return list(entries)[::-1]
 
 
 def _seen(path: str, status: os.stat_result) -> SeenFile:
