@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from conftest import FORMULA, HOSTILE
 from pagesite import Site
 from playwright.sync_api import Browser, Page, expect
 
+from xray_watcher.core.catalogue import DEFAULT_WEIGHTS
 from xray_watcher.core.times import local_day
 from xray_watcher.records import NOTICE, SIMULATIONS
 from xray_watcher.system.clock import SystemClock
@@ -302,6 +304,30 @@ def test_where_a_file_is_gone_the_page_shows_that_there_is_no_picture(
         page.close()
     finally:
         path.write_bytes(content)
+
+
+def test_an_open_live_page_tells_of_a_service_that_dies_and_of_a_network_that_simulates(
+    browser: Browser, tmp_path: Path, drawings: Mapping[str, bytes]
+) -> None:
+    site = Site(tmp_path / "root")
+    site.config.write_text(site.config.read_text().replace('"phantom"', f'"{DEFAULT_WEIGHTS}"'))
+    try:
+        site.start_web()
+        with watched_page(browser, site.url) as page:
+            page.goto("/live")
+            expect(page.locator("#link")).to_have_text("Updates by itself")
+            expect(page.locator(".simulation")).to_have_count(0)
+            site.start("--weights", "phantom")
+            expect(page.locator(".service")).to_have_text("Service running")
+            name, content = next(iter(drawings.items()))
+            site.drop("ward", {name: content})
+            expect(page.locator("#latest .result")).to_have_count(1)
+            expect(page.locator(".simulation")).to_be_visible()
+            site.stop(signal.SIGKILL)
+            expect(page.locator(".service")).to_have_text("Service not running")
+            expect(page.locator(".simulation")).to_have_text(SIMULATIONS["phantom"])
+    finally:
+        site.kill()
 
 
 def test_the_server_ends_in_time_although_a_live_page_is_open(

@@ -28,8 +28,11 @@ _EVERY_S = 1.0
 _DISKS_EVERY_S = 15.0  # asks every disk, each in a process of its own
 _BEAT_S = 15.0
 
-REGIONS = ("state", "counts", "conditions", "hours", "rejected")
-"""Parts of the page that are replaced when they have changed; each has a template."""
+REGIONS = ("service", "banners", "state", "counts", "conditions", "hours", "rejected")
+"""Parts of the page that are replaced when they have changed; each has a template.
+
+The first two stand at the head of every page.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class Moment:
     free_bytes: Mapping[str, int]
     today: Today | None
     latest: tuple[ImageView, ...]
+
+    @property
+    def simulations(self) -> tuple[str, ...]:
+        """What must be said of the networks that scored the newest images."""
+        return tuple(view.simulation for view in self.latest)
 
 
 class LiveFeed:
@@ -161,12 +169,14 @@ class _Viewer:
 
 def regions(pages: Pages, moment: Moment, *, may_upload: bool) -> dict[str, Markup]:
     """The parts of the page that change, rendered."""
-    return {
-        name: pages.fragment(
-            f"live_{name}.html", moment=moment, may_upload=may_upload, now=pages.now()
-        )
-        for name in REGIONS
+    values = {
+        "state": moment.state,
+        "banners": pages.banners(moment.state, moment.simulations),
+        "moment": moment,
+        "may_upload": may_upload,
+        "now": pages.now(),
     }
+    return {name: pages.fragment(f"live_{name}.html", **values) for name in REGIONS}
 
 
 class LivePage:
@@ -192,7 +202,7 @@ class LivePage:
             latest_shown=LATEST_SHOWN,
             regions=regions(self._pages, moment, may_upload=may_upload),
             put_back=request.query_params.get("put_back", ""),
-            simulations=[view.simulation for view in moment.latest],
+            simulations=moment.simulations,
         )
 
     async def events(self, request: Request) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from importlib.resources import files
@@ -79,11 +79,10 @@ class Pages:
             values: what the template shows; `simulations` of images on it add to the banner.
         """
         state = await run_sync(self.context.daemon_state)
-        banners = {*self.simulations(state), *values.pop("simulations", ())} - {""}
         common = {
             "path": request.url.path,
             "state": state,
-            "banners": sorted(banners),
+            "banners": self.banners(state, values.pop("simulations", ())),
             "may_upload": may(request, "upload"),
             "may_sign_out": bool(self.context.settings.web.token_file) and may(request, "view"),
             "today": self.today(),
@@ -116,11 +115,17 @@ class Pages:
         path = self.context.settings.folders.ledger
         return PageLedger.open(path) if os.path.exists(path) else None
 
-    def simulations(self, state: DaemonState) -> set[str]:
-        """What must be said when the configured network, or the running one, simulates."""
+    def banners(self, state: DaemonState, simulations: Iterable[str] = ()) -> list[str]:
+        """What must be said loudly because a network simulates.
+
+        Args:
+            state: of the daemon; its network counts, and the configured one.
+            simulations: what must be said of the images that are shown; empty ones count not.
+        """
         model = state.told.get("model") or {}
         names = {self.context.settings.model.weights, model.get("name", "")}
-        return {SIMULATIONS[name] for name in names & SIMULATIONS.keys()}
+        said = {SIMULATIONS[name] for name in names & SIMULATIONS.keys()}
+        return sorted(said.union(simulations) - {""})
 
 
 def percent(share: float) -> str:

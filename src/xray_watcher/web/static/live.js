@@ -15,12 +15,16 @@ function showImage(event) {
   if (level === "High") byId("spoken").textContent = words; // the others are not worth a voice
 }
 
+const markup = (elements) => Array.from(elements, (element) => element.outerHTML).join("");
+
 function showRegion(event) {
   const { name, html } = JSON.parse(event.data);
   const region = document.querySelector(`[data-region="${name}"]`);
+  const fresh = [...parsed(html)];
+  if (markup(fresh) === markup(region.children)) return; // or a voice would say again what it was
   const focused = region.contains(document.activeElement) ? document.activeElement.id : "";
   const isOpen = region.querySelector("details")?.open;
-  region.replaceChildren(...parsed(html));
+  region.replaceChildren(...fresh);
   if (isOpen) region.querySelector("details")?.setAttribute("open", "");
   if (focused) byId(focused)?.focus();
 }
