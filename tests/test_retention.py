@@ -8,6 +8,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,60 @@ def test_the_newest_of_each_folder_stay_however_old(tmp_path: Path) -> None:
     assert old.names() == [
         *("0003_picture-Edema#3.jpg", "0004_picture-Edema#4.jpg", "0005_picture-Fracture#9.jpg")
     ]
+
+
+def filed_while_the_clock_was_behind(old: Old, days: float, *contents: str) -> None:
+    now = old.rig.clock.now()
+    old.rig.clock.set_to(now - timedelta(days=days))
+    old.file(*contents)
+    old.rig.clock.set_to(now)
+
+
+def test_what_was_filed_while_the_clock_was_behind_is_as_young_as_what_came_before_it(
+    tmp_path: Path,
+) -> None:
+    old = Old(tmp_path, **LONG, logs_days=40)
+    old.file("picture:Edema#1", "unreadable")
+    filed_while_the_clock_was_behind(old, 60, "picture:Edema#2", "unreadable too")
+    old.pass_days(1)  # the summaries are written
+    high = next(iter(plan(old.settings, old.rig.clock.now())))
+    old.clean()
+    assert (high, len(old.names())) == ("High: none goes, 2 stay", 4)
+    assert (tmp_path / "logs" / "results-2026-09-24.csv").exists()
+    old.pass_days(40)
+    old.clean()
+    assert old.names() == []
+    assert sorted(os.listdir(tmp_path / "logs")) == ["daily"]
+
+
+def test_what_is_filed_with_a_clock_behind_in_the_middle_of_the_cleaning_stays(
+    tmp_path: Path,
+) -> None:
+    old = Old(tmp_path, **LONG)
+    old.file(*(f"picture:Edema#{number}" for number in range(20)))
+    old.pass_days(41)
+    assert old.retention.step(), "there is more to remove"
+    filed_while_the_clock_was_behind(old, 40.5, "picture:Edema#late")
+    old.clean()
+    assert old.names() == ["0020_picture-Edema#late.jpg"]
+
+
+def test_no_question_of_retention_reads_all_images_for_each_few_that_go(old: Old) -> None:
+    asked: list[str] = []
+    old.rig.ledger._db.set_trace_callback(asked.append)
+    old.clean()
+    old.rig.ledger._db.set_trace_callback(None)
+    of_images = [sql for sql in asked if "FROM image" in sql and sql.startswith("SELECT")]
+    plans = {
+        sql: [row[3] for row in old.rig.ledger._db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        for sql in of_images
+    }
+    assert len(plans) > 4
+    for sql, steps in plans.items():
+        assert {"SCAN image"}.isdisjoint(steps), (sql, steps)
+    youngest = [sql for sql in of_images if "min(id)" in sql]
+    assert len(youngest) == 4, "once for each folder with an age and images, not for each few"
+    assert all("INDEX image_kept (folder=? AND filed_us>?)" in plans[sql][0] for sql in youngest)
 
 
 STRANGERS: dict[str, Callable[[Path], object]] = {

@@ -19,7 +19,14 @@ from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.removing import Removal, remove_image, remove_reason
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.reader import ImageRow, LogState
-from xray_watcher.ledger.removals import Removals, before_us, due_images, due_logs, logs_begun
+from xray_watcher.ledger.removals import (
+    Cut,
+    Removals,
+    cut_of,
+    due_images,
+    due_logs,
+    logs_begun,
+)
 from xray_watcher.logs import LogFiles
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.files import sync_folder
@@ -87,6 +94,7 @@ class Retention:
         self._zone = zone
         self._clock = clock
         self._next_s = float("-inf")
+        self._cuts: dict[str, Cut | None] = {}  # as they were when this day's run came to them
         self._after: dict[str, tuple[int, int]] = {}
         self._kept_logs: set[str] = set()
         self.done = Done()
@@ -137,6 +145,7 @@ class Retention:
             self._ledger.set_meta(DONE_DAY, today)
         done, self.done, self.last = self.done, Done(), self.done
         _log.info("cleaned up", images=done.images, bytes=done.size, logs=done.logs, kept=done.kept)
+        self._cuts.clear()
         self._after.clear()
         self._kept_logs.clear()
 
@@ -146,13 +155,13 @@ class Retention:
         """Remove some images of the first folder that has any to give; whether one had."""
         now_us = to_us(self._clock.now())
         for folder in self._rules.days:
-            before = before_us(self._ledger, self._rules, folder, now_us)
-            if before is None:
+            if folder not in self._cuts:
+                self._cuts[folder] = cut_of(self._ledger, self._rules, folder, now_us)
+            cut = self._cuts[folder]
+            if cut is None:
                 continue
             after = self._after.get(folder, _START)
-            rows = _first_bytes(
-                due_images(self._ledger, folder, before, after, _SLICE_IMAGES), _SLICE_BYTES
-            )
+            rows = _first_bytes(due_images(self._ledger, cut, after, _SLICE_IMAGES), _SLICE_BYTES)
             if rows:
                 self._after[folder] = (rows[-1].filed_us or 0, rows[-1].id)
                 self._removals.begin([row.id for row in rows], now_us)

@@ -7,8 +7,10 @@ gone without a mark that says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from xray_watcher.core.retention import RetentionRules, images_before_us, log_day, log_goes
 from xray_watcher.core.tally import REMOVED, Tally
@@ -16,6 +18,22 @@ from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.reader import OPEN_STATES, ImageRow, LedgerReader, LogState
 
 _KEPT = "folder = ? AND state = 'DONE' AND filed_name IS NOT NULL AND removal IS NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Which images of one folder may go.
+
+    Attributes:
+        folder: its key.
+        before_us: those that were filed before this; microseconds since 1970.
+        below_id: and only those that were claimed before every one that is too young. The clock
+            was behind when an image was filed after a younger one, so its age is not believed.
+    """
+
+    folder: str
+    before_us: int
+    below_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +55,42 @@ class Share:
     before_us: int | None
 
 
-def before_us(ledger: LedgerReader, rules: RetentionRules, folder: str, now_us: int) -> int | None:
-    """Images of a folder go that were filed before this; None when none goes."""
-    newest = ledger.connection.execute(
+def cut_of(ledger: LedgerReader, rules: RetentionRules, folder: str, now_us: int) -> Cut | None:
+    """Which images of a folder may go now; None when none does.
+
+    It looks at every young one: ask once for a whole run, not for each few images.
+    """
+    db = ledger.connection
+    newest = db.execute(
         f"SELECT filed_us FROM image WHERE {_KEPT} ORDER BY filed_us DESC LIMIT 1 OFFSET ?",
         (folder, max(rules.keep_images - 1, 0)),
     ).fetchone()
-    return images_before_us(rules, folder, now_us, newest and int(newest[0]))
+    before = images_before_us(rules, folder, now_us, newest and int(newest[0]))
+    if newest is None or before is None:
+        return None
+    (young,) = db.execute(
+        f"SELECT min(id) FROM image WHERE {_KEPT} AND filed_us >= ?", (folder, before)
+    ).fetchone()
+    if young is None:  # what comes from now on is young, whatever the clock says by then
+        (young,) = db.execute("SELECT max(id) + 1 FROM image").fetchone()
+    return Cut(folder, before, young)
 
 
 def share_of(ledger: LedgerReader, rules: RetentionRules, folder: str, now_us: int) -> Share:
     """What of a folder may go now."""
-    before = before_us(ledger, rules, folder, now_us)
+    cut = cut_of(ledger, rules, folder, now_us)
+    before, below = (None, None) if cut is None else (cut.before_us, cut.below_id)
+    goes = "filed_us < :before AND id < :below"
     images, size, kept = ledger.connection.execute(
-        "SELECT ifnull(sum(filed_us < :b), 0), ifnull(sum(iif(filed_us < :b, size, 0)), 0),"
+        f"SELECT ifnull(sum({goes}), 0), ifnull(sum(iif({goes}, size, 0)), 0),"
         f" count(*) FROM image WHERE {_KEPT.replace('?', ':folder')}",
-        {"b": before, "folder": folder},
+        {"before": before, "below": below, "folder": folder},
     ).fetchone()
     return Share(folder, images, size, kept - images, before)
 
 
 def due_images(
-    ledger: LedgerReader, folder: str, before: int, after: tuple[int, int], limit: int
+    ledger: LedgerReader, cut: Cut, after: tuple[int, int], limit: int
 ) -> list[ImageRow]:
     """The oldest images of a folder that may go, behind the one filed at a time with an id.
 
@@ -66,18 +98,38 @@ def due_images(
     """
     rows = ledger.connection.execute(
         f"SELECT id FROM image WHERE {_KEPT} AND filed_us < ? AND (filed_us, id) > (?, ?)"
-        " AND EXISTS (SELECT 1 FROM record WHERE record.idx = image.idx)"
+        " AND id < ? AND EXISTS (SELECT 1 FROM record WHERE record.idx = image.idx)"
         " ORDER BY filed_us, id LIMIT ?",
-        (folder, before, *after, limit),
+        (cut.folder, cut.before_us, *after, cut.below_id, limit),
     ).fetchall()
     return [ledger.image(image_id) for (image_id,) in rows]
 
 
 def due_logs(ledger: LedgerReader, rules: RetentionRules, today: str) -> Iterator[LogState]:
-    """The logs that may go: old enough, of closed days, with no line that is still to come."""
-    for state in ledger.log_states():
-        if log_goes(rules, state.name, today) and _is_closed(ledger, state.name):
+    """The logs that may go: old enough, of closed days, with no line that is still to come.
+
+    One with a line that was written after the first of a log that is too young stays: the clock
+    was behind.
+    """
+    states = ledger.log_states()
+    young = [s.name for s in states if not log_goes(rules, s.name, today)]
+    first_young = min((_index_in(ledger, "min", name) for name in young), default=math.inf)
+    for state in states:
+        if (
+            log_goes(rules, state.name, today)
+            and _index_in(ledger, "max", state.name) < first_young
+            and _is_closed(ledger, state.name)
+        ):
             yield state
+
+
+def _index_in(ledger: LedgerReader, which: Literal["min", "max"], log: str) -> float:
+    """The first or the last index in a log; infinity or -1 in one without lines."""
+    (idx,) = ledger.connection.execute(
+        f"SELECT {which}(idx) FROM record WHERE log = ?", (log,)
+    ).fetchone()
+    none = math.inf if which == "min" else -1
+    return none if idx is None else float(idx)
 
 
 def _is_closed(ledger: LedgerReader, log: str) -> bool:
