@@ -47,8 +47,9 @@ def put(inbox: Inbox, *names: str | bytes) -> None:
 @contextmanager
 def as_nobody(tmp_path: Path) -> Iterator[None]:
     """Be a user who owns nothing, but may reach the folder of the test."""
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o005 != 0o005:
+            folder.chmod(0o755)
     os.seteuid(65534)
     try:
         yield
