@@ -5,15 +5,35 @@ python tests/web/impatient_web.py serve --config FILE
 
 from __future__ import annotations
 
+import os
+import socket
+
 from xray_watcher.cli.main import main
 from xray_watcher.web import limits, server
 
 HEAD_S = 1.5
+STALL_S = 1.0
 WINDOW_S = 2.0
+
+SEND_BUFFER = int(os.environ.get("XRAY_SEND_BUFFER", "0"))
+"""Bytes that the kernel holds for a client, roughly; 0 for as many as it likes."""
+
+_listen = server._listen
+
+
+def narrow(host: str, port: int) -> socket.socket:
+    """Listen; what is accepted has the send buffer of what listens."""
+    listening = _listen(host, port)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    return listening
+
 
 if __name__ == "__main__":
     server.HEAD_S = HEAD_S
     server.DRAIN_S = HEAD_S
+    server.STALL_S = STALL_S
+    if SEND_BUFFER:
+        server._listen = narrow
     limits.PACE_WINDOW_S = WINDOW_S
     limits.SLOT_WAIT_S = 0.5
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import sys
 import time
@@ -28,9 +29,22 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
     made.kill()
 
 
-def connect(service: WebService) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", service.port), timeout=30)
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
+    """A web for which the kernel holds little: what is not read waits in the process itself."""
+    made = WebService(tmp_path_factory.mktemp("narrow") / "root", web_command=IMPATIENT)
+    made.env["XRAY_SEND_BUFFER"] = "4096"
+    made.start_web()
+    yield made
+    made.kill()
+
+
+def connect(service: WebService, receive_buffer: int = 0) -> socket.socket:
+    client = socket.socket()
+    if receive_buffer:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     client.settimeout(30)
+    client.connect(("127.0.0.1", service.port))
     return client
 
 
@@ -132,6 +146,46 @@ def test_a_client_that_was_refused_and_goes_on_sending_is_cut_off(service: WebSe
         time.sleep(0.2)
         assert drip(client, b"x" * 1000) < 15
         assert client.recv(65536).startswith(b"HTTP/1.1 400")
+
+
+def style(service: WebService, times: int, more: bytes = b"") -> bytes:
+    """Requests for the style sheet, all at once."""
+    request = b"GET /static/style.css HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s\r\n"
+    return request % (service.port, more) * times
+
+
+def is_cut_off(client: socket.socket, seconds: float) -> bool:
+    """Whether the other side drops the connection within this time, though nothing is read."""
+    poll = select.poll()
+    poll.register(client, select.POLLHUP)
+    return bool(poll.poll(seconds * 1000))
+
+
+def test_a_client_that_asks_and_never_reads_is_cut_off(service: WebService) -> None:
+    with connect(service, 2048) as client:
+        client.sendall(style(service, 200))
+        assert is_cut_off(client, 10)
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n", b"Broken\r\n"])
+@pytest.mark.parametrize("times", [1, 20])
+def test_an_answer_that_is_given_and_never_read_is_dropped(
+    narrow: WebService, times: int, more: bytes
+) -> None:
+    """Whoever closes the connection, the end of it waits for what is still to be written."""
+    with connect(narrow, 2048) as client:
+        client.sendall(style(narrow, times) + style(narrow, 1, more))
+        assert is_cut_off(client, 15)
+
+
+def test_a_client_that_reads_slowly_and_steadily_gets_everything(service: WebService) -> None:
+    with connect(service, 2048) as client:
+        client.sendall(style(service, 299) + style(service, 1, b"Connection: close\r\n"))
+        answer = bytearray()
+        while chunk := client.recv(20_000):
+            answer += chunk
+            time.sleep(len(chunk) / 500_000)
+    assert answer.count(b"HTTP/1.1 200 OK") == 300
 
 
 def test_nothing_of_all_this_is_left_behind(service: WebService) -> None:

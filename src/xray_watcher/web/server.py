@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import signal
 import socket
+import struct
+import sys
+import termios
 from collections.abc import Iterator
 from types import FrameType
 
@@ -26,6 +30,9 @@ HEAD_S = 15.0
 
 DRAIN_S = 60.0
 """What a client still sends after its request was refused is read and dropped for this long."""
+
+STALL_S = 60.0
+"""A client that takes nothing of what waits for it from one look to the next is cut off."""
 
 CONNECTIONS = 256
 """More at a time are told to come again."""
@@ -110,16 +117,19 @@ class _Server(uvicorn.Server):
 
 
 class _TimedProtocol(H11Protocol):
-    """Closes connections whose client does not get on with the head of its request.
+    """Closes connections whose client does not get on, with a request's head or with the answer.
 
     The body of an upload has a pace of its own (`limits.body_chunks`).
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _next_look: asyncio.TimerHandle | None = None
+    _was_waiting: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
+        self._look_later()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -132,6 +142,12 @@ class _TimedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unwatch()
+        if self._next_look is not None:
+            self._next_look.cancel()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._was_waiting = None
 
     def _watch(self) -> None:
         """Let the time run while no request is in work, and only then."""
@@ -151,6 +167,40 @@ class _TimedProtocol(H11Protocol):
         self._timer = None
         if not self.transport.is_closing():
             self.transport.close()
+
+    def _look_later(self) -> None:
+        self._next_look = self.loop.call_later(STALL_S, self._look)
+
+    def _look(self) -> None:
+        """Cut off a client that holds us up, and has taken nothing since the last look.
+
+        An answer waits without limit while writing is paused, and so does the end of a connection
+        for what is still to be written, whoever has closed it.
+        """
+        is_held_up = self.flow.write_paused or self.transport.is_closing()
+        waiting = _waiting_bytes(self.transport) if is_held_up else None
+        if waiting and self._was_waiting is not None and waiting >= self._was_waiting:
+            _cut_off(self.transport)
+        else:
+            self._was_waiting = waiting
+            self._look_later()
+
+
+def _waiting_bytes(transport: asyncio.Transport) -> int:
+    """What a client has not taken: of ours, and of what the kernel holds for it.
+
+    The kernel takes more of ours only when a third of its own is gone: that may be a megabyte, for
+    which a slow reader needs longer than we wait.
+    """
+    in_kernel = fcntl.ioctl(transport.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))
+    return transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
+
+
+def _cut_off(transport: asyncio.Transport) -> None:
+    """End a connection at once; the kernel keeps nothing of it for a client that does not read."""
+    at_once = struct.pack("ii", 1, 0)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    transport.abort()
 
 
 class _ToStructlog(logging.Handler):
