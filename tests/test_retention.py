@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 import audit
 from rig import Rig
@@ -190,6 +191,87 @@ def test_no_question_of_retention_reads_all_images_for_each_few_that_go(old: Old
     youngest = [sql for sql in of_images if "min(id)" in sql]
     assert len(youngest) == 4, "once for each folder with an age and images, not for each few"
     assert all("INDEX image_kept (folder=? AND filed_us>?)" in plans[sql][0] for sql in youngest)
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Old:
+    """Two images of today, and a day on which retention has looked."""
+    old = Old(tmp_path, **LONG)
+    old.file("picture:Edema#1", "unreadable")
+    old.clean()
+    return old
+
+
+def set_ahead(old: Old, days: float) -> None:
+    old.rig.clock.set_to(old.rig.clock.now() + timedelta(days=days))
+
+
+def test_a_clock_that_jumps_years_ahead_is_not_believed_for_a_day(
+    known: Old,
+) -> None:
+    with capture_logs() as logs:
+        set_ahead(known, 2000)
+        known.clean()
+        known.pass_days(0.9)
+        known.clean()
+    assert len(known.names()) == 2
+    assert [
+        (line["event"], line.get("days")) for line in logs if line["log_level"] == "warning"
+    ] == [("the clock has gone far ahead; nothing is removed for a day", 2000)]
+    known.pass_days(0.1)
+    known.clean()
+    assert known.names() == []
+    known.file("picture:Edema#2")
+    set_ahead(known, 2000)
+    known.clean()
+    assert len(known.names()) == 1, "the next jump is seen as the first was"
+
+
+def test_a_clock_that_is_put_right_is_believed_at_once(known: Old) -> None:
+    set_ahead(known, 2000)
+    known.clean()
+    set_ahead(known, -2000)
+    known.clean()
+    known.pass_days(41)
+    known.clean()
+    assert known.names() == []
+
+
+def test_a_service_that_starts_with_a_clock_years_ahead_waits_too_and_over_restarts(
+    known: Old,
+) -> None:
+    set_ahead(known, 2000)
+    for _ in range(3):
+        known.restart()
+        known.clean()
+        assert len(known.names()) == 2
+        known.rig.clock.passed_s += DAY_S / 3
+        known.clean()
+    assert known.names() == []
+
+
+def test_a_service_that_was_off_for_weeks_cleans_a_day_after_its_start(known: Old) -> None:
+    known.rig.clock.passed_s += 50 * DAY_S
+    known.restart()
+    known.clean()
+    assert len(known.names()) == 2
+    known.rig.clock.passed_s += DAY_S
+    known.clean()
+    assert known.names() == []
+
+
+def test_a_service_that_was_off_over_a_weekend_cleans_at_once(known: Old) -> None:
+    known.rig.ledger._db.execute("UPDATE image SET filed_us = filed_us - 5000000000000")
+    known.rig.clock.passed_s += 3 * DAY_S
+    known.restart()
+    known.clean()
+    assert known.names() == []
+
+
+def test_a_person_s_command_asks_no_clock_watch(known: Old) -> None:
+    set_ahead(known, 2000)
+    known.rig.crash()
+    assert clean_up(known.settings, known.rig.clock).images == 2
 
 
 STRANGERS: dict[str, Callable[[Path], object]] = {

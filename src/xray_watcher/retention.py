@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import tzinfo
+from datetime import date, datetime, tzinfo
 
 import structlog
 
-from xray_watcher.core.retention import RetentionRules
+from xray_watcher.core.retention import DAY_S, ClockWatch, RetentionRules
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.removing import Removal, remove_image, remove_reason
@@ -33,6 +33,9 @@ from xray_watcher.system.files import sync_folder
 
 DONE_DAY = "retention_day"
 """The fact that says on which day all that was old enough was last removed."""
+
+WAITED = "retention_waited"
+"""The fact that says for how many seconds a clock that has gone far ahead was waited for."""
 
 _SLICE_IMAGES = 16
 _SLICE_BYTES = 32 << 20  # they are read before they go; images must not wait long meanwhile
@@ -93,6 +96,7 @@ class Retention:
         self._rules = rules
         self._zone = zone
         self._clock = clock
+        self._watch: ClockWatch | None = None
         self._next_s = float("-inf")
         self._cuts: dict[str, Cut | None] = {}  # as they were when this day's run came to them
         self._after: dict[str, tuple[int, int]] = {}
@@ -132,17 +136,45 @@ class Retention:
             return True
         for state in logs_begun(self._ledger):
             self._remove_log(state)
-        today = local_day(self._clock.now(), self._zone)
-        if self._rules.is_off or (self._ledger.meta(DONE_DAY) == today and not again):
+        now = self._clock.now()
+        today = local_day(now, self._zone)
+        if self._rules.is_off or not (again or self._is_believed(now, today)):
             return False
-        if self._remove_images() or self._remove_logs(today):
+        if self._ledger.meta(DONE_DAY) == today and not again:
+            return False
+        if self._remove_images(now) or self._remove_logs(today):
             return True
         self._close(today)
         return False
 
+    def _is_believed(self, now: datetime, today: str) -> bool:
+        """Look at the clock; while it is doubted, say so once and note how long that was."""
+        was_doubted = self._watch is not None and self._watch.is_doubted
+        watch = self._watch = self._watch or self._first_watch(now, today)
+        watch.look(self._clock.monotonic_s(), now.timestamp())
+        if watch.is_doubted and not was_doubted:
+            days = round(watch.ahead_s / DAY_S)
+            _log.warning("the clock has gone far ahead; nothing is removed for a day", days=days)
+        waited = str(round(watch.waited_s))
+        if waited != (self._ledger.meta(WAITED) or "0"):
+            with self._ledger.transaction():
+                self._ledger.set_meta(WAITED, waited)
+        return not watch.is_doubted
+
+    def _first_watch(self, now: datetime, today: str) -> ClockWatch:
+        """Of a start nothing is known but the day on which an earlier life was done."""
+        done_day = self._ledger.meta(DONE_DAY) or today
+        ahead = date.fromisoformat(today) - date.fromisoformat(done_day)
+        waited_s = float(self._ledger.meta(WAITED) or 0)
+        now_s, wall_s = self._clock.monotonic_s(), now.timestamp()
+        return ClockWatch(now_s, wall_s, ahead.total_seconds(), waited_s)
+
     def _close(self, today: str) -> None:
         with self._ledger.transaction():
             self._ledger.set_meta(DONE_DAY, today)
+            self._ledger.set_meta(WAITED, "0")
+        if self._watch is not None:
+            self._watch.believe()
         done, self.done, self.last = self.done, Done(), self.done
         _log.info("cleaned up", images=done.images, bytes=done.size, logs=done.logs, kept=done.kept)
         self._cuts.clear()
@@ -151,9 +183,9 @@ class Retention:
 
     # -- images ---------------------------------------------------------------------------
 
-    def _remove_images(self) -> bool:
+    def _remove_images(self, now: datetime) -> bool:
         """Remove some images of the first folder that has any to give; whether one had."""
-        now_us = to_us(self._clock.now())
+        now_us = to_us(now)
         for folder in self._rules.days:
             if folder not in self._cuts:
                 self._cuts[folder] = cut_of(self._ledger, self._rules, folder, now_us)

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xray_watcher.core.retention import (
+    DAY_S,
     DAY_US,
+    ClockWatch,
     RetentionRules,
     images_before_us,
     log_day,
@@ -65,6 +67,29 @@ def test_a_log_goes_by_the_day_in_its_name() -> None:
     assert log_goes(rules(logs=30), "results-2026-10-24.2", "2026-11-23")
     assert not log_goes(rules(logs=30), "results-2026-10-25", "2026-11-23")
     assert not log_goes(rules(logs=30, keep_days=60), "results-2026-10-01", "2026-11-23")
+
+
+def test_a_clock_is_doubted_when_it_has_gone_further_than_time_has() -> None:
+    watch = ClockWatch(0, 1000 * DAY_S, ahead_s=0, waited_s=0)
+    watch.look(100 * DAY_S, 1102 * DAY_S)
+    watch.look(101 * DAY_S, 1105 * DAY_S)
+    assert not watch.is_doubted, "twice two days are a computer that sleeps"
+    watch.look(102 * DAY_S, 1110 * DAY_S)
+    assert watch.is_doubted, "a day before the jump is no part of the wait"
+    watch.look(102.5 * DAY_S, 1110.5 * DAY_S)
+    assert watch.is_doubted
+    watch.look(103 * DAY_S, 1111 * DAY_S)
+    assert not watch.is_doubted
+    watch.believe()
+    watch.look(103.1 * DAY_S, 1115 * DAY_S)
+    assert watch.is_doubted
+
+
+def test_a_clock_that_is_put_right_is_doubted_no_longer() -> None:
+    watch = ClockWatch(0, 1000 * DAY_S, ahead_s=300 * DAY_S, waited_s=DAY_S / 2)
+    assert watch.is_doubted
+    watch.look(60, 700 * DAY_S)
+    assert (watch.is_doubted, watch.waited_s) == (False, 0)
 
 
 def test_it_is_off_when_nothing_is_set() -> None:

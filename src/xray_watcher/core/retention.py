@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from datetime import date
 
 DAY_US = 86_400_000_000
+DAY_S = 86_400.0
+
+MOST_AHEAD_S = 3 * DAY_S
+"""So far may the clock on the wall go ahead by itself; a weekend off is less."""
+
+DOUBT_S = DAY_S
+"""So long is a clock not believed that has gone further: people may put it right meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,46 @@ class RetentionRules:
     def is_off(self) -> bool:
         """Whether nothing ever goes."""
         return not any(self.days.values()) and not self.logs_days
+
+
+class ClockWatch:
+    """Whether the clock on the wall is believed when it says that something is old.
+
+    Args:
+        now_s: now, on the monotonic clock.
+        wall_s: now, on the wall.
+        ahead_s: how far that is ahead of the last time that was believed.
+        waited_s: how much of the doubt an earlier life has waited.
+
+    Attributes:
+        ahead_s: how far the clock has gone ahead with no time to show for it.
+        waited_s: how much of the doubt is over.
+    """
+
+    def __init__(self, now_s: float, wall_s: float, ahead_s: float, waited_s: float) -> None:
+        self._now_s = now_s
+        self._wall_s = wall_s
+        self.ahead_s = ahead_s
+        self.waited_s = waited_s
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether nothing may go now."""
+        return self.ahead_s > MOST_AHEAD_S and self.waited_s < DOUBT_S
+
+    def look(self, now_s: float, wall_s: float) -> None:
+        """Compare both clocks; often, for each look forgives what is less than the limit."""
+        passed_s = now_s - self._now_s
+        if self.is_doubted:
+            self.waited_s = min(self.waited_s + passed_s, DOUBT_S)
+        self.ahead_s += wall_s - self._wall_s - passed_s
+        self._now_s, self._wall_s = now_s, wall_s
+        if self.ahead_s <= MOST_AHEAD_S:
+            self.believe()
+
+    def believe(self) -> None:
+        """Take the clock as it is; what it says from now on is watched."""
+        self.ahead_s = self.waited_s = 0.0
 
 
 def images_before_us(
