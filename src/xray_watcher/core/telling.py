@@ -122,6 +122,10 @@ class TroubleWatch:
         """The causes that are told and not over, once these are."""
         return self._told.union(degraded).difference(recovered)
 
+    def is_lasting(self, cause: str) -> bool:
+        """Whether a trouble is there, or has not been gone for long enough to be over."""
+        return cause in self._since_s
+
     @property
     def next_due_s(self) -> float:
         """When there may be something to tell."""

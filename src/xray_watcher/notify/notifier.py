@@ -81,7 +81,7 @@ class Notifier:
         self._give_up_after_us = int(give_up_after_s * _US)
         self._include_names = include_names
         self._watch = TroubleWatch(degraded_after_s, json.loads(ledger.meta(TOLD) or "[]"))
-        self._cried: set[str] = set()
+        self._cried: set[tuple[str, str]] = set()  # channel and cause
         self._in_flight: set[str] = set()
         self._results: list[Result] = []
         self._waiting: list[Message] = []
@@ -136,6 +136,7 @@ class Notifier:
     def _look_after_troubles(self, now_s: float, now_us: int) -> None:
         troubles = {cause: text for cause, text in self._troubles().items() if cause != self.unit}
         degraded, recovered = self._watch.look(troubles, now_s)
+        self._cried = {cry for cry in self._cried if self._watch.is_lasting(cry[1])}
         if not (degraded or recovered):
             return
         subjects = [
@@ -153,15 +154,17 @@ class Notifier:
                 self._ledger.add_notices(notices)
                 self._ledger.set_meta(TOLD, json.dumps(told))
         except Unavailable:
-            self._cry([notice for notice in notices if notice.event == "degraded"])
+            for cause in degraded:
+                self._cry(cause, troubles[cause], now_us)
             raise
         self._watch.note(degraded, recovered)
 
-    def _cry(self, notices: list[Notice]) -> None:
-        """Tell a trouble from memory, once: the ledger's own disk is full."""
-        for notice in notices:
-            if (cry := f"{notice.channel} {notice.subject}") not in self._cried:
-                self._cried.add(cry)
+    def _cry(self, cause: str, detail: str, now_us: int) -> None:
+        """Tell a trouble from memory, once for as long as it lasts: the ledger's disk is full."""
+        subject = json.dumps({"cause": cause, "detail": detail})
+        for notice in self._audience.notices("degraded", now_us, subject):
+            if (notice.channel, cause) not in self._cried:
+                self._cried.add((notice.channel, cause))
                 message_id = new_id()
                 body = self._body(message_id, [notice], 1)
                 self._sender.send(notice.channel, message_id, notice.event, body)
