@@ -367,6 +367,37 @@ def test_the_summary_balances_and_a_day_that_is_over_is_closed(rig: Rig) -> None
     assert (rig.root / "logs" / "daily" / "2026-11-24.json").exists()
 
 
+def test_what_takes_the_place_of_a_file_that_is_being_claimed_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the next file, nor the next start; it stays in the work folder, and `fsck` names it."""
+    rig = Rig(tmp_path)
+    begin_claims, secret = rig.ledger.begin_claims, rig.root / "secret.jpg"
+    secret.write_text("picture:Edema")
+
+    def swapped(claims: Any) -> list[int]:
+        monkeypatch.undo()
+        (rig.inbox / "a.jpg").unlink()
+        (rig.inbox / "a.jpg").symlink_to(secret)
+        return begin_claims(claims)
+
+    monkeypatch.setattr(rig.ledger, "begin_claims", swapped)
+    rig.drop("a.jpg", "picture:Edema")
+    rig.settle()
+    rig.drop("b.jpg", "picture:Fracture")
+    rig.settle()
+    rig.crash()
+    again = Rig(rig.root, clock=rig.clock)
+    again.drop("c.jpg", "picture:Pneumonia")
+    again.settle()
+    assert not again.health.troubles
+    first, *others = again.records()
+    assert '"missing"' in first
+    assert [f'"inbox_path":"{name}.jpg"' in line for name, line in zip("bc", others, strict=True)]
+    assert again.spool.leftovers() == [f"{1:012d}"]
+    again.crash()
+
+
 @pytest.mark.parametrize("is_done", [True, False])
 def test_a_claim_whose_answer_never_came_is_looked_after_when_the_share_is_back(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, is_done: bool

@@ -13,6 +13,7 @@ from arrivals import picture_number
 
 import audit
 from service import Service
+from xray_watcher.core.naming import WORK_FOLDER
 
 STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
 
@@ -72,6 +73,17 @@ def test_every_difference_is_named_and_nothing_is_changed(service: Service) -> N
     assert any("0777_mine.png" in line for line in lines)
     after = {path: path.read_bytes() for path in service.root.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_what_was_claimed_and_is_no_file_is_named(service: Service, tmp_path: Path) -> None:
+    file(service, 1)
+    left = service.root / WORK_FOLDER / f"{2:012d}"
+    left.symlink_to(tmp_path)
+    code, lines = fsck(service)
+    assert (code, len(lines)) == (1, 2)
+    assert lines[0].startswith(f"leftover: {left} ")
+    file(service, 3)
+    assert fsck(service) == (code, lines)
 
 
 def test_repair_writes_reasons_and_logs_again_and_deletes_nothing(service: Service) -> None:

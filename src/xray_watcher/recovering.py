@@ -13,6 +13,7 @@ from xray_watcher.core.times import local_day, to_us
 from xray_watcher.intake import doors
 from xray_watcher.intake.claims import Move
 from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.work_names import id_of
 from xray_watcher.ledger.ledger import Ledger, NewClaim
 from xray_watcher.ledger.reader import ImageRow, LogLine
 
@@ -55,8 +56,9 @@ def take_up(ledger: Ledger, spool: Spool, now: datetime, zone: tzinfo | None) ->
     by_state = {state: [row for row in rows if row.state == state] for state in _OPEN}
     claimed = _claims(ledger, spool, by_state["CLAIMING"], by_state["CLAIMED"], in_work)
     unknown = sorted(in_work.difference(row.id for row in rows))
-    if unknown:  # the ledger is an older copy
-        ledger.reserve_ids(unknown[-1])
+    left = [left_id for left_id in map(id_of, spool.leftovers()) if left_id is not None]
+    if unknown or left:  # the ledger is, or may be, an older copy
+        ledger.reserve_ids(max(*unknown, *left, 0))
     adopted = [_adopt(ledger, spool, work_id, now, zone) for work_id in unknown]
     decided = tuple(_decided_before(ledger, row) for row in by_state["FILING"])
     if rows:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.claims import ChangedAfterClaim, Move, TargetTaken
 from xray_watcher.intake.spool import Spool
+from xray_watcher.system.files import directory
 
 WHOLE_PNG = b"\x89PNG\r\n\x1a\n" + bytes(30) + b"\x00\x00\x00\x00IEND\xaeB`\x82"
 HALF_PNG = WHOLE_PNG[:-5]
@@ -139,6 +141,64 @@ def test_links_devices_and_linked_folders_are_never_followed(spool: Spool, tmp_p
     os.mkfifo(tmp_path / "inbox" / "pipe.png")
     assert spool.readiness(seen(tmp_path, "pipe.png"), overdue=False) == "gone"
     assert (secret / "b.png").exists()
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made, directory(str(path.parent)) as folder:
+        made.bind(f"/proc/self/fd/{folder}/{path.name}")  # its own path may be too long for one
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "b.png").write_bytes(WHOLE_PNG)
+
+
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "link": lambda path: path.symlink_to(path.parent.parent / "secret.png"),
+    "dangling link": lambda path: path.symlink_to(path.parent / "nowhere"),
+    "pipe": os.mkfifo,
+    "socket": make_socket,
+    "folder": make_folder,
+}
+
+
+@pytest.mark.parametrize("make", NO_FILES.values(), ids=NO_FILES.keys())
+def test_what_is_no_file_is_not_examined_filed_or_taken_up_when_it_was_claimed(
+    spool: Spool, tmp_path: Path, targets: Path, make: Callable[[Path], object]
+) -> None:
+    (tmp_path / "secret.png").write_bytes(WHOLE_PNG)
+    move = claimed(spool, tmp_path)
+    path = Path(spool.work_path(1))
+    path.unlink()
+    make(path)
+    assert spool.examine(1) is None
+    with pytest.raises(ChangedAfterClaim):
+        spool.file(move)
+    assert spool.claimed_ids() == set()
+    assert spool.leftovers() == [path.name]
+    assert os.path.lexists(path)
+    assert os.listdir(targets / "High") == []
+
+
+@pytest.mark.parametrize("name", ["7", "0000000000007", "9" * 20, "9" * 250])
+def test_numbers_that_are_no_names_of_ours_are_left_over(
+    spool: Spool, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "work" / name).write_bytes(WHOLE_PNG)
+    (tmp_path / "work" / f"{7:012d}").write_bytes(WHOLE_PNG)
+    assert spool.claimed_ids() == {7}
+    assert spool.leftovers() == [name]
+
+
+def test_a_link_by_the_name_of_an_image_that_is_to_be_filed_is_not_followed(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    move = claimed(spool, tmp_path)
+    (tmp_path / "secret.png").write_bytes(WHOLE_PNG)
+    (targets / "High" / move.name).symlink_to(tmp_path / "secret.png")
+    with pytest.raises(TargetTaken):
+        spool.file(move)
+    assert Path(spool.work_path(1)).read_bytes() == WHOLE_PNG
 
 
 def test_a_claim_of_a_file_that_is_gone_is_no_claim(spool: Spool) -> None:

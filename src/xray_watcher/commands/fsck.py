@@ -23,7 +23,7 @@ from xray_watcher.places import work_folder
 from xray_watcher.system.files import OPEN_FILE, sha256_of
 from xray_watcher.system.lock import InstanceLock
 
-Kind = Literal["ledger", "missing", "changed", "stranger", "reason", "log", "open"]
+Kind = Literal["ledger", "missing", "changed", "stranger", "reason", "log", "open", "leftover"]
 
 _ADVICE: dict[Kind, str] = {
     "ledger": "restore it from a backup",
@@ -34,6 +34,7 @@ _ADVICE: dict[Kind, str] = {
     "reason": "--repair writes it again",
     "log": "--repair writes it anew from the ledger and keeps what is there beside it",
     "open": "the service takes it up when it starts",
+    "leftover": "it is no claimed image and nobody touches it; see what it is and move it away",
 }
 
 
@@ -58,6 +59,7 @@ def check(settings: Settings, *, deep: bool) -> list[Difference]:
 
     Raises:
         LedgerError: there is no ledger.
+        Unavailable: the work folder cannot be listed.
     """
     with LedgerReader.open(settings.folders.ledger) as ledger:
         spool = _spool(settings, ledger)
@@ -113,6 +115,8 @@ def _differences(
         yield Difference("open", f"index {row.idx} is being removed by retention")
         known.add(_place(row))
     yield from _strangers(spool, known)
+    for name in spool.leftovers() if os.path.isdir(spool.work) else ():
+        yield Difference("leftover", os.path.join(spool.work, name))
     logs = LogFiles(settings.folders.logs, ledger)
     for state in ledger.log_states():
         for form in logs.differing(state):

@@ -158,7 +158,7 @@ REJECTIONS: Mapping[str, str] = {
     "decoder_crash": "The picture made the decoder crash, twice.",
     "interrupted": "The service ended again and again while it worked on this image.",
     "not_finite": "The network's scores for this picture are not numbers.",
-    "missing": "The file vanished from the work folder before it could be filed.",
+    "missing": "The file vanished, or what is no file took its place, before it could be filed.",
     "duplicate": 'The same bytes were received before (duplicates = "set-aside").',
 }
 """Every reason for setting an image aside, by its code."""

@@ -27,6 +27,7 @@ from xray_watcher.intake.claims import (
 )
 from xray_watcher.intake.readiness import Readiness, readiness_of
 from xray_watcher.intake.uploads import Uploads
+from xray_watcher.intake.work_names import claimed_ids, leftovers, work_name
 from xray_watcher.system.files import (
     OPEN_FILE,
     copy,
@@ -146,7 +147,7 @@ class Spool:
                 name = os.path.basename(path)
                 rename_noreplace(
                     name,
-                    _work_name(image_id),
+                    work_name(image_id),
                     source_dir=parent,
                     target_dir=work,
                     is_own_name=True,
@@ -187,7 +188,7 @@ class Spool:
 
     def work_path(self, image_id: int) -> str:
         """Where a claimed file lies."""
-        return os.path.join(self._work, _work_name(image_id))
+        return os.path.join(self._work, work_name(image_id))
 
     def examine(self, image_id: int) -> Claimed | None:
         """Hash a claimed file and make sure that its bytes are on disk.
@@ -203,10 +204,14 @@ class Spool:
         """
         path = self.work_path(image_id)
         try:
-            self._make_sole_name(path)
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode):
+                return None  # it took the file's place before the claim; it is left over
+            if status.st_nlink > 1:
+                _make_sole_name(path)
             fd = os.open(path, OPEN_FILE)
         except OSError as error:
-            if isinstance(error, IsADirectoryError) or has_vanished(path):
+            if has_vanished(path):
                 return None
             raise _unavailable("storage", "A claimed file cannot be read", error) from error
         try:
@@ -233,19 +238,24 @@ class Spool:
         Raises:
             Unavailable: the work folder cannot be listed.
         """
-        try:
-            names = os.listdir(self._work)
-        except OSError as error:
-            what = f"The work folder {self._work} cannot be listed"
-            raise _unavailable("inbox", what, error) from error
-        return {int(name) for name in names if name.isascii() and name.isdecimal()}
+        return claimed_ids(self._work)
+
+    def leftovers(self) -> list[str]:
+        """Names in the work folder of what took the place of a file just before it was claimed.
+
+        A link, a pipe, a folder: nobody touches it any more.
+
+        Raises:
+            Unavailable: the work folder cannot be listed.
+        """
+        return leftovers(self._work)
 
     def adopt(self, work_id: int, image_id: int) -> None:
         """Give a file in the work folder that no row knows the name of its new row."""
         with directory(self._work) as work:
             rename_noreplace(
-                _work_name(work_id),
-                _work_name(image_id),
+                work_name(work_id),
+                work_name(image_id),
                 source_dir=work,
                 target_dir=work,
                 is_own_name=True,
@@ -311,7 +321,7 @@ class Spool:
 
     def _move_across(self, source: str, target: str, move: Move) -> None:
         """Copy beside the target, sync, check the hash, rename, and only then unlink."""
-        part = os.path.join(os.path.dirname(target), f".tmp.{_work_name(move.image_id)}")
+        part = os.path.join(os.path.dirname(target), f".tmp.{work_name(move.image_id)}")
         copy(source, part)
         if not _has_hash(part, move.sha256):
             os.unlink(part)
@@ -380,11 +390,11 @@ class Spool:
         with suppress(FileNotFoundError):
             os.unlink(self.target_path(folder, name) + ".json")
 
-    def _make_sole_name(self, path: str) -> None:
-        if os.lstat(path).st_nlink > 1:
-            part = path + ".tmp"
-            copy(path, part)
-            replace(part, path)
+
+def _make_sole_name(path: str) -> None:
+    part = path + ".tmp"
+    copy(path, part)
+    replace(part, path)
 
 
 def _make_usable(folder: str) -> None:
@@ -398,10 +408,6 @@ def _make_usable(folder: str) -> None:
             f"The folder {folder} cannot be used as user {os.geteuid()} "
             f"({os.strerror(error.errno or 0)}). Give this user write permission there.",
         ) from error
-
-
-def _work_name(image_id: int) -> str:
-    return f"{image_id:012d}"
 
 
 def _returning(source: str, target: str) -> str:
@@ -438,11 +444,13 @@ def _check_filed(target: str, sha256: bytes) -> None:
 
 def _has_hash(path: str, sha256: bytes) -> bool:
     try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return False
         fd = os.open(path, OPEN_FILE)
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         return False
     try:
-        return stat.S_ISREG(os.fstat(fd).st_mode) and sha256_of(fd) == sha256
+        return sha256_of(fd) == sha256
     finally:
         os.close(fd)
 
