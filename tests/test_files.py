@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,36 @@ def test_what_a_killed_probe_left_goes_away_with_the_next_one(
     assert os.listdir(tmp_path)
     probe(str(tmp_path))
     assert not os.listdir(tmp_path)
+
+
+def test_a_file_that_moves_to_another_file_system_has_its_name_there_before_it_is_removed_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a power cut would leave it under the name of a part alone, or nowhere."""
+    steps: list[str] = []
+    rename, sync_folder, unlink = files.rename_noreplace, files.sync_folder, os.unlink
+
+    def across(source: str, target: str) -> None:
+        if source.endswith("source"):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(source, target)
+        steps.append("rename")
+
+    def noted_sync(path: str) -> None:
+        sync_folder(path)
+        steps.append(f"sync {Path(path).name}")
+
+    def noted_unlink(path: str) -> None:
+        unlink(path)
+        steps.append(f"unlink {Path(path).name}")
+
+    monkeypatch.setattr(files, "rename_noreplace", across)
+    monkeypatch.setattr(files, "sync_folder", noted_sync)
+    monkeypatch.setattr(files.os, "unlink", noted_unlink)
+    (tmp_path / "there").mkdir()
+    source, target, part = (tmp_path / name for name in ("source", "there/target", "there/part"))
+    source.write_text("ours")
+    files.move(str(source), str(target), str(part))
+    assert steps == ["rename", "sync there", "unlink source"]
+    assert target.read_text() == "ours"
+    assert os.listdir(tmp_path) == ["there"]

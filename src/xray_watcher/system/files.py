@@ -101,7 +101,10 @@ def _rename_onto_placeholder(
 
 
 def move(source: str, target: str, part: str) -> None:
-    """Rename unless the target exists; across file systems under the name `part` until whole."""
+    """Rename unless the target exists; across file systems under the name `part` until whole.
+
+    The source is only removed when the target lasts through a power cut.
+    """
     try:
         rename_noreplace(source, target)
     except OSError as error:
@@ -109,6 +112,7 @@ def move(source: str, target: str, part: str) -> None:
             raise
         copy(source, part)
         rename_noreplace(part, target)
+        sync_folder(os.path.dirname(target))
         os.unlink(source)
 
 
