@@ -79,6 +79,23 @@ def test_refused_files_stand_in_their_place_among_those_that_are_filed(tmp_path:
     rig.crash()
 
 
+def test_what_is_filed_already_comes_in_pieces(tmp_path: Path) -> None:
+    """Or the answer by lines would hold the records of a whole batch at once."""
+    rig = with_uploads(tmp_path, *range(250))
+    while rig.pipeline.done < 250:
+        rig.tick(1)
+    batch = Batch(ID, files=250, accepted=250, is_over=True)
+
+    async def wait() -> list[list[int]]:
+        found = filed_images(context_of(tmp_path), batch, stays)
+        return [[image.position for image in new] async for new in found]
+
+    pieces = asyncio.run(wait())
+    assert [len(piece) for piece in pieces] == [100, 100, 50]
+    assert sorted(position for piece in pieces for position in piece) == [*range(250)]
+    rig.crash()
+
+
 def test_a_daemon_that_is_gone_is_not_waited_for_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

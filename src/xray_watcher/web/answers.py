@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import TypeVar
 
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect
@@ -27,6 +28,8 @@ _POLL_S = 1.0  # a change may be missed; the ledger is asked this often all the 
 _POLL_SHARE = 4  # of the time that asking took, at least this much passes until the next
 _CHUNK = 100  # records in memory at a time
 _REMEMBERED = 1000
+
+_T = TypeVar("_T")
 
 
 class DaemonGone(XrayWatcherError):
@@ -74,7 +77,7 @@ def _known_batch(context: WebContext, batch_id: str) -> Batch | None:
 async def filed_images(
     context: WebContext, batch: Batch, is_gone: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[list[Filed]]:
-    """The images of a request as they are filed, until all are.
+    """The images of a request as they are filed, some at a time, until all are.
 
     Args:
         context: settings, time, ledger.
@@ -93,9 +96,9 @@ async def filed_images(
         version = _version(context)
         found = await run_sync(filed_now, context, batch.id)
         new = [image for image in found if image.position not in known]
-        if new:
-            known.update(image.position for image in new)
-            yield new
+        known.update(image.position for image in new)
+        for piece in _chunks(new):
+            yield piece
         if len(known) >= batch.accepted:
             return
         now_s = context.clock.monotonic_s()
@@ -182,6 +185,6 @@ def output_directory(context: WebContext) -> str:
     return folders.classified if relative.startswith("..") else relative
 
 
-def _chunks(positions: list[int]) -> Iterator[list[int]]:
-    for start in range(0, len(positions), _CHUNK):
-        yield positions[start : start + _CHUNK]
+def _chunks(items: list[_T]) -> Iterator[list[_T]]:
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]
