@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -188,7 +189,7 @@ def test_the_batch_page_works_by_keyboard_alone(page: Page, drawings: Mapping[st
 def test_the_results_are_there_before_the_focus_moves_to_them(page: Page) -> None:
     """Or a quick Tab would run past them."""
     page.goto("/")
-    page.route("**/predict_batch", lambda route: route.fulfill(body=_answer(4)))
+    page.route("**/predict_batch", lambda route: route.fulfill(**_lines(_answer(4))))
     page.evaluate(
         "document.getElementById('results-title').addEventListener('focus', () => {"
         " window.seen = document.querySelectorAll('#results .result').length; })"
@@ -202,7 +203,7 @@ def test_the_results_are_there_before_the_focus_moves_to_them(page: Page) -> Non
 def test_a_thousand_results_leave_the_page_responsive(page: Page) -> None:
     """The answer is made up, and comes at once: what is measured is the page alone."""
     page.goto("/")
-    page.route("**/predict_batch", lambda route: route.fulfill(body=_answer(1000)))
+    page.route("**/predict_batch", lambda route: route.fulfill(**_lines(_answer(1000))))
     page.route(re.compile("thumbnail"), lambda route: route.fulfill(status=204))
     page.evaluate(
         "window.longest = 0; new PerformanceObserver(list => { for (const e of list.getEntries())"
@@ -229,6 +230,42 @@ def _answer(files: int) -> str:
     ]  # fmt: skip
     last = {"summary": dict.fromkeys(LEVELS, files // 4), "output_directory": "out", "batch": "b"}
     return "".join(json.dumps(line) + "\n" for line in [*results, last])
+
+
+def _lines(body: str) -> dict[str, Any]:
+    return {"body": body, "content_type": "application/x-ndjson"}
+
+
+def test_an_answer_that_breaks_off_with_a_reason_shows_that_reason(page: Page) -> None:
+    sentence = "The service has stopped before every image was filed."
+    error = {"error": {"code": "stopped", "message": sentence}, "batch": "b", "accepted": 2}
+    first, *_ = _answer(4).splitlines()
+    page.goto("/")
+    page.route(
+        "**/predict_batch",
+        lambda route: route.fulfill(**_lines(f"{first}\n{json.dumps(error)}\n")),
+    )
+    page.set_input_files("#files", [payload(f"{n}.png", b"x") for n in range(2)])  # type: ignore[arg-type]
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#problem")).to_contain_text(f"{sentence} 1 image of 2 had a result.")
+    expect(page.locator("#problem")).not_to_contain_text("ended early")
+
+
+def test_a_batch_of_which_nothing_was_taken_shows_why(
+    browser: Browser, tmp_path: Path, drawings: Mapping[str, bytes]
+) -> None:
+    site = Site(tmp_path / "root")
+    site.config.write_text(site.config.read_text().replace("[batch]", "max_bytes = 1024\n[batch]"))
+    try:
+        site.start_both()
+        page = browser.new_page(base_url=site.url)
+        predict(page, [payload(name, drawings[name]) for name in [*drawings][:2]])
+        expect(page.locator("#group-rejected .result")).to_have_count(2)
+        expect(page.locator("#group-rejected")).to_contain_text("too_large")
+        expect(page.locator("#problem")).to_be_hidden()
+        page.close()
+    finally:
+        site.kill()
 
 
 def test_an_upload_that_is_refused_is_told_with_its_reason(

@@ -56,6 +56,7 @@ class Run {
     this.results = new Results();
     this.read = 0; // characters of the answer that are dealt with
     this.last = null; // its last line
+    this.problem = ""; // why it broke off, in the service's own words
     this.sentAt = 0;
     this.spokenAt = 0;
   }
@@ -89,7 +90,7 @@ class Run {
   }
 
   readLines() {
-    if (this.request.status !== 200) return;
+    if (!hasLines(this.request)) return;
     const text = this.request.responseText;
     const end = text.lastIndexOf("\n") + 1;
     for (const line of text.slice(this.read, end).split("\n")) {
@@ -101,7 +102,7 @@ class Run {
 
   take(line) {
     if ("filename" in line) this.results.add(line);
-    else if ("error" in line) complain(line.error.message);
+    else if ("error" in line) this.problem = line.error.message;
     else this.last = line;
   }
 
@@ -125,7 +126,7 @@ class Run {
   }
 
   end() {
-    if (this.request.status !== 200) return this.fail(refusal(this.request));
+    if (!hasLines(this.request)) return this.fail(refusal(this.request));
     this.readLines();
     if (!this.last) return this.fail("The answer ended early.");
     const { summary, output_directory, batch } = this.last;
@@ -144,14 +145,18 @@ class Run {
   fail(words) {
     const done = this.results.done;
     const known = done ? ` ${images(done)} of ${count(this.files.length)} had a result.` : "";
-    const safe = this.sentAt && this.request.status in { 0: 1, 200: 1 }
+    const safe = !this.problem && this.sentAt && this.request.status in { 0: 1, 200: 1 }
       ? " What was sent is safe and is filed; the live page shows it."
       : "";
-    complain(`${words}${known}${safe}`);
+    complain(`${this.problem || words}${known}${safe}`);
     if (done) last = { results: this.results.inOrder, answer: {} };
     finish();
   }
 }
+
+// Whatever the status: with 413 each line says why its file was not taken.
+const hasLines = (request) =>
+  (request.getResponseHeader("Content-Type") ?? "").startsWith("application/x-ndjson");
 
 function refusal(request) {
   try {
