@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -289,6 +290,23 @@ def test_an_image_goes_back_to_the_inbox_without_overwriting(
     assert (tmp_path / "inbox" / "er" / "a-2.png").read_bytes() == HALF_PNG
     assert (tmp_path / "inbox" / "er" / "a.png").read_bytes() == b"a newer one"
     assert os.listdir(targets / "rejected") == []
+
+
+def test_an_image_goes_back_into_folders_that_are_gone_however_deep_they_were(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    (targets / "rejected" / "0003_a.png").write_bytes(HALF_PNG)
+    path = "d/" * 1100 + "a.png"
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    try:
+        assert spool.put_back("rejected", "0003_a.png", path) == path
+    finally:
+        sys.setrecursionlimit(limit)
+    back = tmp_path / "inbox" / path
+    assert back.read_bytes() == HALF_PNG
+    back.unlink()
+    os.removedirs(back.parent)
 
 
 def test_paths_below_the_root_are_shown_relative(spool: Spool, targets: Path) -> None:

@@ -32,6 +32,7 @@ from xray_watcher.system.files import (
     OPEN_FILE,
     copy,
     directory,
+    make_folders,
     move,
     probe,
     rename_noreplace,
@@ -376,7 +377,7 @@ class Spool:
         source = self.target_path(folder, name)
         for candidate in _free_names(inbox_path):
             target = os.path.join(self._inbox, candidate)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+            make_folders(os.path.dirname(target))
             try:
                 move(source, target, _returning(source, target))
             except FileExistsError:

@@ -116,6 +116,21 @@ def move(source: str, target: str, part: str) -> None:
         os.unlink(source)
 
 
+def make_folders(path: str) -> None:
+    """Make a folder and those above it where they are missing; `os.makedirs` nests calls.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    missing = []
+    while path and not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+
+
 def copy(source: str, target: str) -> None:
     """Copy bytes, mode, owner (where allowed) and times to a file that is then on disk."""
     with open(os.open(source, OPEN_FILE), "rb") as reader, open(target, "wb") as writer:
