@@ -166,29 +166,46 @@ def test_a_file_that_moves_to_another_file_system_has_its_name_there_before_it_i
 ) -> None:
     """Or a power cut would leave it under the name of a part alone, or nowhere."""
     steps: list[str] = []
-    rename, sync_folder, unlink = files.rename_noreplace, files.sync_folder, os.unlink
+    rename, sync, unlink = files.rename_noreplace, files.sync, os.unlink
 
-    def across(source: str, target: str) -> None:
+    def across(source: str, target: str, **folders: int) -> None:
         if source.endswith("source"):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-        rename(source, target)
+        rename(source, target, **folders)
         steps.append("rename")
 
-    def noted_sync(path: str) -> None:
-        sync_folder(path)
-        steps.append(f"sync {Path(path).name}")
+    def noted_sync(fd: int) -> None:
+        sync(fd)
+        steps.append(f"sync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
 
-    def noted_unlink(path: str) -> None:
-        unlink(path)
+    def noted_unlink(path: str, **folder: int) -> None:
+        unlink(path, **folder)
         steps.append(f"unlink {Path(path).name}")
 
     monkeypatch.setattr(files, "rename_noreplace", across)
-    monkeypatch.setattr(files, "sync_folder", noted_sync)
+    monkeypatch.setattr(files, "sync", noted_sync)
     monkeypatch.setattr(files.os, "unlink", noted_unlink)
     (tmp_path / "there").mkdir()
-    source, target, part = (tmp_path / name for name in ("source", "there/target", "there/part"))
+    source, target = tmp_path / "source", tmp_path / "there" / "target"
     source.write_text("ours")
-    files.move(str(source), str(target), str(part))
-    assert steps == ["rename", "sync there", "unlink source"]
+    with files.directory(str(target.parent)) as there:
+        files.move(str(source), "target", "part", there)
+    assert steps == ["sync part", "rename", "sync there", "unlink source"]
     assert target.read_text() == "ours"
     assert os.listdir(tmp_path) == ["there"]
+
+
+def test_a_move_to_another_file_system_that_fails_leaves_no_part_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def across(*_names: str, **_folders: int) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(files, "rename_noreplace", across)
+    source = tmp_path / "source"
+    source.write_text("ours")
+    (tmp_path / "there").mkdir()
+    with files.directory(str(tmp_path / "there")) as there, pytest.raises(OSError, match="cross"):
+        files.move(str(source), "target", "part", there)
+    assert source.read_text() == "ours"
+    assert os.listdir(tmp_path / "there") == []

@@ -142,10 +142,10 @@ def test_a_kill_between_copy_and_removal_across_file_systems_files_the_image_onc
             raise OSError(18, "Invalid cross-device link")
         rename(source, target, **kwargs)
 
-    def die(path: str) -> None:
+    def die(path: str, **kwargs: Any) -> None:
         if ".xray-watcher/" in path:
             raise Killed
-        unlink(path)
+        unlink(path, **kwargs)
 
     rename, unlink = spool_module.rename_noreplace, os.unlink
     monkeypatch.setattr(spool_module, "rename_noreplace", refuse)

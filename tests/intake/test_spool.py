@@ -15,6 +15,7 @@ from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.claims import ChangedAfterClaim, Move, TargetTaken
 from xray_watcher.intake.spool import Spool
+from xray_watcher.system import files
 from xray_watcher.system.files import directory
 
 WHOLE_PNG = b"\x89PNG\r\n\x1a\n" + bytes(30) + b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -31,6 +32,17 @@ def targets(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     folder = OTHER / f"xray-watcher-spool-{os.getpid()}"
     if not OTHER.is_dir() or OTHER.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second file system at /dev/shm")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system than the inbox."""
+    folder = OTHER / f"xray-watcher-other-{os.getpid()}"
+    if not OTHER.is_dir() or OTHER.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system at /dev/shm")
+    folder.mkdir()
     yield folder
     shutil.rmtree(folder)
 
@@ -307,6 +319,110 @@ def test_an_image_goes_back_into_folders_that_are_gone_however_deep_they_were(
     assert back.read_bytes() == HALF_PNG
     back.unlink()
     os.removedirs(back.parent)
+
+
+def reject(targets: Path) -> Path:
+    """A rejected file with its reason; returns its folder."""
+    folder = targets / "rejected"
+    (folder / "0003_a.png").write_bytes(HALF_PNG)
+    (folder / "0003_a.png.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("gone", ["inbox", "work"])
+def test_nothing_is_put_back_while_the_share_of_the_inbox_is_away(
+    spool: Spool, tmp_path: Path, targets: Path, gone: str
+) -> None:
+    folder = reject(targets)
+    (tmp_path / gone).rename(tmp_path / "unmounted")
+    with pytest.raises(Unavailable, match="mounted") as raised:
+        spool.put_back("rejected", "0003_a.png", "ward/a.png")
+    assert raised.value.cause == "inbox"
+    assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
+    assert not (tmp_path / gone).exists()
+    assert not (tmp_path / "inbox" / "ward").exists()
+
+
+def test_nothing_is_put_back_where_another_file_system_lies_under_the_inbox(
+    spool: Spool, tmp_path: Path, targets: Path, other: Path
+) -> None:
+    folder = reject(targets)
+    (tmp_path / "inbox").rmdir()
+    (tmp_path / "inbox").symlink_to(other)
+    with pytest.raises(Unavailable, match="mounted") as raised:
+        spool.put_back("rejected", "0003_a.png", "ward/a.png")
+    assert raised.value.cause == "inbox"
+    assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
+    assert os.listdir(other) == []
+
+
+IN_THE_WAY: dict[str, Callable[[Path], object]] = {
+    "link": lambda path: path.symlink_to(path.parent.parent / "elsewhere"),
+    "dangling link": lambda path: path.symlink_to(path.parent / "nowhere"),
+    "file": lambda path: path.write_text("theirs"),
+}
+
+
+@pytest.mark.parametrize("make", IN_THE_WAY.values(), ids=IN_THE_WAY.keys())
+def test_an_image_is_not_put_back_through_a_link_or_over_what_is_no_folder(
+    spool: Spool, tmp_path: Path, targets: Path, make: Callable[[Path], object]
+) -> None:
+    folder = reject(targets)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "inbox" / "ward").mkdir()
+    make(tmp_path / "inbox" / "ward" / "7\n")
+    with pytest.raises(Unavailable, match=r"ward/7%0A in the inbox is no folder") as raised:
+        spool.put_back("rejected", "0003_a.png", "ward/7\n/sub/a.png")
+    assert raised.value.cause == "inbox"
+    assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert os.listdir(tmp_path / "inbox" / "ward") == ["7\n"]
+
+
+def test_a_link_by_the_name_of_a_part_is_not_written_through(
+    spool: Spool, tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Across file systems a file is put back under the name of a part first."""
+    reject(targets)
+    (tmp_path / "theirs").write_text("theirs")
+    copy = files.copy
+
+    def copied(source: str, part: str, **folder: int) -> None:
+        (tmp_path / "inbox" / part).symlink_to(tmp_path / "theirs")
+        copy(source, part, **folder)
+
+    monkeypatch.setattr(files, "copy", copied)
+    assert spool.put_back("rejected", "0003_a.png", "a.png") == "a.png"
+    assert (tmp_path / "theirs").read_text() == "theirs"
+    assert (tmp_path / "inbox" / "a.png").read_bytes() == HALF_PNG
+    assert os.listdir(tmp_path / "inbox") == ["a.png"]
+
+
+def test_a_file_that_is_gone_is_not_put_back_and_no_folder_is_made_for_it(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        spool.put_back("rejected", "0003_a.png", "ward/a.png")
+    assert os.listdir(tmp_path / "inbox") == []
+    (targets / "rejected").rmdir()
+    with pytest.raises(Unavailable, match="mounted"):
+        spool.put_back("rejected", "0003_a.png", "ward/a.png")
+    (targets / "rejected").mkdir()
+
+
+@pytest.mark.parametrize("gone", ["work", "work/uploads"])
+def test_an_upload_is_not_put_back_while_the_folder_of_uploads_is_away(
+    spool: Spool, tmp_path: Path, targets: Path, gone: str
+) -> None:
+    folder = reject(targets)
+    assert spool.uploads.look(0.0) == []
+    (tmp_path / gone).rename(tmp_path / "unmounted")
+    source = str(folder / "0003_a.png")
+    with pytest.raises(Unavailable, match="put back") as raised:
+        spool.uploads.put_back(source, "20261123T120001-0123456789ab-000000", "a.png")
+    assert raised.value.cause == "uploads"
+    assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
+    assert not (tmp_path / gone).exists()
 
 
 def test_paths_below_the_root_are_shown_relative(spool: Spool, targets: Path) -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.below import FOLDER, opened_below, parent_below
+from xray_watcher.intake.below import FOLDER, made_below, opened_below, parent_below
 from xray_watcher.intake.claims import (
     Barred,
     ChangedAfterClaim,
@@ -32,7 +32,6 @@ from xray_watcher.system.files import (
     OPEN_FILE,
     copy,
     directory,
-    make_folders,
     move,
     probe,
     rename_noreplace,
@@ -373,18 +372,16 @@ class Spool:
 
         Raises:
             FileNotFoundError: it is not there any more.
+            Unavailable: the share of the inbox is away, or a link or a file lies in a folder's
+                place; the image lies where it was.
         """
-        source = self.target_path(folder, name)
-        for candidate in _free_names(inbox_path):
-            target = os.path.join(self._inbox, candidate)
-            make_folders(os.path.dirname(target))
-            try:
-                move(source, target, _returning(source, target))
-            except FileExistsError:
-                continue
-            self.forget_reason(folder, name)
-            return candidate
-        raise AssertionError("the free names never end")
+        source, wanted = self.target_path(folder, name), os.path.basename(inbox_path)
+        if has_vanished(source):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+        with made_below(self._inbox, self._work, inbox_path) as parent:
+            found = _moved_to_free_name(source, wanted, parent)
+        self.forget_reason(folder, name)
+        return inbox_path.removesuffix(wanted) + found
 
     def forget_reason(self, folder: str, name: str) -> None:
         """Remove `NAME.json` of a file that was put back: it stands in the ledger and the log."""
@@ -411,15 +408,24 @@ def _make_usable(folder: str) -> None:
         ) from error
 
 
-def _returning(source: str, target: str) -> str:
+def _moved_to_free_name(source: str, wanted: str, parent: int) -> str:
+    """Move a file into an opened folder, under the name that is wanted or one beside it."""
+    for name in _free_names(wanted):
+        with suppress(FileExistsError):
+            move(source, name, _returning(source), parent)
+            return name
+    raise AssertionError("the free names never end")
+
+
+def _returning(source: str) -> str:
     """A hidden name beside the target, for a move across file systems."""
-    return os.path.join(os.path.dirname(target), f".retry-{os.path.basename(source)[:200]}.tmp")
+    return f".retry-{os.path.basename(source)[:200]}.tmp"
 
 
-def _free_names(path: str) -> Iterator[str]:
-    """The path itself, then `name-2.jpg`, `name-3.jpg` ..."""
-    yield path
-    stem, suffix = os.path.splitext(path)
+def _free_names(name: str) -> Iterator[str]:
+    """The name itself, then `name-2.jpg`, `name-3.jpg` ..."""
+    yield name
+    stem, suffix = os.path.splitext(name)
     number = 2
     while True:
         yield f"{stem}-{number}{suffix}"

@@ -27,6 +27,7 @@ from xray_watcher.core.naming import client_name
 from xray_watcher.core.values import Arrival, SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.system.files import (
+    directory,
     move,
     read_facts,
     rename_noreplace,
@@ -34,6 +35,7 @@ from xray_watcher.system.files import (
     sync_folder,
     write_all,
 )
+from xray_watcher.system.mounts import has_vanished
 
 SOURCE = "web"
 """What stands in `source` of the record of an upload."""
@@ -242,11 +244,19 @@ class Uploads:
 
         Raises:
             FileNotFoundError: it is not there any more.
+            Unavailable: it cannot be handed over, and lies where it was.
         """
-        if not os.path.lexists(source):
+        if has_vanished(source):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
-        write_sidecar(self._path(name, _SIDECAR), filename)
-        move(source, self._path(name, _IMAGE), self._path(name, _PART))
+        try:
+            with directory(self.folder) as folder:  # never made here: its share may be away
+                write_sidecar(self._path(name, _SIDECAR), filename)
+                move(source, name + _IMAGE, name + _PART, folder)
+        except OSError as error:
+            if has_vanished(source):
+                raise FileNotFoundError(error.errno, error.strerror, source) from error
+            what = f"It cannot be put back among the uploads in {self.folder}"
+            raise _unavailable(what, error) from error
 
     def _arrival(self, name: str, now_s: float) -> Arrival | None:
         try:

@@ -22,6 +22,7 @@ from watchdog.observers.api import BaseObserver
 
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
+from xray_watcher.intake.below import checked_device
 from xray_watcher.system.mounts import is_network
 
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -78,7 +79,7 @@ class Inbox:
         Raises:
             Unavailable: it is missing, another device lies under it, or it cannot be read.
         """
-        self._note_device(self._checked_device())
+        self._note_device(checked_device(self.folder, self._work))
         try:
             return self._listed()
         except OSError as error:
@@ -89,24 +90,6 @@ class Inbox:
     def _note_device(self, device: int) -> None:
         if device != self._device:  # a share may have been mounted since
             self._device, self._is_network = device, is_network(self.folder)
-
-    def _checked_device(self) -> int:
-        """The device of the inbox; an empty mount point is not an empty inbox."""
-        try:
-            device, work_device = os.stat(self.folder).st_dev, os.stat(self._work).st_dev
-        except OSError as error:
-            raise Unavailable(
-                "inbox",
-                f"The inbox {self.folder} or its work folder {self._work} is not there "
-                f"({_reason(error)}). Is the share mounted?",
-            ) from error
-        if device != work_device:
-            raise Unavailable(
-                "inbox",
-                f"Another file system lies under the inbox {self.folder} than under its work "
-                f"folder {self._work}. Is the share mounted, or something else in its place?",
-            )
-        return device
 
     def _listed(self) -> Look:
         files: list[SeenFile] = []

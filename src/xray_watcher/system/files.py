@@ -22,6 +22,9 @@ from xray_watcher.system.mounts import is_network_device
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """For reading what somebody else put there: no link is followed, no pipe waited for."""
 
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Where others may write too: neither a file of theirs is opened nor a link followed."""
+
 _CHUNK_BYTES = 1 << 20
 _AT_CWD = -100
 _RENAME_NOREPLACE = 1
@@ -100,40 +103,59 @@ def _rename_onto_placeholder(
         raise
 
 
-def move(source: str, target: str, part: str) -> None:
+def move(source: str, target: str, part: str, target_dir: int) -> None:
     """Rename unless the target exists; across file systems under the name `part` until whole.
 
     The source is only removed when the target lasts through a power cut.
+
+    Args:
+        source: the file.
+        target: its new name.
+        part: a name of our own, under which nothing is kept.
+        target_dir: the folder of both names, opened.
+
+    Raises:
+        FileExistsError: the target exists.
+        OSError: the source stays, and no part of it is left, unless that failed too.
     """
     try:
-        rename_noreplace(source, target)
+        rename_noreplace(source, target, target_dir=target_dir)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        copy(source, part)
-        rename_noreplace(part, target)
-        sync_folder(os.path.dirname(target))
-        os.unlink(source)
+        _move_across(source, target, part, target_dir)
 
 
-def make_folders(path: str) -> None:
-    """Make a folder and those above it where they are missing; `os.makedirs` nests calls.
+def _move_across(source: str, target: str, part: str, target_dir: int) -> None:
+    try:
+        copy(source, part, target_dir=target_dir)
+        rename_noreplace(part, target, source_dir=target_dir, target_dir=target_dir)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part, dir_fd=target_dir)
+        raise
+    sync(target_dir)
+    os.unlink(source)
+
+
+def copy(source: str, target: str, *, target_dir: int | None = None) -> None:
+    """Copy bytes, mode, owner (where allowed) and times to a file that is then on disk.
+
+    Args:
+        source: the file.
+        target: a name of our own; what a kill left under it is removed.
+        target_dir: what `target` is relative to, opened; None is the current folder.
 
     Raises:
-        OSError: one cannot be made.
+        OSError: it cannot be copied.
+        StorageFailure: the disk did not confirm.
     """
-    missing = []
-    while path and not os.path.lexists(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for folder in reversed(missing):
-        with suppress(FileExistsError):
-            os.mkdir(folder)
-
-
-def copy(source: str, target: str) -> None:
-    """Copy bytes, mode, owner (where allowed) and times to a file that is then on disk."""
-    with open(os.open(source, OPEN_FILE), "rb") as reader, open(target, "wb") as writer:
+    with suppress(FileNotFoundError):
+        os.unlink(target, dir_fd=target_dir)
+    with (
+        open(os.open(source, OPEN_FILE), "rb") as reader,
+        open(os.open(target, _NEW_FILE, 0o666, dir_fd=target_dir), "wb") as writer,
+    ):
         while chunk := reader.read(_CHUNK_BYTES):
             writer.write(chunk)
         writer.flush()
