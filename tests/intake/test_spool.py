@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from xray_watcher.core.naming import MAX_NAME_BYTES, indexed_name
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.claims import ChangedAfterClaim, Move, TargetTaken
@@ -408,6 +410,44 @@ def test_a_file_that_is_gone_is_not_put_back_and_no_folder_is_made_for_it(
     with pytest.raises(Unavailable, match="mounted"):
         spool.put_back("rejected", "0003_a.png", "ward/a.png")
     (targets / "rejected").mkdir()
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let the next rename of what is put back fail as the kernel would have it."""
+    rename, first = files.rename_noreplace, [number]
+
+    def refuse(source: str, target: str, **folders: int) -> None:
+        if first:
+            raise OSError(first[0], os.strerror(first.pop()))
+        rename(source, target, **folders)
+
+    monkeypatch.setattr(files, "rename_noreplace", refuse)
+
+
+@pytest.mark.parametrize("length", [118, 125])
+def test_a_long_greek_name_goes_back_across_file_systems(
+    spool: Spool, tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    wanted = "α" * length + ".png"
+    name = indexed_name(3, wanted, MAX_NAME_BYTES - len(".json"))
+    (targets / "rejected" / name).write_bytes(HALF_PNG)
+    refusing(monkeypatch, errno.EXDEV)
+    assert spool.put_back("rejected", name, f"ward/{wanted}") == f"ward/{wanted}"
+    assert (tmp_path / "inbox" / "ward" / wanted).read_bytes() == HALF_PNG
+    assert os.listdir(tmp_path / "inbox" / "ward") == [wanted]
+    assert os.listdir(targets / "rejected") == []
+
+
+def test_an_image_that_cannot_go_back_is_told_by_name_and_stays(
+    spool: Spool, targets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = reject(targets)
+    for number in (errno.EROFS, errno.ENOENT):  # the second when a sender removes its folder again
+        refusing(monkeypatch, number)
+        with pytest.raises(Unavailable, match="cannot go back into the inbox") as raised:
+            spool.put_back("rejected", "0003_a.png", "ward/a.png")
+        assert raised.value.cause == "inbox"
+        assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
 
 
 @pytest.mark.parametrize("gone", ["work", "work/uploads"])

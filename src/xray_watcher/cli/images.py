@@ -7,6 +7,7 @@ import sys
 import click
 
 from xray_watcher.cli.options import (
+    EXIT_FAILED,
     EXIT_SOME_REJECTED,
     print_json,
     settings_of,
@@ -50,7 +51,8 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
 def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
     """Put rejected files back where they came from, for another try.
 
-    NAME is a file's name in the rejected folder, such as 0007_name.jpg, or its index.
+    NAME is a file's name in the rejected folder, such as 0007_name.jpg, or its index. A file that
+    cannot be put back is told and stays where it is; the exit code is 1 then.
     """
     from xray_watcher.commands.retry import put_back
     from xray_watcher.core.naming import safe_name
@@ -58,11 +60,17 @@ def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
 
     if bool(names) == every:
         raise UsageError("Give the names of rejected files, or --all.")
-    moved = put_back(settings_of(options), names, SystemClock().now(), every=every)
-    for name, target in moved:
-        click.echo(f"{name} -> {safe_name(target)}")
-    click.echo(f"{len(moved)} files are back to be tried again.")
-    return 0
+    outcomes = put_back(settings_of(options), names, SystemClock().now(), every=every)
+    back = 0
+    for outcome in outcomes:
+        if outcome.target is None:
+            click.echo(f"{outcome.name}: {outcome.trouble}", err=True)
+            continue
+        shown = "/".join(safe_name(part) for part in outcome.target.split("/"))
+        click.echo(f"{outcome.name} -> {shown}")
+        back += 1
+    click.echo(f"{back} files are back to be tried again.")
+    return 0 if back == len(outcomes) else EXIT_FAILED
 
 
 @click.command()

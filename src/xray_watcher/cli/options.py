@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xray_watcher.config.loading import LoadedSettings
     from xray_watcher.config.settings import Settings
 
+EXIT_FAILED = 1
 EXIT_SOME_REJECTED = 3
 EXIT_NOT_HEALTHY = 4
 EXIT_INTERRUPTED = 130

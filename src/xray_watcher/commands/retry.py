@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from xray_watcher.bootstrap import spool_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of
-from xray_watcher.errors import UsageError
+from xray_watcher.errors import Unavailable, UsageError
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.uploads import new_batch, upload_name
 from xray_watcher.ledger.reader import ImageRow, LedgerReader
@@ -21,10 +22,28 @@ from xray_watcher.places import work_folder
 from xray_watcher.sealing import REJECTED_FOLDER
 from xray_watcher.system.signals import ring_from_outside
 
+_GONE = "It does not lie in the rejected folder any more."
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one rejected file.
+
+    Attributes:
+        name: in the rejected folder.
+        target: its path below the inbox now; an upload has no such path, but the folder `web`
+            stands for its door. None when it was not put back.
+        trouble: a sentence that says why not; None when it was.
+    """
+
+    name: str
+    target: str | None = None
+    trouble: str | None = None
+
 
 def put_back(
     settings: Settings, names: Sequence[str], now: datetime, *, every: bool
-) -> list[tuple[str, str]]:
+) -> list[Outcome]:
     """Put rejected files back into the inbox, or among the uploads.
 
     Args:
@@ -34,31 +53,34 @@ def put_back(
         every: all that lie there, instead of `names`.
 
     Returns:
-        For each file its name in the rejected folder and its path below the inbox now; an upload
-        has no such path, but the folder `web` stands for its door.
+        What became of each file, one that cannot be put back among them. Of all that lie there
+        those are left out that were taken away, or are on their way back already.
 
     Raises:
         UsageError: a name is not that of a rejected file; nothing was moved.
         LedgerError: there is no ledger.
+        StorageFailure: the disk did not confirm a write.
     """
     with LedgerReader.open(settings.folders.ledger) as ledger:
         rows = _all(ledger) if every else [_named(ledger, name) for name in names]
         spool = spool_of(settings, ledger.meta("work") or work_folder(settings.folders))
-    moved = []
-    for row in rows:
-        assert row.folder is not None
-        assert row.filed_name is not None
-        try:
-            target = _put_back(spool, row, row.folder, row.filed_name, now)
-        except FileNotFoundError:
-            if every:
-                continue  # its file was taken away, or is on its way back already
-            raise UsageError(
-                f"{row.filed_name} does not lie in the rejected folder any more."
-            ) from None
-        moved.append((row.filed_name, target))
-    ring_from_outside(settings.folders.bell)
-    return moved
+    try:
+        outcomes = [_outcome(spool, row, now) for row in rows]
+    finally:
+        ring_from_outside(settings.folders.bell)  # for those that are back when another fails
+    return [outcome for outcome in outcomes if not every or outcome.trouble != _GONE]
+
+
+def _outcome(spool: Spool, row: ImageRow, now: datetime) -> Outcome:
+    assert row.folder is not None
+    assert row.filed_name is not None
+    try:
+        target = _put_back(spool, row, row.folder, row.filed_name, now)
+    except FileNotFoundError:
+        return Outcome(row.filed_name, trouble=_GONE)
+    except Unavailable as error:
+        return Outcome(row.filed_name, trouble=error.detail)
+    return Outcome(row.filed_name, target)
 
 
 def _put_back(spool: Spool, row: ImageRow, folder: str, name: str, now: datetime) -> str:

@@ -9,6 +9,7 @@ be done again after a kill: what is already done is found done.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -372,21 +373,34 @@ class Spool:
 
         Raises:
             FileNotFoundError: it is not there any more.
-            Unavailable: the share of the inbox is away, or a link or a file lies in a folder's
-                place; the image lies where it was.
+            Unavailable: it lies where it was: the share of the inbox is away, a link or a file
+                lies in a folder's place, or it cannot be moved.
         """
         source, wanted = self.target_path(folder, name), os.path.basename(inbox_path)
         if has_vanished(source):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
-        with made_below(self._inbox, self._work, inbox_path) as parent:
-            found = _moved_to_free_name(source, wanted, parent)
+        try:
+            with made_below(self._inbox, self._work, inbox_path) as parent:
+                found = _moved_to_free_name(source, wanted, parent)
+        except OSError as error:
+            if has_vanished(source):
+                raise FileNotFoundError(error.errno, error.strerror, source) from error
+            raise _unavailable("inbox", "It cannot go back into the inbox", error) from error
         self.forget_reason(folder, name)
         return inbox_path.removesuffix(wanted) + found
 
     def forget_reason(self, folder: str, name: str) -> None:
-        """Remove `NAME.json` of a file that was put back: it stands in the ledger and the log."""
-        with suppress(FileNotFoundError):
-            os.unlink(self.target_path(folder, name) + ".json")
+        """Remove `NAME.json` of a file that was put back: it stands in the ledger and the log.
+
+        Raises:
+            Unavailable: it cannot be removed.
+        """
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(self.target_path(folder, name) + ".json")
+        except OSError as error:
+            what = "It is put back, but the reason beside it cannot be removed"
+            raise _unavailable("storage", what, error) from error
 
 
 def _make_sole_name(path: str) -> None:
@@ -419,7 +433,8 @@ def _moved_to_free_name(source: str, wanted: str, parent: int) -> str:
 
 def _returning(source: str) -> str:
     """A hidden name beside the target, for a move across file systems."""
-    return f".retry-{os.path.basename(source)[:200]}.tmp"
+    short = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]  # its own may be too long for one
+    return f".retry-{short}.tmp"
 
 
 def _free_names(name: str) -> Iterator[str]:

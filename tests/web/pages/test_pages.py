@@ -169,6 +169,16 @@ def test_only_rejected_images_can_be_put_back(rig: Rig, index: int) -> None:
     assert "is not a rejected file" in text_of(answer)
 
 
+def test_a_rejected_image_that_cannot_be_put_back_says_why(rig: Rig) -> None:
+    rig.drop("ward/a.png", "words")
+    rig.settle()
+    (rig.inbox / "ward").rmdir()
+    (rig.inbox / "ward").symlink_to(rig.root)
+    answer = call(app_of(rig), "POST", "/images/0/retry")
+    assert answer.status == 409
+    assert "It could not be put back: ward in the inbox is no folder" in text_of(answer)
+
+
 def test_assets_may_be_kept_when_their_address_changes_with_them(rig: Rig) -> None:
     marked = re.search(rb"/static/style.css\?v=\w+", get(rig, "/").body)
     assert marked is not None

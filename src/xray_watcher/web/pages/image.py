@@ -63,11 +63,17 @@ class ImagePages:
         """Put a rejected file back into the inbox, and say so on the live page."""
         index = request.path_params["index"]
         settings = self._pages.context.settings
+        now = self._pages.now()
         try:
-            await run_sync(lambda: put_back(settings, [str(index)], self._pages.now(), every=False))
+            (outcome,) = await run_sync(lambda: put_back(settings, [str(index)], now, every=False))
         except (XrayWatcherError, OSError) as error:
-            return await self._pages.missing(request, f"It could not be put back: {error}", 409)
+            return await self._not_put_back(request, str(error))
+        if outcome.trouble is not None:
+            return await self._not_put_back(request, outcome.trouble)
         return RedirectResponse(f"/live?put_back={index}#rejected", status_code=303)
+
+    async def _not_put_back(self, request: Request, why: str) -> Response:
+        return await self._pages.missing(request, f"It could not be put back: {why}", 409)
 
     async def _shown(self, request: Request, template: str) -> Response:
         index = request.path_params["index"]
