@@ -28,6 +28,7 @@ from xray_watcher.core.values import Arrival, SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.system.files import (
     directory,
+    give_like,
     move,
     read_facts,
     rename_noreplace,
@@ -136,6 +137,7 @@ def write_sidecar(path: str, filename: str) -> None:
     """Write down what the client calls a file, whatever that may be."""
     fd = os.open(path, _NEW_FILE, _MODE)
     try:
+        give_like(fd, os.path.dirname(path))  # `retry` may be root's
         write_all(fd, json.dumps({"filename": client_name(filename)}).encode("ascii"), 0)
         sync(fd)
     finally:

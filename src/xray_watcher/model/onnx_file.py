@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xray_watcher.errors import StorageFailure, UsageError, WeightsError
 from xray_watcher.model.architecture import Architecture
-from xray_watcher.system.files import read_facts, write_whole
+from xray_watcher.system.files import make_folders, read_facts, write_whole
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -52,7 +52,7 @@ def write_onnx(path: str, metadata: Mapping[str, str], state: Arrays) -> None:
     model = onnx_model(Architecture.from_json(metadata["architecture"]), state, metadata)
     note = {"sha256": hashlib.sha256(model).hexdigest(), **{key: metadata[key] for key in _KEPT}}
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folders(os.path.dirname(path))
         write_whole(path, model, _MODE)
         write_whole(_note(path), json.dumps(note).encode() + b"\n", _MODE)
     except (OSError, StorageFailure) as error:

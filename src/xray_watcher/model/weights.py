@@ -29,7 +29,7 @@ from xray_watcher.errors import StorageFailure, WeightsError
 from xray_watcher.model.architecture import DENSENET121, Architecture, shapes, state_hash
 from xray_watcher.model.download import Progress, download
 from xray_watcher.model.onnx_file import has_onnx, write_onnx
-from xray_watcher.system.files import write_whole
+from xray_watcher.system.files import make_folders, write_whole
 
 if TYPE_CHECKING:
     from xray_watcher.model.network import LoadedNetwork
@@ -349,7 +349,7 @@ def hash_of(path: str) -> str:
 
 def _make_folder(folder: str) -> None:
     try:
-        os.makedirs(folder, mode=_FOLDER_MODE, exist_ok=True)
+        make_folders(folder, _FOLDER_MODE)
     except OSError as error:
         raise WeightsError(
             f"The folder {folder} cannot be made ({error.strerror}). Run this as the service's "

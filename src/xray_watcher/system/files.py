@@ -138,6 +138,56 @@ def _move_across(source: str, target: str, part: str, target_dir: int) -> None:
     os.unlink(source)
 
 
+def make_folders(path: str, mode: int = 0o777) -> None:
+    """Make a folder and those above it where they are missing; `os.makedirs` nests calls.
+
+    What root makes belongs to the owner of the folder that it lies in.
+
+    Args:
+        path: of the folder.
+        mode: its permissions, of which the process's umask takes some away.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    missing = []
+    while path and not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(folder, mode if folder == missing[0] else 0o777)
+            _give_folder(folder)
+
+
+def _give_folder(path: str) -> None:
+    """As root, give a folder that was just made to the owner of the one above."""
+    with suppress(OSError):  # it is gone again, or a link lies there that is not followed
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            give_like(fd, os.path.dirname(path))
+        finally:
+            os.close(fd)
+
+
+def give_like(fd: int, path: str) -> None:
+    """As root, give an open file or folder to the owner and group that another one has.
+
+    Root's commands write for the service, which is another user. Only for what this process has
+    just made: behind a name that was there before, the owner of the folder can have put a link
+    to any file of root's.
+
+    Args:
+        fd: what is given.
+        path: the other one; empty is the current folder.
+    """
+    if os.geteuid() != 0:
+        return
+    with suppress(OSError):  # not every file system has owners
+        theirs = os.stat(path or os.curdir)
+        os.fchown(fd, theirs.st_uid, theirs.st_gid)
+
+
 def copy(source: str, target: str, *, target_dir: int | None = None) -> None:
     """Copy bytes, mode, owner (where allowed) and times to a file that is then on disk.
 
@@ -244,6 +294,8 @@ def write_whole(
 ) -> None:
     """Write a file of our own making: readers see the old content or the new, never a part.
 
+    What root writes belongs to the owner of what it replaces, or else of the folder.
+
     Args:
         path: of the file.
         content: all of it.
@@ -257,9 +309,10 @@ def write_whole(
     folder, name = os.path.split(path)
     short = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]  # the name may be as long as can be
     part = os.path.join(folder, f".tmp.{short}")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    fd = _new_part(part, mode)
     try:
         with open(fd, "wb") as writer:
+            give_like(fd, path if os.path.exists(path) else folder)
             if whatever_umask:
                 os.fchmod(fd, mode)
             writer.write(content)
@@ -270,6 +323,15 @@ def write_whole(
         with suppress(OSError):
             os.unlink(part)
         raise
+
+
+def _new_part(path: str, mode: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:
+        os.unlink(path)  # a kill left it
+        return os.open(path, flags, mode)
 
 
 def read_facts(path: str) -> dict[str, Any]:

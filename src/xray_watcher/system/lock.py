@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from xray_watcher.errors import AlreadyRunning, Unavailable
-from xray_watcher.system.files import read_facts, write_whole
+from xray_watcher.system.files import give_like, read_facts, write_whole
 
 OWNER_NOTE = "owner.json"
 """In the work folder: which ledger on which host the inbox belongs to."""
@@ -39,7 +39,7 @@ class InstanceLock:
         Raises:
             AlreadyRunning: another process holds it; the message says which.
         """
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = _opened(self._path)
         try:
             self._lock(self._fd)
         except BaseException:
@@ -153,6 +153,17 @@ class InboxLock:
                 "inbox",
                 f"The note {self._note} cannot be written ({os.strerror(error.errno or 0)}).",
             ) from error
+
+
+def _opened(path: str) -> int:
+    """Open a lock file; one that root makes for a command is the service's afterwards."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return os.open(path, flags, 0o644)
+    give_like(fd, os.path.dirname(path))
+    return fd
 
 
 def _is_opened_at(fd: int, path: str) -> bool:
