@@ -95,6 +95,8 @@ class LogFiles:
     def differing(self, state: LogState) -> list[Form]:
         """Which of both files of a log do not hold what they must, and nothing else.
 
+        The service may go on writing: what it has committed since `state` was read is not judged.
+
         Raises:
             OSError: a file cannot be read.
         """
@@ -147,8 +149,11 @@ class LogFiles:
                 behind = log.read(1)
         except FileNotFoundError:
             return _watermark(form, state) == 0
-        # Lines of images in hand may stand there already, before their commit.
-        return is_held and (not behind or bool(self._ledger.open_rows()))
+        return is_held and (not behind or self._is_being_written(state))
+
+    def _is_being_written(self, state: LogState) -> bool:
+        """Whether lines may stand behind the watermark: before their commit, or since that."""
+        return bool(self._ledger.open_rows()) or self._ledger.log_state(state.name) != state
 
     def _path(self, form: Form, state: LogState) -> str:
         return os.path.join(self._folder, f"{state.name}.{form}")
@@ -188,11 +193,17 @@ class LogFiles:
 
     def _holds(self, log: BinaryIO, form: Form, state: LogState) -> bool:
         """Whether a file begins with what it must hold; read piece by piece, it may be large."""
-        is_same = all(log.read(len(piece)) == piece for piece in self._expected(form, state))
-        return is_same and log.tell() == _watermark(form, state)
+        left = _watermark(form, state)
+        for piece in self._expected(form, state):
+            if left == 0:  # the rest was committed since `state` was read
+                break
+            if log.read(len(piece)) != piece:
+                return False
+            left -= len(piece)
+        return left == 0
 
     def _expected(self, form: Form, state: LogState) -> Iterator[bytes]:
-        """What the file holds up to its watermark, piece by piece."""
+        """What the file holds up to its watermark or the ledger's newest one, piece by piece."""
         if _watermark(form, state) == 0:
             return
         if form == "csv":

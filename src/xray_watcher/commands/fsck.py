@@ -6,7 +6,8 @@ Nothing is ever deleted; what the rules decide can be mended.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -21,7 +22,7 @@ from xray_watcher.ledger.reader import ImageRow, LedgerReader
 from xray_watcher.logs import LogFiles
 from xray_watcher.places import work_folder
 from xray_watcher.system.files import OPEN_FILE, sha256_of
-from xray_watcher.system.lock import InstanceLock
+from xray_watcher.system.lock import InstanceLock, is_held
 
 Kind = Literal["ledger", "missing", "changed", "stranger", "reason", "log", "open", "leftover"]
 
@@ -36,6 +37,11 @@ _ADVICE: dict[Kind, str] = {
     "open": "the service takes it up when it starts",
     "leftover": "it is no claimed image and nobody touches it; see what it is and move it away",
 }
+
+_MORE_LOOKS = 2
+"""How often what differs beside a running service is compared again."""
+
+_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,9 @@ class Difference:
 def check(settings: Settings, *, deep: bool) -> list[Difference]:
     """Compare; nothing is changed.
 
+    A running service files on while ledger and folders are read one after the other: beside it
+    only that is a difference which every one of several looks finds.
+
     Args:
         settings: what is in force.
         deep: read every filed image and compare its hash; otherwise its size.
@@ -63,7 +72,23 @@ def check(settings: Settings, *, deep: bool) -> list[Difference]:
     """
     with LedgerReader.open(settings.folders.ledger) as ledger:
         spool = _spool(settings, ledger)
-        return list(_differences(settings, ledger, spool, deep=deep))
+        ran = is_held(settings.folders.lock)
+        found = list(_differences(settings, ledger, spool, lambda _shown: deep))
+        ran = ran or is_held(settings.folders.lock)
+        for _ in range(_MORE_LOOKS if ran else 0):
+            if found:
+                time.sleep(_PAUSE_S)
+                found = _found_again(settings, ledger, spool, found, deep=deep)
+        return found
+
+
+def _found_again(
+    settings: Settings, ledger: LedgerReader, spool: Spool, found: list[Difference], *, deep: bool
+) -> list[Difference]:
+    """Those of the differences that another look finds too; only their files are read again."""
+    changed = {difference.what for difference in found if difference.kind == "changed"}
+    again = set(_differences(settings, ledger, spool, lambda shown: deep and shown in changed))
+    return [difference for difference in found if difference in again]
 
 
 def repair(settings: Settings, now: datetime) -> list[str]:
@@ -97,8 +122,9 @@ def _spool(settings: Settings, ledger: LedgerReader) -> Spool:
 
 
 def _differences(
-    settings: Settings, ledger: LedgerReader, spool: Spool, *, deep: bool
+    settings: Settings, ledger: LedgerReader, spool: Spool, is_read: Callable[[str], bool]
 ) -> Iterator[Difference]:
+    """One look; `is_read` says of which filed images the hash is compared."""
     if not ledger.is_sound():
         yield Difference("ledger", settings.folders.ledger)
         return
@@ -106,14 +132,13 @@ def _differences(
     for row in ledger.filed_rows():
         folder, name = _place(row)
         known.add((folder, name))
-        yield from _of_file(spool, row, deep=deep)
-    for row in ledger.open_rows():
-        yield Difference("open", f"image {row.id} is {row.state}")
+        yield from _of_file(spool, row, is_read)
+    in_hand = is_held(settings.folders.lock)  # by the service, which is about to finish them
+    for row, difference in _unfinished(ledger):
         if row.folder is not None and row.filed_name is not None:
             known.add((row.folder, row.filed_name))
-    for row in ledger.removals_begun():
-        yield Difference("open", f"index {row.idx} is being removed by retention")
-        known.add(_place(row))
+        if not in_hand:
+            yield difference
     yield from _strangers(spool, known)
     for name in spool.leftovers() if os.path.isdir(spool.work) else ():
         yield Difference("leftover", os.path.join(spool.work, name))
@@ -123,16 +148,24 @@ def _differences(
             yield Difference("log", f"{state.name}.{form}")
 
 
-def _of_file(spool: Spool, row: ImageRow, *, deep: bool) -> Iterator[Difference]:
+def _unfinished(ledger: LedgerReader) -> Iterator[tuple[ImageRow, Difference]]:
+    for row in ledger.open_rows():
+        yield row, Difference("open", f"image {row.id} is {row.state}")
+    for row in ledger.removals_begun():
+        yield row, Difference("open", f"index {row.idx} is being removed by retention")
+
+
+def _of_file(spool: Spool, row: ImageRow, is_read: Callable[[str], bool]) -> Iterator[Difference]:
     folder, name = _place(row)
     path = spool.target_path(folder, name)
     shown = f"{folder}/{safe_name(name)}"
     try:
         size = os.stat(path, follow_symlinks=False).st_size
-    except FileNotFoundError:
+        is_changed = size != row.size or (is_read(shown) and _hash(path) != row.sha256)
+    except FileNotFoundError:  # perhaps only now: retention and `retry` go on
         yield Difference("missing", shown)
         return
-    if size != row.size or (deep and _hash(path) != row.sha256):
+    if is_changed:
         yield Difference("changed", shown)
     if row.outcome == "rejected" and not os.path.lexists(f"{path}.json"):
         yield Difference("reason", f"{shown}.json")

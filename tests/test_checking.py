@@ -1,0 +1,166 @@
+"""`fsck` and `summary` beside a service that files on, and beside what a killed one left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import audit
+from rig import Rig
+from xray_watcher.commands import fsck
+from xray_watcher.commands.fsck import check
+from xray_watcher.intake.spool import Spool
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.logs import LogFiles
+from xray_watcher.system.lock import InstanceLock
+
+LOOKS = [(LedgerReader, "open_rows"), (Spool, "filed_names"), (LogFiles, "differing")]
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """One image is filed and one set aside."""
+    monkeypatch.setattr(fsck.time, "sleep", lambda _seconds: None)
+    made = Rig(tmp_path)
+    made.drop("a.jpg", "picture:Edema")
+    made.drop("b.jpg", "unreadable")
+    made.settle()
+    yield made
+    made.crash()
+
+
+def running(rig: Rig) -> InstanceLock:
+    return InstanceLock(rig.settings.folders.lock)
+
+
+def file_before(rig: Rig, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[str]:
+    """File an image before every look of this kind; returns the list of them."""
+    look: Callable[..., Any] = getattr(owner, name)
+    filed: list[str] = []
+    busy = [False]
+
+    def after_one_more(self: Any, *arguments: Any) -> Any:
+        if not busy[0] and self is not rig.ledger:
+            busy[0] = True
+            filed.append(f"more-{len(filed)}.jpg")
+            rig.drop(filed[-1], f"picture:Edema#{filed[-1]}")
+            rig.settle()
+            busy[0] = False
+        return look(self, *arguments)
+
+    monkeypatch.setattr(owner, name, after_one_more)
+    return filed
+
+
+def found(rig: Rig, *, deep: bool = False) -> list[tuple[str, str]]:
+    return [(difference.kind, difference.what) for difference in check(rig.settings, deep=deep)]
+
+
+@pytest.mark.parametrize(("owner", "name"), LOOKS)
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_the_service_files_during_the_comparison_is_no_difference(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, deep: bool
+) -> None:
+    filed = file_before(rig, monkeypatch, owner, name)
+    with running(rig):
+        assert found(rig, deep=deep) == []
+    assert filed
+
+
+@pytest.mark.parametrize(("owner", "name"), LOOKS)
+def test_true_differences_are_found_beside_a_service_that_files_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    missing, rejected = sorted(audit.filed(rig.root).values(), key=lambda path: path.name)
+    missing.unlink()
+    rejected.write_bytes(b"x" * rejected.stat().st_size)
+    (rig.root / "rejected" / "0777_mine.jpg").write_bytes(b"mine")
+    expected = [
+        ("changed", f"rejected/{rejected.name}"),
+        ("missing", f"{missing.parent.name}/{missing.name}"),
+        ("stranger", "rejected/0777_mine.jpg (index 777)"),
+    ]
+    file_before(rig, monkeypatch, owner, name)
+    with running(rig):
+        assert sorted(found(rig, deep=True)) == expected
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize("edit", ["a letter", "a line more", "none left"])
+def test_an_edited_log_is_found_beside_a_running_service(rig: Rig, form: str, edit: str) -> None:
+    (log,) = (rig.root / "logs").glob(f"*.{form}")
+    content = log.read_bytes()
+    if edit == "none left":
+        log.unlink()
+    else:
+        log.write_bytes(content.replace(b"a", b"b", 1) if edit == "a letter" else content + b"x\n")
+    with running(rig):
+        assert found(rig) == [("log", log.name)]
+
+
+def test_an_edited_log_is_found_although_the_service_goes_on_writing_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.clock.passed_s += 86_400
+    (log,) = (rig.root / "logs").glob("*.csv")
+    log.write_bytes(log.read_bytes().replace(b"a", b"b", 1))
+    file_before(rig, monkeypatch, LogFiles, "differing")
+    with running(rig):
+        assert found(rig) == [("log", log.name)]
+
+
+def test_an_image_that_is_taken_away_while_it_is_read_is_missing_and_no_crash(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = fsck._hash
+
+    def taken_away(path: str) -> bytes:
+        os.unlink(path)
+        return read(path)
+
+    monkeypatch.setattr(fsck, "_hash", taken_away)
+    assert [kind for kind, _ in found(rig, deep=True)] == ["missing", "missing"]
+
+
+def test_an_image_in_hand_is_a_difference_only_when_no_service_has_it(rig: Rig) -> None:
+    rig.decoder.broken = True
+    rig.drop("c.jpg", "picture:Edema#last")
+    rig.ticks(20)
+    (open_row,) = rig.ledger.open_rows()
+    with running(rig):
+        assert found(rig) == []
+    assert found(rig) == [("open", f"image {open_row.id} is {open_row.state}")]
+
+
+def test_a_service_that_ends_during_the_comparison_has_run_beside_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = running(rig)
+    filed_names = Spool.filed_names
+
+    def after_the_last_one(self: Spool) -> Iterator[tuple[str, str]]:
+        monkeypatch.undo()
+        rig.drop("last.jpg", "picture:Edema#last")
+        rig.settle()
+        lock.__exit__()
+        return filed_names(self)
+
+    monkeypatch.setattr(Spool, "filed_names", after_the_last_one)
+    monkeypatch.setattr(fsck.time, "sleep", lambda _seconds: None)
+    with lock:
+        assert found(rig) == []
+
+
+def test_beside_no_service_one_comparison_is_enough(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(_seconds: float) -> None:
+        raise AssertionError("nobody changes anything")
+
+    monkeypatch.setattr(fsck.time, "sleep", wait)
+    (rig.root / "rejected" / "mine.jpg").write_bytes(b"mine")
+    assert found(rig) == [("stranger", "rejected/mine.jpg")]
