@@ -170,7 +170,7 @@ def _give_folder(path: str) -> None:
             os.close(fd)
 
 
-def give_like(fd: int, path: str) -> None:
+def give_like(fd: int, path: str | int) -> None:
     """As root, give an open file or folder to the owner and group that another one has.
 
     Root's commands write for the service, which is another user. Only for what this process has
@@ -179,12 +179,12 @@ def give_like(fd: int, path: str) -> None:
 
     Args:
         fd: what is given.
-        path: the other one; empty is the current folder.
+        path: the other one, or opened; empty is the current folder.
     """
     if os.geteuid() != 0:
         return
     with suppress(OSError):  # not every file system has owners
-        theirs = os.stat(path or os.curdir)
+        theirs = os.stat(os.curdir if path == "" else path)
         os.fchown(fd, theirs.st_uid, theirs.st_gid)
 
 
