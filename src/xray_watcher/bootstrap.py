@@ -43,9 +43,12 @@ from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.lock import InboxLock, InstanceLock
+from xray_watcher.system.memory import memory_bytes
 from xray_watcher.system.signals import Bell, ReloadRequest, StopRequest
 
 _FOLDER_MODE = 0o750
+_BYTES_BESIDE_DECODERS = 1_500_000_000  # the network at work, and what the system keeps
+_DECODER_BYTES = 600_000_000  # with the largest picture; docs/reliability.md has 554 MB
 
 _log = structlog.get_logger()
 
@@ -291,7 +294,18 @@ def _check_weights(settings: Settings) -> None:
 
 def decode_pool(settings: Settings) -> DecodePool:
     """The child processes that decode, as the settings have them."""
-    return DecodePool(settings.model.decoders or cores(), decode_limits(settings))
+    decoders = settings.model.decoders or decoders_for(cores(), memory_bytes())
+    return DecodePool(decoders, decode_limits(settings))
+
+
+def decoders_for(cores: int, memory: int) -> int:
+    """One decoder per core, if memory has room for so many large pictures at once.
+
+    Args:
+        cores: that may be used.
+        memory: bytes that may be used.
+    """
+    return max(1, min(cores, (memory - _BYTES_BESIDE_DECODERS) // _DECODER_BYTES))
 
 
 def cores() -> int:

@@ -88,6 +88,13 @@ def test_what_breaks_the_network_is_not_asked_for(unit: str) -> None:
     assert settings.isdisjoint({"MemoryDenyWriteExecute", "ProcSubset"})
 
 
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_decoder_that_the_kernel_kills_for_memory_does_not_end_the_service(unit: str) -> None:
+    """By default systemd stops the whole unit; a main process that is killed ends it anyway."""
+    lines = (DEPLOY / "systemd" / f"{unit}.service").read_text().splitlines()
+    assert [line for line in lines if line.startswith("OOMPolicy")] == ["OOMPolicy=continue"]
+
+
 def test_user_and_folders_are_understood(tmp_path: Path) -> None:
     """As for another root, so that nothing of this machine is touched."""
     (tmp_path / "etc").mkdir()

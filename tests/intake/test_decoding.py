@@ -15,7 +15,13 @@ import pytest
 from PIL import Image
 
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.decoding import Decoded, DecodeOutcome, DecodePool, Unreadable
+from xray_watcher.intake.decoding import (
+    MOST_KILLS,
+    Decoded,
+    DecodeOutcome,
+    DecodePool,
+    Unreadable,
+)
 from xray_watcher.intake.images import DecodeLimits, decode
 
 LIMITS = DecodeLimits()
@@ -208,6 +214,66 @@ def test_a_child_has_no_secrets_and_is_held_to_its_limits(
         assert f"Max address space         {1 << 30}" in limits
         assert "Max file size             0" in limits
         assert "Max core file size        0" in limits
+
+
+DIE = "import os\nos.kill(os.getpid(), 9)\n"
+# One that is killed, as by the kernel, when another is at work; it marks its own work by a lock.
+IN_SHORT_MEMORY = """
+import fcntl, os, time
+file = open({lock!r}, "w")
+try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    os.kill(os.getpid(), 9)
+time.sleep(0.3)
+say(b'{{"status": "decoded", "width": 300, "height": 250}}')
+say(bytes(224 * 224 * 4))
+file.close()
+"""
+
+
+def test_a_picture_whose_decoder_is_killed_is_tried_again_while_no_other_works(
+    tmp_path: Path,
+) -> None:
+    """As the kernel does when memory is short for all of them, and not for one."""
+    work = IN_SHORT_MEMORY.format(lock=str(tmp_path / "lock"))
+    with DecodePool(4, LIMITS, command=bad_child(READY, NEXT, READ, work, DIE)) as pool:
+        futures = [pool.submit(put(tmp_path, f"{n}.png")) for n in range(8)]
+        outcomes = [future.result(60) for future in futures]
+    assert [type(outcome) for outcome in outcomes] == [Decoded] * 8
+
+
+def test_a_decoder_that_is_killed_while_no_other_works_is_a_fault_of_ours_and_not_for_ever(
+    tmp_path: Path,
+) -> None:
+    path = put(tmp_path, "a.png")
+    with DecodePool(2, LIMITS, command=bad_child(READY, NEXT, READ, DIE)) as pool:
+        for _ in range(MOST_KILLS - 1):
+            with pytest.raises(Unavailable, match="memory") as raised:
+                outcome_of(pool, path)
+            assert raised.value.cause == "decoder"
+        code, detail = rejected(pool, path)
+        assert (code, str(MOST_KILLS) in detail) == ("decoder_crash", True)
+        with pytest.raises(Unavailable):  # put back by `retry`, it begins anew
+            outcome_of(pool, path)
+
+
+def test_closing_blames_no_picture_and_waits_for_none_that_waits_to_be_alone(
+    tmp_path: Path,
+) -> None:
+    dying = f"open({str(tmp_path / 'died')!r}, 'w')\n{DIE}"
+    hanging = "import time\nif p.endswith(b'hang.png'): time.sleep(60)\n"
+    command = bad_child(READY, NEXT, READ, hanging, dying)
+    pool = DecodePool(2, LIMITS, seconds=30, command=command)
+    futures = [pool.submit(put(tmp_path, name)) for name in ("hang.png", "dies.png")]
+    while not (tmp_path / "died").exists():
+        time.sleep(0.01)
+    began_s = time.monotonic()
+    pool.close()
+    assert time.monotonic() - began_s < 5
+    for future in futures:
+        with pytest.raises(Unavailable, match="stopped"):
+            future.result()
 
 
 def test_closing_ends_the_children_at_once_even_one_that_hangs(tmp_path: Path) -> None:

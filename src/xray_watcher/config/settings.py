@@ -205,7 +205,11 @@ class ModelSettings(Section):
         0, ge=0, le=1024, description="Threads of the network; 0 is one per core."
     )
     decoders: Annotated[int, unit("processes")] = Field(
-        0, ge=0, le=256, description="Child processes that decode images; 0 is one per core."
+        0,
+        ge=0,
+        le=256,
+        description="Child processes that decode images; 0 is one per core, but no more than one "
+        "per 600 MB of the memory (the machine's, or the service's limit) beyond 1.5 GB.",
     )
 
 

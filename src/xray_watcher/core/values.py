@@ -155,7 +155,7 @@ REJECTIONS: Mapping[str, str] = {
     "blank": "The picture has no content: every pixel is the same.",
     "unsupported_mode": "The picture's colour mode is not handled.",
     "decoder_limit": "Reading the picture went over its limit of memory or time.",
-    "decoder_crash": "The picture made the decoder crash, twice.",
+    "decoder_crash": "The picture made the decoder crash, twice, or had it killed, eight times.",
     "interrupted": "The service ended again and again while it worked on this image.",
     "not_finite": "The network's scores for this picture are not numbers.",
     "missing": "The file vanished, or what is no file took its place, before it could be filed.",

@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from xray_watcher.core.values import REJECTIONS, Rejection
 from xray_watcher.errors import Unavailable
+from xray_watcher.intake.company import Company
 
 Result = TypeVar("Result")
 
@@ -46,6 +47,20 @@ class LostChildError(Exception):
         self.code = code
         self.detail = detail
         super().__init__(detail)
+
+
+class KilledChildError(Unavailable):
+    """A child was killed from outside, as the kernel does when memory is short.
+
+    That says nothing of the picture while others were at work, and little when none was.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "decoder",
+            "A decoder was killed (SIGKILL), even while no other worked: memory is short, on the "
+            "machine or within the service's limit (MemoryMax).",
+        )
 
 
 class Child(ABC, Generic[Result]):
@@ -98,6 +113,7 @@ class Child(ABC, Generic[Result]):
 
         Raises:
             LostChildError: when the child crashed, ran out of time, or answered nonsense.
+            KilledChildError: when somebody killed it.
             Unavailable: when the file could not be read, or not in time.
         """
         wall_seconds = seconds * _WALL_FACTOR
@@ -220,8 +236,11 @@ class Child(ABC, Generic[Result]):
             raise ValueError(key)
         return value
 
-    def _crash(self) -> LostChildError:
-        if self._exit_status() == -signal.SIGXCPU:
+    def _crash(self) -> LostChildError | KilledChildError:
+        status = self._exit_status()
+        if status == -signal.SIGKILL:
+            return KilledChildError()
+        if status == -signal.SIGXCPU:
             return LostChildError(
                 "decoder_limit", "Reading the picture took too much processor time."
             )
@@ -248,11 +267,18 @@ class ChildWorker(Generic[Result]):
     Args:
         start: starts a child.
         seconds: processor time for one file; three times that on the clock, if a core is free.
+        company: the workers that share the memory with this one; None if there are none.
     """
 
-    def __init__(self, start: Callable[[], Child[Result]], seconds: float) -> None:
+    def __init__(
+        self,
+        start: Callable[[], Child[Result]],
+        seconds: float,
+        company: Company | None = None,
+    ) -> None:
         self._start = start
         self._seconds = seconds
+        self._company = company or Company()
         self._child: Child[Result] | None = None
         self._stopped = False
         self._lock = threading.Lock()  # a child is never started after the stop
@@ -260,13 +286,18 @@ class ChildWorker(Generic[Result]):
     def work_on(self, path: str) -> Result | Rejection:
         """One file; after a crash once more, in a new child, before the picture is blamed.
 
+        After a kill that is not ours it is tried while no other worker of the company is at work:
+        what was too much memory for all of them may be little enough for one.
+
         Raises:
+            KilledChildError: when it was killed even so.
             Unavailable: when the file cannot be read or no child can be started.
         """
         try:
-            return self._attempt(path)
-        except LostChildError:
-            return self._last_attempt(path)
+            return self._two_attempts(path)
+        except KilledChildError:
+            with self._company.alone():
+                return self._last_attempt(path)
 
     def stop(self) -> None:
         """Kill the child, if there is one, and let no other be started."""
@@ -282,6 +313,14 @@ class ChildWorker(Generic[Result]):
         if child is not None:
             child.end()
 
+    def _two_attempts(self, path: str) -> Result | Rejection:
+        try:
+            with self._company.together():
+                return self._attempt(path)
+        except LostChildError:
+            with self._company.together():
+                return self._last_attempt(path)
+
     def _last_attempt(self, path: str) -> Result | Rejection:
         try:
             return self._attempt(path)
@@ -289,25 +328,24 @@ class ChildWorker(Generic[Result]):
             return Rejection(lost.code, f"{lost.detail} It was tried twice.")
 
     def _attempt(self, path: str) -> Result | Rejection:
-        child = self._running_child()
         try:
-            return child.work_on(os.fsencode(path), self._seconds)
+            return self._running_child().work_on(os.fsencode(path), self._seconds)
         except BaseException:
             self.drop_child()
+            self._check_goes_on()  # the kill was ours
             raise
 
     def _running_child(self) -> Child[Result]:
         if self._child is not None and not self._child.is_running():
             self.drop_child()
         with self._lock:
-            if self._stopped:
-                raise Unavailable("decoder", "The decoder is being stopped.")
+            self._check_goes_on()
             if self._child is not None:
                 return self._child
             self._child = child = self._start()
-        try:
-            child.await_start()
-        except BaseException:
-            self.drop_child()
-            raise
+        child.await_start()
         return child
+
+    def _check_goes_on(self) -> None:
+        if self._stopped:
+            raise Unavailable("decoder", "The decoder is being stopped.")

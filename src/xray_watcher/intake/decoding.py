@@ -18,13 +18,21 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from xray_watcher.core.values import Rejection
-from xray_watcher.intake.child import ChildWorker
+from xray_watcher.intake.child import ChildWorker, KilledChildError
+from xray_watcher.intake.company import Company
 from xray_watcher.intake.decode_child import DecodeChild
 from xray_watcher.intake.images import DecodedImage, DecodeLimits
 
 # -P keeps the current folder, which may be a share, off the import path; -B writes no byte code.
 WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.intake.decode_worker")
 """The program of a child."""
+
+MOST_KILLS = 8
+"""So often a picture may have its decoder killed while no other works, before it is set aside.
+
+Such a kill means that memory is short, which is no fault of the picture: it stays claimed. But one
+that always needs more than there is must not keep all others waiting for ever.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,9 +84,9 @@ class DecodePool:
         )
         self._closing = threading.Lock()
         self._closed = False
-        self._workers = [
-            ChildWorker(partial(DecodeChild, full_command, limits), seconds) for _ in range(workers)
-        ]
+        self._kills: dict[str, int] = {}  # by path, of pictures that are tried again
+        start, company = partial(DecodeChild, full_command, limits), Company()
+        self._workers = [ChildWorker(start, seconds, company) for _ in range(workers)]
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), name="decode", daemon=True)
             for worker in self._workers
@@ -94,8 +102,8 @@ class DecodePool:
 
         Returns:
             A future with `Decoded` or `Unreadable`. It raises `Unavailable` with the cause
-            "storage" when the file cannot be read and "decoder" when no child can be started:
-            both are no fault of the picture.
+            "storage" when the file cannot be read and "decoder" when no child can be started, or
+            when it was killed though no other worked: they are no fault of the picture.
 
         Raises:
             RuntimeError: when the pool is closed.
@@ -145,15 +153,27 @@ class DecodePool:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(_decoded(worker, path))
+                future.set_result(self._outcome(worker, path))
             except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
                 future.set_exception(error)
         worker.stop()
         worker.drop_child()
 
+    def _outcome(self, worker: ChildWorker[DecodedImage], path: str) -> DecodeOutcome:
+        started = time.monotonic()
+        found = self._found(worker, path)
+        seconds = time.monotonic() - started
+        if isinstance(found, Rejection):
+            return Unreadable(found, seconds)
+        return Decoded(found, seconds)
 
-def _decoded(worker: ChildWorker[DecodedImage], path: str) -> DecodeOutcome:
-    started = time.monotonic()
-    found = worker.work_on(path)
-    seconds = time.monotonic() - started
-    return Unreadable(found, seconds) if isinstance(found, Rejection) else Decoded(found, seconds)
+    def _found(self, worker: ChildWorker[DecodedImage], path: str) -> DecodedImage | Rejection:
+        try:
+            found = worker.work_on(path)
+        except KilledChildError as killed:
+            kills = self._kills[path] = self._kills.get(path, 0) + 1
+            if kills < MOST_KILLS:
+                raise
+            found = Rejection("decoder_crash", f"{killed.detail} That was so {kills} times.")
+        self._kills.pop(path, None)
+        return found
