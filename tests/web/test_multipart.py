@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webservice import multipart
+from xray_watcher.core.naming import client_name
 from xray_watcher.web.multipart import FileBegin, FileEnd, MalformedBody, boundary_of, events
 
 BOUNDARY = b"xyz"
+ENCODED_WORD = "=?utf-8?B?w6kvcG5n?="  # what .NET puts in `filename` beside a `filename*`
 
 
 async def pieces(body: bytes, cuts: Sequence[int]) -> AsyncIterator[bytes]:
@@ -82,13 +84,65 @@ def test_a_body_that_is_cut_off_is_never_whole(cut: int) -> None:
         ('FORM-DATA; NAME="files"; FILENAME="a.png"', "a.png"),
         ('form-data; name="image"; filename="a.png"', "a.png"),
         ('form-data; name="files"', ""),
-        ("form-data; name=\"files\"; filename*=UTF-8''a.png", ""),
+        ("form-data; name=\"files\"; filename*=UTF-8''a.png", "a.png"),
+        (
+            f"form-data; name=files; filename=\"{ENCODED_WORD}\"; filename*=utf-8''%C3%A9.png",
+            "é.png",
+        ),
+        ("form-data; name=images; filename*=utf-8''%C3%A9.png", "é.png"),
+        ("form-data; name=images; FileName* = ISO-8859-1'en'%e9.png; x=y", "é.png"),
+        ("form-data; name=images; filename*=\"UTF-8''%C3%A9 (1).png\"", "é (1).png"),
+        ("form-data; filename*=UTF-8''%C3%A9.png; filename=a.png", "é.png"),
+        ("form-data; name=files; filename*=UTF-8''" + "%C3%A9" * 600, "é" * 600),
+        (
+            "form-data; name=files; filename=\"a; filename*=UTF-8''b.png\"",
+            "a; filename*=UTF-8''b.png",
+        ),
         ('form-data; name="files"; filename="é.png"', "é.png"),
     ],
 )
 def test_names_are_read_as_clients_write_them(disposition: str, name: str) -> None:
     head = f"--xyz\r\nContent-Disposition: {disposition}\r\n\r\n".encode()
     assert files_of(head + b"X\r\n--xyz--\r\n") == [(name, b"X")]
+
+
+@pytest.mark.parametrize(
+    "extended",
+    [
+        "",
+        "b.png",
+        "UTF-8'b.png",
+        "UTF-8''",
+        "UTF-8''b%.png",
+        "UTF-8''b%C3.png",
+        "UTF-8''b%+3.png",
+        "UTF-8''b%ED%B3%BF.png",  # a surrogate
+        "UTF-8''é.png",
+        "UTF-16''%00b",
+        "idna''b.png",
+        "rot13''b.png",
+        "%00''b.png",
+        "''b.png",
+    ],
+)
+def test_an_extended_name_that_is_broken_leaves_the_plain_one(extended: str) -> None:
+    for plain, name in (('filename="a.png"; ', "a.png"), ("", "")):
+        disposition = f"form-data; name=images; {plain}filename*={extended}"
+        head = f"--xyz\r\nContent-Disposition: {disposition}\r\n\r\n".encode()
+        assert files_of(head + b"X\r\n--xyz--\r\n") == [(name, b"X")]
+
+
+def test_an_extended_name_is_as_hostile_as_any() -> None:
+    hostile = "form-data; name=files; filename*=UTF-8''..%2F..%5C%0D%0A%00%E2%80%AEa.png"
+    head = f"--xyz\r\nContent-Disposition: {hostile}\r\n\r\n".encode()
+    ((name, _),) = files_of(head + b"X\r\n--xyz--\r\n")
+    assert client_name(name) == "%0D%0A%00%E2%80%AEa.png"
+
+
+def test_an_extended_name_beyond_all_measure_is_refused_with_its_form() -> None:
+    head = b"--xyz\r\nContent-Disposition: form-data; filename*=UTF-8''" + b"a" * 9999
+    with pytest.raises(MalformedBody):
+        files_of(head + b"\r\n\r\nX\r\n--xyz--\r\n")
 
 
 @pytest.mark.parametrize(

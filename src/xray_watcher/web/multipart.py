@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 FILES_FIELD = "files"
 """The field that holds the images."""
+
+_PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+_EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[ -$&-~])+)", re.IGNORECASE)
 
 
 class MalformedBody(Exception):
@@ -117,13 +122,17 @@ class _Reader:
         self._name, self._value = b"", b""
 
     def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition.decode("latin-1"))
-        filename = options.get(b"filename")
-        self._is_file = bool(filename) or (
-            filename is None and options.get(b"name") == FILES_FIELD.encode()
+        disposition = self._disposition.decode("latin-1")
+        _, options = parse_options_header(disposition)
+        filename, extended = options.get(b"filename"), _extended_filename(disposition)
+        self._is_file = (
+            bool(filename)
+            or extended is not None
+            or (filename is None and options.get(b"name") == FILES_FIELD.encode())
         )
         if self._is_file:
-            self._events.append(FileBegin((filename or b"").decode("utf-8", "surrogateescape")))
+            plain = (filename or b"").decode("utf-8", "surrogateescape")
+            self._events.append(FileBegin(extended or plain))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
@@ -135,3 +144,19 @@ class _Reader:
 
     def _end(self) -> None:
         self.is_over = True
+
+
+def _extended_filename(disposition: str) -> str | None:
+    """What `filename*` says (RFC 8187): "" if that cannot be read, None if there is none.
+
+    Forms should not have it (RFC 7578, 4.2), and the parser passes it over. But .NET sends the true
+    name in it alone, and an encoded word in `filename`.
+    """
+    found = {key.lower(): value for key, value in _PARAMETER.findall(disposition)}
+    if "filename*" not in found:
+        return None
+    parts = _EXTENDED.fullmatch(found["filename*"].strip().strip('"'))
+    try:
+        return unquote_to_bytes(parts[2]).decode(parts[1]) if parts else ""
+    except UnicodeDecodeError:
+        return ""
