@@ -143,7 +143,7 @@ def test_what_is_claimed_is_filed_though_nothing_more_can_be_claimed(rig: Rig) -
 def test_a_folder_of_results_that_is_tidied_away_while_nothing_comes_is_made_anew(
     folder: str, rig: Rig
 ) -> None:
-    rig.daemon.use(timetable(rig.settings))
+    rig.daemon._timetable = timetable(rig.settings)  # the disks of the real service
     rig.ticks(10)
     shutil.rmtree(rig.root / folder)
     rig.ticks(10)

@@ -208,6 +208,16 @@ def test_a_key_that_is_live_reaches_the_part_that_goes_by_it(rig: Rig, key: str)
     assert {name for name in before if before[name] != after[name]} == {fact}
 
 
+def test_folders_that_wait_for_a_restart_are_not_looked_at_before(rig: Rig) -> None:
+    moved = Settings(root="/nowhere", state_dir="/nowhere/state")
+    for part in live(rig, LimitedDecoder(), rig.daemon.use):  # type: ignore[arg-type]
+        part.use(moved)
+    arrived = rig.drop("a.jpg", "picture:Edema")
+    rig.settle()
+    audit.check(rig.root, [arrived])
+    assert not rig.health.troubles
+
+
 def test_every_key_is_live_or_known_to_wait_for_a_restart(rig: Rig) -> None:
     parts = live(rig, LimitedDecoder(), lambda _timetable: None)  # type: ignore[arg-type]
     is_live = {key for key in KEYS if any(part.reads(key) for part in parts)}

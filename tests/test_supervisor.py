@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -246,6 +247,57 @@ def test_who_is_left_behind_keeps_nobody_waiting_for_the_end_of_the_output() -> 
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, check=False)
     assert b"a share does not answer" in done.stderr
     assert time.monotonic() - began_s < 10
+
+
+def children() -> dict[int, str]:
+    """Each child of this process, and its state in the kernel."""
+    found = {}
+    for file in Path("/proc/self/task").glob("*/children"):
+        for pid in file.read_text().split():
+            stat_line = Path(f"/proc/{pid}/stat").read_text()
+            found[int(pid)] = stat_line.rpartition(")")[2].split()[0]
+    return found
+
+
+def test_children_that_were_left_behind_are_reaped_when_they_have_ended() -> None:
+    """Dead ones count towards the unit's limit of processes, too."""
+    before = children()
+    for share in ("one", "two"):
+        with pytest.raises(Unavailable):
+            answer_in_time(lambda: time.sleep(60), 0.05, share)
+    time.sleep(0.2)  # they were killed; it is the kernel's turn
+    assert answer_in_time(lambda: "yes", 5, "three") == "yes"
+    assert children() == before
+
+
+def test_of_a_share_that_hangs_one_child_is_left_behind_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kill = os.kill
+    monkeypatch.setattr(os, "kill", lambda _pid, _signal: None)  # they wait in the kernel
+    before = children()
+    for _ in range(5):
+        with pytest.raises(Unavailable, match="a share does not answer"):
+            answer_in_time(lambda: time.sleep(60), 0.05, "a share")
+    (left,) = children().keys() - before.keys()
+    kill(left, signal.SIGKILL)
+    time.sleep(0.2)
+    monkeypatch.undo()
+    assert answer_in_time(lambda: "yes", 5, "a share") == "yes", "it is asked again"
+    assert children() == before
+
+
+def test_a_question_for_which_no_process_can_be_started_leaks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Unavailable, match="no process can be started"):
+        answer_in_time(lambda: "yes", 5, "a share")
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_no_answer_in_time_is_said() -> None:

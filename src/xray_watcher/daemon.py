@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -211,8 +211,8 @@ class Daemon:
         self._heartbeat.beat(now_s)
 
     def use(self, timetable: Timetable) -> None:
-        """Look at other times from now on."""
-        self._timetable = timetable
+        """Look at other times from now on; the disks stay, as the folders do until a restart."""
+        self._timetable = replace(timetable, disks=self._timetable.disks)
 
     @property
     def is_ready(self) -> bool:

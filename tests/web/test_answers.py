@@ -149,3 +149,13 @@ def test_the_memory_of_batches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     for number in range(10):
         batches.add(Batch(str(number)))
     assert list(batches._batches) == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize("cut", ["20261123T120000", "20261123T120000-", "2026", ID + "-000000", ""])
+def test_the_beginning_of_an_id_is_no_id(cut: str, tmp_path: Path) -> None:
+    """It would stand for all requests of that second."""
+    rig = with_uploads(tmp_path, 0, 1)
+    batches, context = Batches(), context_of(tmp_path)
+    assert batches.find(context, ID) is not None
+    assert batches.find(context, cut) is None
+    rig.crash()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -193,6 +194,29 @@ def test_an_image_without_its_name_is_taken_all_the_same(tmp_path: Path) -> None
     rig.tick()
     (record,) = audit.jsonl_records(tmp_path)
     assert record["filename"] == "unnamed"
+    rig.crash()
+
+
+def test_uploads_whose_share_fails_for_a_moment_are_offered_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    arrived = [put(folder, n, "a.jpg", f"picture:Edema#{n}".encode()) for n in range(2)]
+    lstat, failing = os.lstat, [upload_name(BATCH, 1)]
+
+    def stale(path: str) -> os.stat_result:
+        if failing and failing[0] in str(path):
+            failing.clear()
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", stale)
+    rig.tick()
+    assert "uploads" in rig.health.troubles
+    rig.ticks(10)
+    assert not rig.health.troubles
+    audit.check(tmp_path, arrived)
     rig.crash()
 
 

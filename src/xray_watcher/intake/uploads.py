@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -59,6 +60,11 @@ def uploads_folder(work: str) -> str:
 def new_batch(now: datetime) -> str:
     """The id of a request's uploads: those of a later second come later."""
     return f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
+
+
+def is_batch(text: str) -> bool:
+    """Tell whether a text can be the id of a request, and is not just the beginning of one."""
+    return re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{12}", text, re.ASCII) is not None
 
 
 def upload_name(batch: str, position: int) -> str:
@@ -191,13 +197,14 @@ class Uploads:
             names = _images(self.folder)
             if now_s >= self._next_clean_s:
                 self._clean(now_s)
+            new = sorted(names - self._offered)
+            arrivals = [arrival for name in new if (arrival := self._arrival(name, now_s))]
         except OSError as error:
             raise _unavailable(f"The folder of uploads {self.folder} cannot be read", error) from (
                 error
             )
-        new = sorted(names - self._offered)
         self._offered = names
-        return [arrival for name in new if (arrival := self._arrival(name, now_s))]
+        return arrivals
 
     def offer_again(self, names: Iterable[str]) -> None:
         """Hand these on once more: they could not be claimed."""

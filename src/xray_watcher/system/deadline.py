@@ -7,10 +7,14 @@ import json
 import os
 import select
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from xray_watcher.errors import Unavailable
+
+_left_behind: dict[int, str] = {}  # children that had to be killed, and what they were to ask
+_lock = threading.Lock()
 
 
 def answer_in_time(ask: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -25,10 +29,20 @@ def answer_in_time(ask: Callable[[], Any], seconds: float, what: str) -> Any:
         What `ask` returns, through JSON; None if it raised.
 
     Raises:
-        Unavailable: no answer in time.
+        Unavailable: no answer in time, or an earlier child still waits for one.
     """
+    if what in _still_waited_for():
+        raise _no_answer(what)
     answer, write = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:
+        os.close(answer)
+        os.close(write)
+        reason = os.strerror(error.errno or 0)
+        raise Unavailable(
+            "inbox", f"{what} cannot be asked: no process can be started ({reason})."
+        ) from error
     if child == 0:
         _answer(ask, write)
     os.close(write)
@@ -38,9 +52,27 @@ def answer_in_time(ask: Callable[[], Any], seconds: float, what: str) -> Any:
         os.close(answer)
         os.kill(child, signal.SIGKILL)
     if told is None:
-        raise Unavailable("inbox", f"{what} does not answer; its share hangs.")
+        with _lock:
+            _left_behind[child] = what
+        raise _no_answer(what)
     os.waitpid(child, 0)
     return json.loads(told or b"null")
+
+
+def _no_answer(what: str) -> Unavailable:
+    return Unavailable("inbox", f"{what} does not answer; its share hangs.")
+
+
+def _still_waited_for() -> set[str]:
+    """What children are stuck in the kernel over; those that have ended are reaped.
+
+    One for each share is enough: they count towards the limit of processes until it answers.
+    """
+    with _lock:
+        for child in list(_left_behind):
+            if os.waitpid(child, os.WNOHANG)[0]:
+                del _left_behind[child]
+        return set(_left_behind.values())
 
 
 def _answer(ask: Callable[[], Any], write: int) -> None:

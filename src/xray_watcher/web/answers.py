@@ -13,7 +13,12 @@ from starlette.requests import ClientDisconnect
 
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import XrayWatcherError
-from xray_watcher.intake.uploads import position_of, uploads_folder, waiting_uploads
+from xray_watcher.intake.uploads import (
+    is_batch,
+    position_of,
+    uploads_folder,
+    waiting_uploads,
+)
 from xray_watcher.records import REJECTED, from_jsonl
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.models import Counts, Error, Result
@@ -56,7 +61,7 @@ class Batches:
         """
         if batch_id in self._batches:
             return self._batches[batch_id]
-        return _known_batch(context, batch_id)
+        return _known_batch(context, batch_id) if is_batch(batch_id) else None
 
 
 def _known_batch(context: WebContext, batch_id: str) -> Batch | None:
