@@ -454,7 +454,7 @@ uninstall() {
         share/zsh/site-functions/_xray-watcher share/fish/vendor_completions.d/xray-watcher.fish; do
         run rm -f "$DESTDIR$LOCAL/$file"
     done
-    run rm -rf "$DESTDIR$PREFIX/venv" "$DESTDIR$PREFIX/share" "$DESTDIR$CACHE"
+    run rm -rf "$DESTDIR$PREFIX/venv" "$DESTDIR$PREFIX/share" "$DESTDIR$PREFIX/tmp" "$DESTDIR$CACHE"
     run rmdir "$DESTDIR$PREFIX" 2>/dev/null || true
     if has_systemd; then run systemctl daemon-reload; fi
     if [ "$PURGE" = yes ]; then
