@@ -32,21 +32,25 @@ def filed(root: Path) -> dict[str, Path]:
 
 def jsonl_records(root: Path) -> list[dict[str, Any]]:
     """The records of a service that has stopped or is at rest: a torn line is a fault."""
-    logs = sorted((root / "logs").glob("results-*.jsonl"))
-    content = b"".join(log.read_bytes() for log in logs)
+    content = b"".join(log.read_bytes() for log in _logs(root, "jsonl"))
     assert not content or content.endswith(b"\n"), "the JSONL ends in a torn line"
     return [json.loads(line) for line in content.splitlines()]
 
 
 def logged(root: Path) -> list[dict[str, Any]]:
-    """The records of a service that may be writing one now: without the line that still comes."""
-    content = b"".join(log.read_bytes() for log in sorted((root / "logs").glob("results-*.jsonl")))
-    return [json.loads(line) for line in content.splitlines(keepends=True) if line[-1:] == b"\n"]
+    """The records of a service that may be writing now: those that stand whole in both logs."""
+    lines = b"".join(log.read_bytes() for log in _logs(root, "jsonl")).splitlines(keepends=True)
+    rows = sum(max(0, log.read_bytes().count(b"\r\n") - 1) for log in _logs(root, "csv"))
+    return [json.loads(line) for line in lines[:rows] if line[-1:] == b"\n"]
+
+
+def _logs(root: Path, form: str) -> list[Path]:
+    return sorted((root / "logs").glob(f"results-*.{form}"))
 
 
 def csv_rows(root: Path) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
-    for log in sorted((root / "logs").glob("results-*.csv")):
+    for log in _logs(root, "csv"):
         content = log.read_bytes()
         assert content.startswith(b"\xef\xbb\xbf"), "Excel knows UTF-8 by its byte-order mark"
         assert content.endswith(b"\r\n"), "the CSV ends in a torn row"
