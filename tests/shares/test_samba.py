@@ -76,7 +76,7 @@ def test_a_service_that_does_not_look_would_be_caught(tmp_path: Path) -> None:
         pytest.raises(AssertionError),
         uploads.watched(tmp_path, hasty=True) as (service, server),
     ):
-        uploads.check(service, uploads.put(server, "size-first", range(4)))
+        uploads.check(service, uploads.put(server, "size-first", range(12)))
 
 
 def test_a_user_drops_into_folders_lists_them_and_reads_the_results(tmp_path: Path) -> None:
