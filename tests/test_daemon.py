@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import audit
 from rig import INCOMPLETE_S, QUIET_S, SCAN_S, SETTLE_S, Rig
 from xray_watcher import daemon as daemon_module
 from xray_watcher.errors import Unavailable
+from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.uploads import Uploads
 from xray_watcher.intake.watcher import Look
@@ -248,6 +250,31 @@ def test_a_decoder_that_cannot_start_keeps_the_images_and_goes_on_by_itself(rig:
     rig.ticks(90)
     assert not rig.health.troubles
     audit.check(rig.root, arrived)
+
+
+def test_a_decoder_that_fails_after_a_while_is_tried_less_and_less_often(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is at a picture again, nothing shows that the trouble is gone."""
+    arrived = rig.drop("a.jpg", "picture:Edema")
+    begun: list[Future[DecodeOutcome]] = []
+
+    def submit(_path: str) -> Future[DecodeOutcome]:
+        begun.append(Future())
+        return begun[-1]
+
+    monkeypatch.setattr(daemon_module, "_DECODE_WAIT_S", 0.0)
+    with monkeypatch.context() as failing:
+        failing.setattr(rig.decoder, "submit", submit)
+        for _ in range(240):
+            rig.tick(0.5)
+            if begun and not begun[-1].done():
+                assert len(begun) == 1 or "work" in rig.health.troubles
+                begun[-1].set_exception(Unavailable("decoder", "It was killed."))
+        assert 4 <= len(begun) <= 9  # 1, 2, 4, 8, 16, 32 seconds apart
+    rig.ticks(90)
+    assert not rig.health.troubles
+    audit.check(rig.root, [arrived])
 
 
 def test_below_the_low_water_mark_of_a_disk_nothing_is_claimed(

@@ -321,8 +321,8 @@ class Daemon:
             if self._health.failed(unit, error.detail, now_s):
                 _log.error("degraded", unit=unit, cause=error.cause, detail=error.detail)
         else:
-            if unit == "work" and self._is_refused:
-                self._health.try_soon(unit, now_s)  # no claim was tried, which proves nothing
+            if unit == "work" and (self._is_refused or self._pipeline.is_in_doubt):
+                self._health.try_soon(unit, now_s)  # what had failed was not done, nor failed, yet
             elif self._health.recovered(unit):
                 _log.info("recovered", unit=unit)
 

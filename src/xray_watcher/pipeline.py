@@ -124,6 +124,7 @@ class Pipeline:
         self._again: deque[int] = deque()
         self._unsure: list[int] = []  # claims that failed, perhaps after the rename was done
         self._begun: set[int] = set()  # open images whose attempt in this life is counted
+        self.is_in_doubt = False  # a batch has failed, and none been decided since
         self.done = 0
         self.rejected = 0
 
@@ -294,9 +295,11 @@ class Pipeline:
         except BaseException:
             ids = [item.row.id for item in batch.items]
             self._again.extend(i for i in ids if i not in self._again)
+            self.is_in_doubt = True
             raise
         finally:
             self._batches.popleft()
+        self.is_in_doubt = False
         self.complete()
 
     def _judge(self, batch: _Batch, engine: Engine) -> list[Verdict]:
