@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import audit
 from rig import Rig
 from xray_watcher.commands import fsck
 from xray_watcher.commands.fsck import check
+from xray_watcher.commands.status import status_of, summary_of
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.logs import LogFiles
@@ -164,3 +166,33 @@ def test_beside_no_service_one_comparison_is_enough(
     monkeypatch.setattr(fsck.time, "sleep", wait)
     (rig.root / "rejected" / "mine.jpg").write_bytes(b"mine")
     assert found(rig) == [("stranger", "rejected/mine.jpg")]
+
+
+def waiting(rig: Rig, day: str | None = None) -> int:
+    figures = summary_of(rig.settings, day, rig.clock.now())
+    count: int = figures["waiting_in_inbox"]
+    return count
+
+
+@pytest.mark.parametrize("dropped", [(), ("c.jpg", "d.jpg")])
+def test_a_summary_does_not_believe_the_heartbeat_that_a_killed_service_left(
+    rig: Rig, dropped: tuple[str, ...]
+) -> None:
+    told = {"at": rig.clock.now().isoformat(), "waiting_in_inbox": 7}
+    Path(rig.settings.folders.heartbeat).write_text(json.dumps(told))
+    for name in dropped:
+        rig.drop(name, "picture:Edema")
+    assert waiting(rig) == len(dropped)
+    assert waiting(rig) == status_of(rig.settings, rig.clock.now())["waiting_in_inbox"]
+    assert waiting(rig, "2026-11-22") == 0
+    with running(rig):
+        assert waiting(rig) == 7
+
+
+def test_a_look_at_the_inbox_is_answered_although_this_process_has_the_ledger_open(
+    rig: Rig,
+) -> None:
+    rig.drop("c.jpg", "picture:Edema")
+    with LedgerReader.open(rig.settings.folders.ledger):
+        status = status_of(rig.settings, rig.clock.now())
+    assert (status["waiting_in_inbox"], status["troubles"].get("inbox")) == (1, None)

@@ -84,7 +84,7 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
     folders = settings.folders
     alive = is_held(folders.lock)
     told = read_facts(folders.heartbeat) if alive else {}
-    waiting = _told_waiting(told) if told else _looked_waiting(settings)
+    waiting = _waiting(settings, told)
     troubles = _troubles(alive=alive, told=told, waiting=waiting, now=now)
     free = _free(folders)
     # A daemon whose disk was full before it could tell anything cannot say so itself.
@@ -126,9 +126,9 @@ def summary_of(settings: Settings, day: str | None, now: datetime) -> Summary:
         wanted = today if day is None else date.fromisoformat(day).isoformat()
     except ValueError:
         raise UsageError(f"{day!a} is not a date; write it as {today}.") from None
-    waiting = read_facts(settings.folders.heartbeat).get("waiting_in_inbox")
+    waiting = _waiting_now(settings) if wanted == today else 0
     with LedgerReader.open(settings.folders.ledger) as ledger:
-        return day_summary(ledger, wanted, today=today, waiting_in_inbox=waiting or 0)
+        return day_summary(ledger, wanted, today=today, waiting_in_inbox=waiting)
 
 
 def to_text(status: dict[str, Any]) -> str:
@@ -167,34 +167,46 @@ def _silence(told: dict[str, Any], age_s: float) -> str:
     return f"The daemon has said nothing for {age_s:.0f} s.{why}"
 
 
+def _waiting_now(settings: Settings) -> int:
+    folders = settings.folders
+    # A service that was killed has left its heartbeat.
+    told = read_facts(folders.heartbeat) if is_held(folders.lock) else {}
+    return _waiting(settings, told).files or 0
+
+
+def _waiting(settings: Settings, told: dict[str, Any]) -> _Waiting:
+    return _told_waiting(told) if told else _looked_waiting(settings)
+
+
 def _told_waiting(told: dict[str, Any]) -> _Waiting:
     return _Waiting(told.get("waiting_in_inbox"), told.get("ignored"))
 
 
 def _looked_waiting(settings: Settings) -> _Waiting:
     inbox = settings.folders.inbox
+    # Not in the child: SQLite hangs there when this process has the ledger open, as the web has.
+    work = _known_work_folder(settings)
     try:
-        files, ignored, problem = answer_in_time(lambda: _look(settings), ANSWER_S, inbox)
+        files, ignored, problem = answer_in_time(lambda: _look(settings, work), ANSWER_S, inbox)
     except Unavailable as error:
         return _Waiting(None, None, error.detail)
     return _Waiting(files, ignored, problem)
 
 
-def _look(settings: Settings) -> tuple[int | None, int | None, str | None]:
+def _look(settings: Settings, work: str | None) -> tuple[int | None, int | None, str | None]:
     try:
-        look = inbox_of(settings, _known_work_folder(settings)).look()
+        look = inbox_of(settings, work or work_folder(settings.folders)).look()
     except (Unavailable, OSError) as error:
         return None, None, str(error)
     return len(look.files), look.ignored, None
 
 
-def _known_work_folder(settings: Settings) -> str:
+def _known_work_folder(settings: Settings) -> str | None:
     try:
         with LedgerReader.open(settings.folders.ledger) as ledger:
-            known = ledger.meta("work")
+            return ledger.meta("work")
     except LedgerError:
-        known = None
-    return known or work_folder(settings.folders)
+        return None
 
 
 def _ledger_facts(settings: Settings, now: datetime) -> dict[str, Any]:
