@@ -38,7 +38,7 @@ def claim(name: bytes = b"a.jpg", day: str = DAY) -> NewClaim:
 
 def decision(image_id: int, idx: int, *, sha256: bytes = b"s" * 32) -> Decision:
     return Decision(
-        image_id, idx, sha256, "classified", "High", "Edema", None, "High", f"{idx:04d}_a.jpg",
+        image_id, idx, 10, sha256, "classified", "High", "Edema", None, "High", f"{idx:04d}_a.jpg",
         f"results-{DAY}", f'{{"index":{idx}}}\n'.encode(), f"{idx}\r\n".encode(),
     )  # fmt: skip
 

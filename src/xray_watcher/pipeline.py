@@ -433,6 +433,7 @@ def _verdict(
     image = outcome.image if isinstance(outcome, Decoded) else None
     return Verdict(
         row=item.row,
+        size=item.row.size if item.claimed is None else item.claimed.signature.size,
         sha256=None if item.claimed is None else item.claimed.sha256,
         width=None if image is None else image.width,
         height=None if image is None else image.height,

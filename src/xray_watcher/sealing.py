@@ -42,6 +42,7 @@ class Verdict:
 
     Attributes:
         row: its row in the ledger.
+        size: bytes of what was hashed; when they have vanished, as the last look found it.
         sha256: of its bytes; None when they have vanished.
         width: pixels as displayed, if it was decoded.
         height: pixels as displayed, if it was decoded.
@@ -50,6 +51,7 @@ class Verdict:
     """
 
     row: ImageRow
+    size: int
     sha256: bytes | None
     width: int | None
     height: int | None
@@ -126,6 +128,7 @@ class Sealer:
         return Decision(
             image_id=verdict.row.id,
             idx=index,
+            size=verdict.size,
             sha256=verdict.sha256,
             outcome="rejected" if assessment is None else "classified",
             level=None if assessment is None else assessment.level,
@@ -157,7 +160,7 @@ class Sealer:
         row, sha256 = verdict.row, verdict.sha256
         return Facts(
             path=row.inbox_path,
-            size=row.size,
+            size=verdict.size,
             sha256=None if sha256 is None else sha256.hex(),
             width=verdict.width,
             height=verdict.height,

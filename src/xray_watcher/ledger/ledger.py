@@ -152,6 +152,7 @@ class Decision:
     Attributes:
         image_id: its row.
         idx: its index.
+        size: bytes; its writer may have gone on since the claim.
         sha256: of its bytes; None when they could not be read any more.
         outcome: classified or rejected.
         level: risk level, for classified ones.
@@ -166,6 +167,7 @@ class Decision:
 
     image_id: int
     idx: int
+    size: int
     sha256: bytes | None
     outcome: Outcome
     level: str | None
@@ -333,9 +335,9 @@ class Ledger(LedgerReader):
         d = decision
         self._forget_record(d.image_id)
         self._db.execute(
-            "UPDATE image SET state = 'FILING', idx = ?, sha256 = ?, outcome = ?, level = ?,"
-            " top_label = ?, reject_code = ?, folder = ?, filed_name = ? WHERE id = ?",
-            (d.idx, d.sha256, d.outcome, d.level, d.top_label, d.reject_code, d.folder,
+            "UPDATE image SET state = 'FILING', idx = ?, size = ?, sha256 = ?, outcome = ?,"
+            " level = ?, top_label = ?, reject_code = ?, folder = ?, filed_name = ? WHERE id = ?",
+            (d.idx, d.size, d.sha256, d.outcome, d.level, d.top_label, d.reject_code, d.folder,
              d.filed_name, d.image_id),
         )  # fmt: skip
         self._db.execute(
