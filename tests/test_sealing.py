@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import audit
 from rig import Rig
 from xray_watcher.commands import fsck
+from xray_watcher.core.naming import PLAIN_NAME_BYTES, is_plain
+from xray_watcher.intake import spool as spool_module
 from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.removing import remove_image
 
@@ -62,3 +67,163 @@ def test_the_size_of_an_image_that_vanished_is_that_of_the_last_look(rig: Rig) -
     (record,) = audit.jsonl_records(rig.root)
     assert record["rejected"]["code"] == "missing"
     assert record["bytes"] == len("picture:Edema")
+
+
+# -- its name -----------------------------------------------------------------------------
+
+LONG = "Παπαδόπουλος " + "x" * 226 + ".jpg"
+SHORT_NAMES = 143  # as eCryptfs has it
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, is_refused: Callable[[str], bool], kind: int) -> None:
+    """Let the target folders refuse some names: in a look, in a rename, for a reason's file."""
+
+    def wrapped(original: Callable[..., Any], place: int) -> Callable[..., Any]:
+        def stepped(*args: Any, **kwargs: Any) -> Any:
+            folder, name = os.path.split(args[place])
+            is_target = "classified" in folder or folder.endswith("rejected")
+            if is_target and is_refused(name):
+                raise OSError(kind, os.strerror(kind))
+            return original(*args, **kwargs)
+
+        return stepped
+
+    for owner, step, place in (
+        (spool_module.os, "lstat", 0),
+        (spool_module, "rename_noreplace", 1),
+        (spool_module, "write_whole", 0),
+    ):
+        monkeypatch.setattr(owner, step, wrapped(getattr(owner, step), place))
+
+
+def is_too_long(name: str) -> bool:
+    return len(os.fsencode(name)) > SHORT_NAMES
+
+
+def is_foreign(name: str) -> bool:
+    return not name.isascii()
+
+
+def telling(monkeypatch: pytest.MonkeyPatch, longest: int | OSError) -> None:
+    """Let the file system of the target folders say how long a name may be, or fail."""
+    ask = os.statvfs
+
+    def told(folder: str) -> os.statvfs_result:
+        status = ask(folder)
+        if "classified" not in folder and not folder.endswith("rejected"):
+            return status  # it is asked for its room
+        if isinstance(longest, OSError):
+            raise longest
+        return os.statvfs_result((*status[:9], longest))
+
+    monkeypatch.setattr(os, "statvfs", told)
+
+
+def drop_long_and_short(rig: Rig, content: str) -> list[bytes]:
+    return [rig.drop(f"er/{LONG}", content), rig.drop("b.jpg", "picture:Fracture")]
+
+
+def long_name(rig: Rig) -> str:
+    """The name that the long one is filed under; its own stands in its record."""
+    record = next(r for r in audit.jsonl_records(rig.root) if r["filename"] == LONG)
+    assert record["inbox_path"] == f"er/{LONG}"
+    name = os.path.basename(record["saved_path"])
+    assert name.endswith(".jpg")
+    return name
+
+
+@pytest.mark.parametrize(("content", "beside"), [("picture:Edema", 0), ("no picture", 5)])
+def test_a_name_is_as_long_as_its_folder_s_file_system_says(
+    content: str, beside: int, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling(monkeypatch, SHORT_NAMES)
+    refusing(monkeypatch, is_too_long, errno.ENAMETOOLONG)
+    arrived = drop_long_and_short(rig, content)
+    rig.ticks(60)
+    audit.check(rig.root, arrived)
+    audit.check_indexes(rig.root)
+    assert len(long_name(rig).encode()) == SHORT_NAMES - beside
+    assert long_name(rig).startswith("0000_Παπαδόπουλος x")
+
+
+@pytest.mark.parametrize("told", [255, 0, 1530, OSError(errno.EIO, "Input/output error")])
+def test_a_file_system_that_does_not_tell_or_takes_more_gets_255_bytes(
+    told: int | OSError, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling(monkeypatch, told)
+    arrived = drop_long_and_short(rig, "picture:Edema")
+    rig.ticks(60)
+    audit.check(rig.root, arrived)
+    assert len(long_name(rig).encode()) == 255
+
+
+@pytest.mark.parametrize("content", ["picture:Edema", "no picture"])
+@pytest.mark.parametrize(
+    ("is_refused", "kind"),
+    [
+        (is_too_long, errno.ENAMETOOLONG),  # though it said that it takes 255 bytes
+        (is_foreign, errno.EILSEQ),
+        (is_foreign, errno.EINVAL),  # as FAT says it
+    ],
+)
+def test_an_image_whose_name_is_refused_is_filed_by_a_plain_one_and_stops_no_other(
+    content: str,
+    is_refused: Callable[[str], bool],
+    kind: int,
+    rig: Rig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusing(monkeypatch, is_refused, kind)
+    arrived = drop_long_and_short(rig, content)
+    rig.ticks(60)
+    audit.check(rig.root, arrived)
+    assert is_plain(long_name(rig))
+    assert len(long_name(rig)) == PLAIN_NAME_BYTES
+    assert not rig.health.troubles
+
+
+def test_a_name_whose_reason_alone_is_too_long_is_refused_before_the_image_lies_there(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(monkeypatch, is_too_long, errno.ENAMETOOLONG)
+    arrived = [rig.drop("x" * 132 + ".jpg", "no picture")]  # 141 bytes with its index
+    rig.ticks(60)
+    audit.check(rig.root, arrived)
+    assert fsck.check(rig.settings, deep=True) == []
+
+
+def test_a_name_that_was_decided_before_a_restart_and_is_refused_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_args: Any, **_kwargs: Any) -> None:
+        raise Killed
+
+    before = Rig(tmp_path)
+    arrived = drop_long_and_short(before, "picture:Edema")
+    before.spool.file = killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        before.ticks(60)
+    before.crash()
+    refusing(monkeypatch, is_too_long, errno.ENAMETOOLONG)
+    rig = Rig(tmp_path)
+    rig.ticks(60)
+    audit.check(rig.root, arrived)
+    rig.crash()
+
+
+def test_a_folder_that_refuses_plain_names_too_is_out_of_order_and_no_image_is_decided_for_ever(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(monkeypatch, lambda _name: True, errno.EINVAL)
+    arrived = drop_long_and_short(rig, "picture:Edema")
+    rig.ticks(600)
+    assert "An image cannot be filed" in rig.health.troubles["work"].detail
+    assert rig.ledger.next_index <= 4  # each image was decided twice at most
+    monkeypatch.undo()
+    rig.ticks(600)
+    audit.check(rig.root, arrived)
+    assert not rig.health.troubles

@@ -26,7 +26,14 @@ from xray_watcher.core.values import Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
 from xray_watcher.findings import rejection_of, scored, unreadable
 from xray_watcher.intake import doors
-from xray_watcher.intake.claims import Barred, ChangedAfterClaim, Claimed, Move, TargetTaken
+from xray_watcher.intake.claims import (
+    Barred,
+    ChangedAfterClaim,
+    Claimed,
+    Move,
+    NameRefused,
+    TargetTaken,
+)
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.ledger import Decision, Ledger, NewClaim
@@ -381,17 +388,16 @@ class Pipeline:
         try:
             if decided.move is not None:
                 self._spool.file(decided.move)
-                self._write_reason(decided, decided.move)
-        except (TargetTaken, ChangedAfterClaim, FileNotFoundError) as reason:
+                if decided.move.with_reason:
+                    self._spool.write_beside(decided.move, decided.line.jsonl)
+        except (TargetTaken, NameRefused, ChangedAfterClaim, FileNotFoundError) as reason:
             _log.warning("an image is decided anew", index=decided.line.idx, reason=repr(reason))
             self._ledger.withdraw(decided.image_id)
             self._again.append(decided.image_id)
+            if isinstance(reason, NameRefused):
+                self._sealer.name_plainly(decided.image_id)
             return False
         return True
-
-    def _write_reason(self, decided: Decided, move: Move) -> None:
-        if decided.outcome == "rejected":
-            self._spool.write_beside(move, decided.line.jsonl)
 
     def _log_and_finish(self, filed: Sequence[Decided]) -> None:
         try:
@@ -458,5 +464,6 @@ def _decided(decision: Decision, claimed: Claimed | None) -> Decided:
             decision.filed_name,
             claimed.sha256,
             claimed.signature,
+            with_reason=decision.outcome == "rejected",
         )
     return Decided(decision.image_id, move, line, decision.outcome)

@@ -96,7 +96,9 @@ def _decided_before(ledger: Ledger, row: ImageRow) -> Decided:
     outcome = row.outcome or "rejected"
     if row.folder is None or row.filed_name is None or row.sha256 is None:
         return Decided(row.id, None, line, outcome)
-    return Decided(row.id, Move(row.id, row.folder, row.filed_name, row.sha256), line, outcome)
+    is_rejected = outcome == "rejected"
+    move = Move(row.id, row.folder, row.filed_name, row.sha256, with_reason=is_rejected)
+    return Decided(row.id, move, line, outcome)
 
 
 def _adopt(ledger: Ledger, spool: Spool, work_id: int, now: datetime, zone: tzinfo | None) -> int:

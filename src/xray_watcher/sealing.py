@@ -9,7 +9,7 @@ from datetime import datetime, tzinfo
 
 import structlog
 
-from xray_watcher.core.naming import MAX_NAME_BYTES, indexed_name
+from xray_watcher.core.naming import PLAIN_NAME_BYTES, indexed_name, plain_name
 from xray_watcher.core.risk import assess
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import Assessment, ModelInfo, Rejection, RiskRules, Scores
@@ -92,10 +92,15 @@ class Sealer:
         self._rules = rules
         self._layout = layout
         self._zone = zone
+        self._refused: set[int] = set()  # images whose next name has to be a plain one
 
     def use(self, rules: RiskRules) -> None:
         """Decide by other rules from now on."""
         self._rules = rules
+
+    def name_plainly(self, image_id: int) -> None:
+        """The file system refused the name of an image: give it a plain one the next time."""
+        self._refused.add(image_id)
 
     def seal(
         self, verdicts: Sequence[Verdict], batch_id: str, model: ModelInfo, now: datetime
@@ -143,18 +148,26 @@ class Sealer:
 
     def _free_name(self, verdict: Verdict, folder: str | None, run: _Run) -> tuple[int, str | None]:
         """The next index, and the name that it gives; an index whose name is taken is skipped."""
-        original = os.path.basename(verdict.row.inbox_path)
-        is_rejected = isinstance(verdict.finding, Rejection)
-        max_bytes = MAX_NAME_BYTES - (_SIDECAR_BYTES if is_rejected else 0)
         while True:
             index = run.next_index
             run.next_index += 1
             if folder is None:
                 return index, None
-            name = indexed_name(index, original, max_bytes)
+            name = self._name(index, verdict, folder)
             if not self._spool.taken(folder, name):
+                self._refused.discard(verdict.row.id)
                 return index, name
             _log.warning("name taken by a file that is not ours", index=index, folder=folder)
+
+    def _name(self, index: int, verdict: Verdict, folder: str) -> str:
+        original = os.path.basename(verdict.row.inbox_path)
+        if verdict.row.id in self._refused:
+            return plain_name(index, original)
+        name = indexed_name(index, original)
+        if len(name.encode()) <= PLAIN_NAME_BYTES:
+            return name  # as most do; the file system, which may be a slow share, is not asked
+        reason = _SIDECAR_BYTES if isinstance(verdict.finding, Rejection) else 0
+        return indexed_name(index, original, self._spool.longest_name(folder) - reason)
 
     def _facts(self, verdict: Verdict, run: _Run) -> Facts:
         row, sha256 = verdict.row, verdict.sha256

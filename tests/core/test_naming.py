@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from xray_watcher.core.naming import (
     LARGEST_INDEX,
     MAX_NAME_BYTES,
+    PLAIN_NAME_BYTES,
     index_of,
     indexed_name,
+    is_plain,
+    plain_name,
     safe_name,
 )
 
@@ -63,6 +66,33 @@ def test_every_name_becomes_one_safe_component(index: int, name: str) -> None:
     assert "\0" not in filed
     assert filed.isprintable()
     assert index_of(filed) == index
+
+
+@pytest.mark.parametrize(
+    ("name", "filed"),
+    [
+        ("patient-1_xray.v2.jpg", "0001_patient-1_xray.v2.jpg"),
+        ("Müller 12:30?.jpg", "0001_M_ller_12_30_.jpg"),
+        ("a\n\udcff.png", "0001_a_0A_FF.png"),
+        ("胸部.png", "0001___.png"),
+        ("x" * 200 + ".jpg", "0001_" + "x" * 91 + ".jpg"),
+    ],
+)
+def test_a_plain_name_keeps_what_every_file_system_takes(name: str, filed: str) -> None:
+    assert plain_name(1, name) == filed
+
+
+@given(index=st.integers(0, LARGEST_INDEX), name=NAMES)
+def test_every_name_has_a_plain_one_which_is_plain_and_has_the_index(index: int, name: str) -> None:
+    filed = plain_name(index, name)
+    assert is_plain(filed)
+    assert len(filed) <= PLAIN_NAME_BYTES
+    assert index_of(filed) == index
+
+
+@pytest.mark.parametrize("name", ["0001_ä.jpg", "0001_a b.jpg", "0001_a:b.jpg", "x" * 101])
+def test_what_some_file_system_refuses_is_not_plain(name: str) -> None:
+    assert not is_plain(name)
 
 
 @given(name=NAMES)

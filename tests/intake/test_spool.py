@@ -8,14 +8,17 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xray_watcher.core.naming import MAX_NAME_BYTES, indexed_name
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.claims import ChangedAfterClaim, Move, TargetTaken
+from xray_watcher.intake import spool as spool_module
+from xray_watcher.intake.claims import ChangedAfterClaim, Move, NameRefused, TargetTaken
 from xray_watcher.intake.spool import Spool
 from xray_watcher.system import files
 from xray_watcher.system.files import directory
@@ -250,6 +253,39 @@ def test_a_name_that_is_taken_is_never_overwritten(
     assert theirs.read_text() == "theirs"
     assert Path(spool.work_path(1)).read_bytes() == WHOLE_PNG
     assert os.listdir(targets / "High") == ["0000_a.png"]
+
+
+@pytest.mark.parametrize("kind", [errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL])
+def test_a_name_that_the_folder_refuses_leaves_nothing_there_and_the_image_where_it_was(
+    spool: Spool, tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    rename = spool_module.rename_noreplace
+
+    def refused(source: str, target: str, **kwargs: Any) -> None:
+        if target.endswith("_ä.png") and os.path.dirname(source) == os.path.dirname(target):
+            raise OSError(kind, os.strerror(kind))  # of a copy from another file system
+        rename(source, target, **kwargs)
+        if target.endswith("_ä.png"):
+            os.rename(target, source)
+            raise OSError(kind, os.strerror(kind))
+
+    monkeypatch.setattr(spool_module, "rename_noreplace", refused)
+    move = replace(claimed(spool, tmp_path), name="0000_ä.png", signature=None)
+    with pytest.raises(NameRefused):
+        spool.file(move)
+    assert os.listdir(targets / "High") == []
+    assert Path(spool.work_path(1)).read_bytes() == WHOLE_PNG
+
+
+def test_a_name_is_refused_when_that_of_its_reason_is_too_long(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    move = replace(claimed(spool, tmp_path), name="0" * 251)
+    with pytest.raises(NameRefused):
+        spool.file(replace(move, with_reason=True))
+    assert os.listdir(targets / "High") == []
+    spool.file(move)
+    assert os.listdir(targets / "High") == [move.name]
 
 
 def test_a_claimed_file_that_changed_after_it_was_hashed_is_not_filed(

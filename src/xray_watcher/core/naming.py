@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+import re
 import unicodedata
 
 WORK_FOLDER = ".xray-watcher"
@@ -10,6 +11,9 @@ WORK_FOLDER = ".xray-watcher"
 
 MAX_NAME_BYTES = 255
 """Longest name that Linux file systems take."""
+
+PLAIN_NAME_BYTES = 100
+"""What every file system of today takes, and `.json` after it: eCryptfs takes 143."""
 
 MAX_SUFFIX_BYTES = 16
 """What follows the last dot is kept as a suffix up to this length; more is no suffix."""
@@ -22,6 +26,7 @@ _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 _MOST_DIGITS = len(str(LARGEST_INDEX))
 _SEPARATORS = frozenset("/\\")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def safe_name(name: str) -> str:
@@ -48,6 +53,21 @@ def indexed_name(index: int, name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
     prefix = f"{index:04d}_"
     room = max_bytes - len(prefix) - len(suffix.encode())
     return prefix + _cut(stem, room) + suffix
+
+
+def plain_name(index: int, name: str) -> str:
+    """The name for a file system that refuses the other: short, of ASCII letters and digits.
+
+    Args:
+        index: as above.
+        name: the name as it came; `_` stands for what is no letter, digit, dot or dash.
+    """
+    return indexed_name(index, _NOT_PLAIN.sub("_", safe_name(name)), PLAIN_NAME_BYTES)
+
+
+def is_plain(filed_name: str) -> bool:
+    """Whether no plainer name would help where this one is refused."""
+    return len(filed_name) <= PLAIN_NAME_BYTES and not _NOT_PLAIN.search(filed_name)
 
 
 def client_name(text: str) -> str:

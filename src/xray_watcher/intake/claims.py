@@ -11,6 +11,10 @@ class TargetTaken(XrayWatcherError):
     """Another file has the name that an image was to be filed under."""
 
 
+class NameRefused(XrayWatcherError):
+    """The file system of a target folder does not take a name; it may take a plainer one."""
+
+
 class ChangedAfterClaim(XrayWatcherError):
     """A claimed file is not the one that was decided upon: its writer went on."""
 
@@ -48,6 +52,7 @@ class Move:
         name: its name there.
         sha256: hash of the bytes that were decided upon.
         signature: of the file when it was hashed; None after a restart.
+        with_reason: `NAME.json` is to be written beside it.
     """
 
     image_id: int
@@ -55,3 +60,4 @@ class Move:
     name: str
     sha256: bytes
     signature: Signature | None = None
+    with_reason: bool = False

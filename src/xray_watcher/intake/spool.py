@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
+from xray_watcher.core.naming import is_plain
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.below import FOLDER, made_below, opened_below, parent_below
@@ -23,6 +24,7 @@ from xray_watcher.intake.claims import (
     ChangedAfterClaim,
     Claimed,
     Move,
+    NameRefused,
     Signature,
     TargetTaken,
 )
@@ -42,10 +44,13 @@ from xray_watcher.system.files import (
     sync_folder,
     write_whole,
 )
-from xray_watcher.system.mounts import Place, has_vanished
+from xray_watcher.system.mounts import Place, has_vanished, longest_name
 
 _BARRING = frozenset({errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY})
 """What the kernel says of a file that belongs to others, or that they keep for themselves."""
+
+_REFUSING = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
+"""What file systems say of a name: too long, or with a character that they do not have."""
 
 
 class Spool:
@@ -268,6 +273,10 @@ class Spool:
         """Whether a name in a target folder is taken."""
         return os.path.lexists(self.target_path(folder, name))
 
+    def longest_name(self, folder: str) -> int:
+        """How many bytes a name in a target folder may have, as far as is known."""
+        return longest_name(self._targets[folder])
+
     def target_path(self, folder: str, name: str) -> str:
         """Where an image with this name is filed."""
         return os.path.join(self._targets[folder], name)
@@ -290,6 +299,7 @@ class Spool:
         Raises:
             FileNotFoundError: it is neither in the work folder nor in its target folder.
             TargetTaken: another file has the name.
+            NameRefused: the file system does not take the name, but might take a plain one.
             ChangedAfterClaim: its bytes are not those that were decided upon.
             Unavailable: the target cannot be written; the file is still in the work folder.
         """
@@ -305,10 +315,15 @@ class Spool:
         except OSError as error:
             if isinstance(error, FileNotFoundError) and has_vanished(source):
                 raise
+            if error.errno in _REFUSING and not is_plain(move.name):
+                raise NameRefused(f"Image {move.image_id}: {os.strerror(error.errno)}.") from error
             folder = os.path.dirname(target)
             raise _unavailable("folders", f"An image cannot be filed in {folder}", error) from error
 
     def _move(self, source: str, target: str, move: Move) -> None:
+        if move.with_reason:
+            with suppress(FileNotFoundError):
+                os.lstat(target + ".json")  # if that is refused, better before the image lies there
         if _signature(os.lstat(source)) != move.signature and not _has_hash(source, move.sha256):
             raise ChangedAfterClaim(f"Image {move.image_id} changed after it was decided.")
         try:
@@ -329,9 +344,12 @@ class Spool:
             raise ChangedAfterClaim(f"Image {move.image_id} changed while it was filed.")
         try:
             rename_noreplace(part, target)
-        except FileExistsError as error:
-            os.unlink(part)
-            raise _taken(move) from error
+        except OSError as error:
+            if error.errno == errno.EEXIST or error.errno in _REFUSING:
+                os.unlink(part)  # its new name may be in another folder
+            if error.errno == errno.EEXIST:
+                raise _taken(move) from error
+            raise
         sync_folder(os.path.dirname(target))
         os.unlink(source)
 

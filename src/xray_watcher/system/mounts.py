@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from xray_watcher.core.naming import MAX_NAME_BYTES
 from xray_watcher.errors import Unavailable
 
 NETWORK_FILE_SYSTEMS = ("cifs", "smb", "nfs", "fuse", "9p", "ceph", "glusterfs", "afs", "lustre")
@@ -65,6 +66,15 @@ def is_network_device(device: int) -> bool:
     """Whether a device number, as in `st_dev`, is that of a share."""
     number = f"{os.major(device)}:{os.minor(device)}"
     return any(mount.is_network for mount in _mounts() if mount.device == number)
+
+
+def longest_name(folder: str) -> int:
+    """How many bytes a name in a folder may have: 255, or less if its file system says so."""
+    try:
+        told = os.statvfs(folder).f_namemax
+    except OSError:
+        return MAX_NAME_BYTES  # a name that is too long then comes out when it is made
+    return min(told or MAX_NAME_BYTES, MAX_NAME_BYTES)
 
 
 class Place:
