@@ -18,6 +18,7 @@ from xray_watcher.core.naming import PLAIN_NAME_BYTES, is_plain
 from xray_watcher.intake import spool as spool_module
 from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.removing import remove_image
+from xray_watcher.intake.uploads import new_batch, upload_name
 
 
 @pytest.fixture
@@ -227,3 +228,74 @@ def test_a_folder_that_refuses_plain_names_too_is_out_of_order_and_no_image_is_d
     rig.ticks(600)
     audit.check(rig.root, arrived)
     assert not rig.health.troubles
+
+
+# -- what it is a retry of ----------------------------------------------------------------
+
+
+def set_aside(rig: Rig, name: str) -> Path:
+    """Drop a file and let it be set aside; returns where it lies."""
+    rig.drop(name, "no picture")
+    rig.settle()
+    (path,) = rig.root.glob("rejected/*g")
+    return path
+
+
+def tidy_away(path: Path) -> None:
+    path.unlink()
+    path.with_name(f"{path.name}.json").unlink()
+
+
+def upload(rig: Rig, name: str) -> None:
+    """Hand a file over at the other door."""
+    rig.tick()  # which makes its folder
+    handed = rig.root / "handed"
+    handed.write_text("no picture")
+    rig.spool.uploads.put_back(str(handed), upload_name(new_batch(rig.clock.now()), 0), name)
+
+
+def last_record(rig: Rig) -> dict[str, Any]:
+    rig.settle()
+    return audit.jsonl_records(rig.root)[-1]
+
+
+@pytest.mark.parametrize("name", ["b.jpg", "er/a.jpg", "a.png", "a-.jpg", "a-x.jpg", "a2.jpg"])
+def test_the_same_bytes_by_another_name_are_no_retry_of_a_file_that_was_tidied_away(
+    name: str, rig: Rig
+) -> None:
+    tidy_away(set_aside(rig, "a.jpg"))
+    rig.drop(name, "no picture")
+    record = last_record(rig)
+    assert record["index"] == 1
+    assert "retry_of" not in record
+    assert [row.state for row in rig.ledger.rejections()] == ["DONE", "DONE"]
+    assert [found.kind for found in fsck.check(rig.settings, deep=True)] == ["missing"]
+
+
+def test_a_file_put_back_beside_one_with_its_name_is_a_retry(rig: Rig) -> None:
+    rejected = set_aside(rig, "er/a.jpg")
+    rig.drop("er/a.jpg", "picture:Edema")
+    assert rig.spool.put_back("rejected", rejected.name, "er/a.jpg") == "er/a-2.jpg"
+    rig.settle()
+    record = next(r for r in audit.jsonl_records(rig.root) if r["filename"] == "a-2.jpg")
+    assert record["retry_of"] == 0
+    assert fsck.check(rig.settings, deep=True) == []
+
+
+@pytest.mark.parametrize(("name", "retry_of"), [("a.jpg", 0), ("b.jpg", None), ("a-2.jpg", None)])
+def test_an_upload_is_a_retry_of_an_upload_with_its_name(
+    name: str, retry_of: int | None, rig: Rig
+) -> None:
+    upload(rig, "a.jpg")
+    rig.settle()
+    tidy_away(next(rig.root.glob("rejected/*.jpg")))
+    upload(rig, name)
+    assert last_record(rig).get("retry_of") == retry_of
+
+
+def test_a_file_of_the_inbox_is_no_retry_of_an_upload(rig: Rig) -> None:
+    upload(rig, "a.jpg")
+    rig.settle()
+    tidy_away(next(rig.root.glob("rejected/*.jpg")))
+    rig.drop("web/a.jpg", "no picture")  # as the record shows the upload
+    assert "retry_of" not in last_record(rig)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -181,22 +182,26 @@ class Sealer:
             batch_id=run.batch_id,
             batch_size=run.batch_size,
             duplicate_of=None if sha256 is None else self._first_with(sha256, run),
-            retry_of=None if sha256 is None else self._retried(sha256, run),
+            retry_of=None if sha256 is None else self._retried(row, sha256, run),
         )
 
     def _first_with(self, sha256: bytes, run: _Run) -> int | None:
         known = self._ledger.classified_index(sha256)
         return run.classified.get(sha256) if known is None else known
 
-    def _retried(self, sha256: bytes, run: _Run) -> int | None:
-        """Index of a rejection of the same bytes whose file has left its folder: a retry."""
-        for row in self._ledger.rejected_rows(sha256):
-            gone = row.filed_name is not None and not self._spool.taken(
-                row.folder or REJECTED_FOLDER, row.filed_name
+    def _retried(self, row: ImageRow, sha256: bytes, run: _Run) -> int | None:
+        """Index of the rejection that an image is a retry of: its file was put back as this one.
+
+        The same bytes alone do not tell: all empty files have the same, and a file that is gone
+        may have been tidied away.
+        """
+        for earlier in self._ledger.rejected_rows(sha256):
+            gone = earlier.filed_name is not None and not self._spool.taken(
+                earlier.folder or REJECTED_FOLDER, earlier.filed_name
             )
-            if gone and row.id not in run.retried:
-                run.retried.append(row.id)
-                return row.idx
+            if gone and earlier.id not in run.retried and _is_put_back_as(earlier, row):
+                run.retried.append(earlier.id)
+                return earlier.idx
         return None
 
     def _record(
@@ -238,6 +243,16 @@ def _folder(verdict: Verdict, assessment: Assessment | None) -> str | None:
     if code == "missing":
         return None
     return DUPLICATES_FOLDER if code == "duplicate" else REJECTED_FOLDER
+
+
+def _is_put_back_as(earlier: ImageRow, row: ImageRow) -> bool:
+    """Whether `retry` would give an earlier image the door, the folder and the name of this one."""
+    if (earlier.upload is None) != (row.upload is None):
+        return False
+    if row.upload is not None or row.path == earlier.path:
+        return row.path == earlier.path
+    stem, suffix = os.path.splitext(earlier.inbox_path)
+    return bool(re.fullmatch(f"{re.escape(stem)}-[0-9]+{re.escape(suffix)}", row.inbox_path))
 
 
 def _code(finding: Scores | Rejection) -> str | None:
