@@ -16,6 +16,7 @@ from rig import Rig
 from xray_watcher.commands import fsck
 from xray_watcher.core.naming import PLAIN_NAME_BYTES, is_plain
 from xray_watcher.intake import spool as spool_module
+from xray_watcher.intake.claims import Move, TargetTaken
 from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.removing import remove_image
 from xray_watcher.intake.uploads import new_batch, upload_name
@@ -299,3 +300,33 @@ def test_a_file_of_the_inbox_is_no_retry_of_an_upload(rig: Rig) -> None:
     tidy_away(next(rig.root.glob("rejected/*.jpg")))
     rig.drop("web/a.jpg", "no picture")  # as the record shows the upload
     assert "retry_of" not in last_record(rig)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_retry_that_is_decided_anew_is_still_one(is_killed: bool, tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rejected = set_aside(rig, "a.jpg")
+    rig.spool.put_back("rejected", rejected.name, "a.jpg")
+    file, withdraw, taken = rig.spool.file, rig.ledger.withdraw, [TargetTaken("by another file")]
+
+    def file_later(move: Move) -> None:
+        if taken:
+            raise taken.pop()
+        file(move)
+
+    def killed(image_id: int) -> None:
+        withdraw(image_id)
+        raise Killed
+
+    rig.spool.file = file_later  # type: ignore[method-assign]
+    if is_killed:
+        rig.ledger.withdraw = killed  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            rig.settle()
+        assert [row.state for row in rig.ledger.rejections()] == ["DONE"]
+        rig.crash()
+        rig = Rig(tmp_path)
+    record = last_record(rig)
+    assert (record["index"], record["retry_of"]) == (2, 0)
+    assert fsck.check(rig.settings, deep=True) == []
+    rig.crash()

@@ -28,6 +28,7 @@ from xray_watcher.core.tally import Tally, tally_of_batch
 from xray_watcher.core.telling import Notice
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
 from xray_watcher.ledger.reader import LAST_FILED, LedgerReader, LogState, Outcome
+from xray_watcher.records import from_jsonl
 
 SCHEMA_VERSION = 1
 
@@ -346,8 +347,16 @@ class Ledger(LedgerReader):
         self._db.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (d.idx, d.log, d.jsonl, d.csv))
 
     def withdraw(self, image_id: int) -> None:
-        """Undo a decision that is not logged yet; its index is not used again."""
+        """Undo a decision that is not logged yet; its index is not used again.
+
+        A rejection of which it was the retry waits for one again.
+        """
         with self.transaction():
+            for line in self._lines("JOIN image USING (idx) WHERE image.id = ?", image_id):
+                self._db.execute(
+                    "UPDATE image SET state = 'DONE' WHERE idx = ? AND state = 'RETRIED'",
+                    (from_jsonl(line.jsonl).get("retry_of"),),
+                )
             self._forget_record(image_id)
             self._db.execute(
                 "UPDATE image SET state = 'CLAIMED', idx = NULL, outcome = NULL, level = NULL,"
