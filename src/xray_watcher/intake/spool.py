@@ -28,6 +28,7 @@ from xray_watcher.intake.claims import (
     Signature,
     TargetTaken,
 )
+from xray_watcher.intake.hashes import check_filed, has_hash
 from xray_watcher.intake.readiness import Readiness, readiness_of
 from xray_watcher.intake.uploads import Uploads
 from xray_watcher.intake.work_names import claimed_ids, leftovers, work_name
@@ -307,8 +308,8 @@ class Spool:
         try:
             self._places[move.folder].keep()
             if has_vanished(source):
-                _check_filed(target, move.sha256)
-            elif _has_hash(target, move.sha256) and _has_hash(source, move.sha256):
+                check_filed(target, move.sha256)
+            elif has_hash(target, move.sha256) and has_hash(source, move.sha256):
                 os.unlink(source)  # a copy across file systems was complete
             else:
                 self._move(source, target, move)
@@ -324,7 +325,7 @@ class Spool:
         if move.with_reason:
             with suppress(FileNotFoundError):
                 os.lstat(target + ".json")  # if that is refused, better before the image lies there
-        if _signature(os.lstat(source)) != move.signature and not _has_hash(source, move.sha256):
+        if _signature(os.lstat(source)) != move.signature and not has_hash(source, move.sha256):
             raise ChangedAfterClaim(f"Image {move.image_id} changed after it was decided.")
         try:
             rename_noreplace(source, target)
@@ -339,7 +340,7 @@ class Spool:
         """Copy beside the target, sync, check the hash, rename, and only then unlink."""
         part = os.path.join(os.path.dirname(target), f".tmp.{work_name(move.image_id)}")
         copy(source, part)
-        if not _has_hash(part, move.sha256):
+        if not has_hash(part, move.sha256):
             os.unlink(part)
             raise ChangedAfterClaim(f"Image {move.image_id} changed while it was filed.")
         try:
@@ -467,32 +468,6 @@ def _free_names(name: str) -> Iterator[str]:
 
 def _taken(move: Move) -> TargetTaken:
     return TargetTaken(f"Image {move.image_id}: another file has its name in {move.folder}.")
-
-
-def _check_filed(target: str, sha256: bytes) -> None:
-    """Accept an image that was filed before a kill.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ChangedAfterClaim: something else is there.
-    """
-    if not _has_hash(target, sha256):
-        if os.path.lexists(target):
-            raise ChangedAfterClaim("A filed image changed before its record was written.")
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-
-
-def _has_hash(path: str, sha256: bytes) -> bool:
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return False
-        fd = os.open(path, OPEN_FILE)
-    except FileNotFoundError:
-        return False
-    try:
-        return sha256_of(fd) == sha256
-    finally:
-        os.close(fd)
 
 
 def _flushed_signature(fd: int) -> Signature:
