@@ -330,6 +330,25 @@ def test_a_reason_is_written_beside_its_image(spool: Spool, tmp_path: Path, targ
     assert (targets / "High" / "0000_a.png.json").read_bytes() == b"{}"
 
 
+def test_a_file_that_its_writer_goes_on_with_while_it_is_hashed_is_not_unchanged(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a.png", WHOLE_PNG)
+    assert spool.claim("a.png", 1)
+    hashed = spool_module.sha256_of
+
+    def while_somebody_writes(fd: int) -> bytes:
+        digest = hashed(fd)
+        with open(spool.work_path(1), "ab") as writer:
+            writer.write(b"more")
+        return digest
+
+    monkeypatch.setattr(spool_module, "sha256_of", while_somebody_writes)
+    claimed = spool.examine(1)
+    assert claimed is not None
+    assert not spool.unchanged(claimed)
+
+
 def test_an_image_goes_back_to_the_inbox_without_overwriting(
     spool: Spool, tmp_path: Path, targets: Path
 ) -> None:

@@ -222,7 +222,8 @@ class Spool:
                 return None
             raise _unavailable("storage", "A claimed file cannot be read", error) from error
         try:
-            return Claimed(path, sha256_of(fd), _flushed_signature(fd))
+            signature = _flushed_signature(fd)  # first: a writer may go on while it is hashed
+            return Claimed(path, sha256_of(fd), signature)
         except OSError as error:
             raise _unavailable("storage", "A claimed file cannot be read", error) from error
         finally:
