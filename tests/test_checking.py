@@ -196,3 +196,13 @@ def test_a_look_at_the_inbox_is_answered_although_this_process_has_the_ledger_op
     with LedgerReader.open(rig.settings.folders.ledger):
         status = status_of(rig.settings, rig.clock.now())
     assert (status["waiting_in_inbox"], status["troubles"].get("inbox")) == (1, None)
+
+
+def test_a_service_that_can_tell_nothing_is_not_called_healthy(rig: Rig) -> None:
+    """Its disk was full before it had told anything."""
+    (rig.root / "state" / "heartbeat.json").unlink(missing_ok=True)
+    with running(rig):
+        status = status_of(rig.settings, rig.clock.now())
+    assert status["alive"]
+    assert not status["healthy"]
+    assert list(status["troubles"]) == ["starting"]

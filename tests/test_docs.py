@@ -68,7 +68,7 @@ def test_every_reject_code_is_explained_and_no_other() -> None:
 
 
 def test_every_degraded_cause_says_what_to_do() -> None:
-    named = literals(r"Unavailable|_unavailable|self\._attempt") | {"hangs"}
+    named = literals(r"Unavailable|_unavailable|self\._attempt") | {"hangs", "starting"}
     named |= {f"notify-{kind}" for kind in ("webhook", "smtp", "command")}
     causes = {cause for cause in named if " " not in cause}
     explained = first_cells(page("operations.md"), "Every degraded cause, and what to do")

@@ -165,7 +165,7 @@ def test_a_second_signal_ends_the_service_at_once(service: Service) -> None:
     service.wait_until(lambda: "stopping" in service.log.read_text())
     assert service.stop() == 128 + signal.SIGTERM
     service.start("--once")
-    assert service.process.wait(60) == 0
+    assert service.process.wait(180) == 0
     audit.check(service.root, arrived)
 
 

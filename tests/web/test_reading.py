@@ -175,7 +175,11 @@ def test_health_is_unavailable_without_a_daemon_and_says_why(app: Starlette) -> 
 
 def test_without_a_ledger_everything_says_so(tmp_path: Path) -> None:
     app = create_app(Settings(root=str(tmp_path), state_dir=str(tmp_path / "s")), HandClock())
-    for path in ("/api/v1/results", "/api/v1/results/0", "/api/v1/batches/x"):
+    for path in (
+        "/api/v1/results",
+        "/api/v1/results/0",
+        "/api/v1/batches/20261123T120000-0123456789ab",
+    ):
         error = ErrorAnswer.model_validate(get(app, path, 503)).error
         assert "xray-watcher run" in error.message
     get(app, "/api/v1/status")

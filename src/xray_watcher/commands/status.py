@@ -65,8 +65,6 @@ def daemon_state(folders: Folders, now: datetime) -> DaemonState:
     told = read_facts(folders.heartbeat) if alive else {}
     waiting = _told_waiting(told)
     troubles = _troubles(alive=alive, told=told, waiting=waiting, now=now)
-    if alive and not told:
-        troubles["starting"] = "The daemon is starting."
     return DaemonState(alive, alive and not troubles, troubles, told)
 
 
@@ -153,7 +151,11 @@ def _troubles(
     troubles = dict(told.get("troubles", {}))
     if waiting.problem is not None:
         troubles["inbox"] = waiting.problem
-    if alive and told:
+    if alive and not told:
+        troubles["starting"] = (
+            "The daemon has told nothing yet: it is starting, or the disk of its state is full."
+        )
+    elif alive:
         age_s = (now - datetime.fromisoformat(told["at"])).total_seconds()
         if age_s > STALE_S:
             troubles["hangs"] = _silence(told, age_s)
