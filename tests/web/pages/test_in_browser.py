@@ -381,6 +381,7 @@ def test_the_server_ends_in_time_although_a_live_page_is_open(
         assert site.stop_web() == 0
         assert time.monotonic() - began_s < GRACE_S
         expect(page.locator("#link")).to_contain_text("Connection lost")
+        expect(page.locator(".service")).to_have_text("Connection lost")
         page.close()
     finally:
         site.kill()
@@ -522,8 +523,10 @@ def test_a_live_page_that_is_refused_for_another_reason_goes_on_trying(
     page.route("**/live/events*", lambda route: route.fulfill(status=502))
     page.goto("/live")
     expect(page.locator("#link")).to_have_text("Connection lost; trying again")
+    expect(page.locator(".service")).to_have_text("Connection lost")
     page.unroute("**/live/events*")
     expect(page.locator("#link")).to_have_text("Updates by itself")
+    expect(page.locator(".service")).to_contain_text("Service")
     page.close()
 
 

@@ -4,6 +4,7 @@ import { byId, parsed } from "./common.js";
 
 const latest = byId("latest");
 const link = byId("link");
+const service = document.querySelector('[data-region="service"]');
 
 function showImage(event) {
   const { index, level, words, html } = JSON.parse(event.data);
@@ -29,6 +30,16 @@ function showRegion(event) {
   if (focused) byId(focused)?.focus();
 }
 
+// What the head says of the service is old now: it must not go on saying that it runs.
+function showLost() {
+  link.textContent = "Connection lost; trying again";
+  if (service.textContent === "Connection lost") return; // a voice has said so
+  const lost = document.createElement("p");
+  lost.className = "service off";
+  lost.textContent = "Connection lost";
+  service.replaceChildren(lost);
+}
+
 function askToSignIn() {
   const again = document.createElement("a");
   again.href = `/login?next=${location.pathname}`;
@@ -49,7 +60,7 @@ function connect() {
   source.addEventListener("image", showImage);
   source.addEventListener("region", showRegion);
   source.addEventListener("error", () => {
-    link.textContent = "Connection lost; trying again";
+    showLost();
     if (source.readyState === EventSource.CLOSED) connectAgain();
   });
 }
