@@ -109,9 +109,9 @@ is_plain_path() { # goes into unit files, where spaces and % have a meaning
 # What an earlier run was told is so until it is told otherwise.
 if [ -r "$DESTDIR$CONFIG" ]; then
     configured=$(sed -n "s/^ *root *= *[\"']\([^\"']*\)[\"'].*/\1/p" "$DESTDIR$CONFIG" | head -n 1)
-    [ "${ROOT:-$configured}" = "$configured" ] ||
+    [ -z "$configured" ] || [ "${ROOT:-$configured}" = "$configured" ] ||
         wrong "--root: $CONFIG says root = \"$configured\". Change it there, and run this again."
-    ROOT=$configured
+    ROOT=${configured:-$ROOT}
 fi
 ROOT=${ROOT:-/srv/xray}
 unit=$DESTDIR$LOCAL/lib/systemd/system/xray-watcher.service

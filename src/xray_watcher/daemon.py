@@ -183,7 +183,7 @@ class Daemon:
                 self._nap()
             self._drain()
         if once:
-            for cause in [*self._ours, *({"files"} & self._health.troubles.keys())]:
+            for cause in self._of_images:
                 raise Unavailable(cause, self._health.troubles[cause].detail)
 
     @property
@@ -192,9 +192,14 @@ class Daemon:
 
     @property
     def _ours(self) -> list[str]:
-        """What keeps all images from their way; a chore or a single file does not."""
-        others = {"files", *(chore.unit for chore in self._chores)}
-        return [cause for cause in self._health.troubles if cause not in others]
+        """What keeps all images from their way; single files that may not be taken do not."""
+        return [cause for cause in self._of_images if cause != "files"]
+
+    @property
+    def _of_images(self) -> list[str]:
+        """What keeps some image from its way; a chore that fails does not."""
+        chores = {chore.unit for chore in self._chores}
+        return [cause for cause in self._health.troubles if cause not in chores]
 
     def tick(self, now_s: float) -> None:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""

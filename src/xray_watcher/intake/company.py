@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 
 class Company:
@@ -19,30 +19,31 @@ class Company:
         self._at_work = 0
         self._to_be_alone = 0  # those who wait for it, and the one who is
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> AbstractContextManager[None]:
         """Work beside others, once nobody has to be alone."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._to_be_alone)
-            self._at_work += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._at_work -= 1
-                self._changed.notify_all()
+        return self._working(lambda: not self._to_be_alone)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Work while nobody else does."""
         with self._changed:
             self._to_be_alone += 1
-            self._changed.wait_for(lambda: not self._at_work)
+        try:
+            with self._working(lambda: not self._at_work):
+                yield
+        finally:
+            with self._changed:
+                self._to_be_alone -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def _working(self, may_begin: Callable[[], bool]) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(may_begin)
             self._at_work += 1
         try:
             yield
         finally:
             with self._changed:
                 self._at_work -= 1
-                self._to_be_alone -= 1
                 self._changed.notify_all()

@@ -28,6 +28,7 @@ from xray_watcher.core.naming import client_name
 from xray_watcher.core.values import Arrival, SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.system.files import (
+    NEW_FILE,
     directory,
     give_like,
     move,
@@ -48,7 +49,6 @@ STALE_S = 3600.0
 _FOLDER = "uploads"
 _PART, _SIDECAR, _IMAGE = ".part", ".json", ".image"
 _CLEAN_EVERY_S = 600.0
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE = 0o640
 
 
@@ -95,7 +95,7 @@ class Upload:
         self.name = name
         self.bytes = 0
         self._folder = folder
-        self._fd = os.open(self._path(_PART), _NEW_FILE, _MODE)
+        self._fd = os.open(self._path(_PART), NEW_FILE, _MODE)
 
     def write(self, content: bytes | bytearray) -> None:
         """Add what has come in.
@@ -141,7 +141,7 @@ class Upload:
 
 def write_sidecar(path: str, filename: str) -> None:
     """Write down what the client calls a file, whatever that may be."""
-    fd = os.open(path, _NEW_FILE, _MODE)
+    fd = os.open(path, NEW_FILE, _MODE)
     try:
         give_like(fd, os.path.dirname(path))  # `retry` may be root's
         write_all(fd, json.dumps({"filename": client_name(filename)}).encode("ascii"), 0)

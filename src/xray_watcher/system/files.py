@@ -22,7 +22,7 @@ from xray_watcher.system.mounts import is_network_device
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """For reading what somebody else put there: no link is followed, no pipe waited for."""
 
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """Where others may write too: neither a file of theirs is opened nor a link followed."""
 
 _CHUNK_BYTES = 1 << 20
@@ -200,11 +200,9 @@ def copy(source: str, target: str, *, target_dir: int | None = None) -> None:
         OSError: it cannot be copied.
         StorageFailure: the disk did not confirm.
     """
-    with suppress(FileNotFoundError):
-        os.unlink(target, dir_fd=target_dir)
     with (
         open(os.open(source, OPEN_FILE), "rb") as reader,
-        open(os.open(target, _NEW_FILE, 0o666, dir_fd=target_dir), "wb") as writer,
+        open(_made_anew(target, 0o666, target_dir), "wb") as writer,
     ):
         while chunk := reader.read(_CHUNK_BYTES):
             writer.write(chunk)
@@ -309,7 +307,7 @@ def write_whole(
     folder, name = os.path.split(path)
     short = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]  # the name may be as long as can be
     part = os.path.join(folder, f".tmp.{short}")
-    fd = _new_part(part, mode)
+    fd = _made_anew(part, mode)
     try:
         with open(fd, "wb") as writer:
             give_like(fd, path if os.path.exists(path) else folder)
@@ -325,13 +323,11 @@ def write_whole(
         raise
 
 
-def _new_part(path: str, mode: int) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        return os.open(path, flags, mode)
-    except FileExistsError:
-        os.unlink(path)  # a kill left it
-        return os.open(path, flags, mode)
+def _made_anew(path: str, mode: int, folder: int | None = None) -> int:
+    """Open a new file under a name of our own, for writing; what a kill left there goes."""
+    with suppress(FileNotFoundError):
+        os.unlink(path, dir_fd=folder)
+    return os.open(path, NEW_FILE, mode, dir_fd=folder)
 
 
 def read_facts(path: str) -> dict[str, Any]:
