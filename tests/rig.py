@@ -37,6 +37,7 @@ from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline import Pipeline
 from xray_watcher.records import CsvLayout
 from xray_watcher.reports.daily import DailySummaries
+from xray_watcher.scoring import Scorer
 from xray_watcher.sealing import Sealer
 from xray_watcher.system.lock import InboxLock
 from xray_watcher.system.signals import Bell, StopRequest
@@ -157,6 +158,7 @@ class Rig:
             logs=self.logs,
             decoder=self.decoder,
             engine=ready.result,
+            scorer=Scorer(self.clock),
             sealer=Sealer(
                 self.ledger, self.spool, settings.risk_rules(), CsvLayout(LABELS, zone), zone
             ),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import audit
 from rig import INCOMPLETE_S, QUIET_S, SCAN_S, SETTLE_S, Rig
 from xray_watcher import daemon as daemon_module
 from xray_watcher.errors import Unavailable
+from xray_watcher.intake.claims import Move
 from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.uploads import Uploads
@@ -174,6 +176,7 @@ def test_the_same_bytes_again_are_set_aside_unscored_when_that_is_wished(tmp_pat
     rig.settle()
     audit.check(rig.root, arrived)
     assert audit.jsonl_records(rig.root)[1]["saved_path"] == "duplicates/0001_b.jpg"
+    assert rig.engine.batches == [1]
     rig.crash()
 
 
@@ -201,20 +204,77 @@ def test_a_flood_is_worked_off_oldest_first_in_full_batches(rig: Rig) -> None:
     assert most_in_hand <= daemon_module.MAX_BATCHES_IN_HAND
 
 
-def test_while_a_batch_is_scored_the_next_ones_are_with_the_decoders(rig: Rig) -> None:
+def test_while_a_batch_is_scored_the_next_one_is_with_the_decoders(rig: Rig) -> None:
     for number in range(100):
         rig.drop(f"{number:03d}.jpg", f"picture:Edema#{number}")
-    in_hand = []
-    classify = rig.engine.classify
+    classify, submit = rig.engine.classify, rig.decoder.submit
+    submitted: list[str] = []
+    submitted_by_then: list[int] = []
 
     def watched(batch: np.ndarray) -> np.ndarray:
-        in_hand.append(rig.pipeline.batches_in_hand)
+        submitted_by_then.append(len(submitted))
         return classify(batch)
 
-    rig.engine.classify = watched  # type: ignore[method-assign]
-    for _ in range(40):
-        rig.tick(0.5)
-    assert in_hand == [3, 3, 3, 3, 3, 2, 1]
+    def counted(path: str) -> Future[DecodeOutcome]:
+        submitted.append(path)
+        return submit(path)
+
+    rig.engine.classify, rig.decoder.submit = watched, counted  # type: ignore[method-assign]
+    rig.settle()
+    assert len(submitted_by_then) == 7
+    for number, found in enumerate(submitted_by_then):
+        assert found >= min((number + 2) * 16, 100)
+
+
+def test_while_a_batch_is_filed_the_next_one_is_scored(rig: Rig) -> None:
+    arrived = [rig.drop(f"{n:02}.jpg", f"picture:Edema#{n}") for n in range(32)]
+    classify, file = rig.engine.classify, rig.spool.file
+    is_second_scored = Event()
+
+    def watched(batch: np.ndarray) -> np.ndarray:
+        if rig.engine.batches:
+            is_second_scored.set()
+        return classify(batch)
+
+    def file_then(move: Move) -> None:
+        assert is_second_scored.wait(30), "the network waits for the first to be filed"
+        file(move)
+
+    rig.engine.classify, rig.spool.file = watched, file_then  # type: ignore[method-assign]
+    rig.settle()
+    audit.check(rig.root, arrived)
+    assert rig.engine.batches == [16, 16]
+
+
+def test_a_copy_in_the_batch_that_is_scored_ahead_is_set_aside_too(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, duplicates="set-aside", max_size=2)
+    contents = ["Edema#1", "Edema#2", "Edema#1", "Edema#3", "Edema#3", "Edema#2"]
+    arrived = [rig.drop(f"{n}.jpg", f"picture:{text}") for n, text in enumerate(contents)]
+    rig.settle()
+    audit.check(rig.root, arrived)
+    records = audit.jsonl_records(rig.root)
+    aside = [r["filename"] for r in records if r["saved_path"].startswith("duplicates/")]
+    assert sorted(aside) == ["2.jpg", "4.jpg", "5.jpg"]
+    rig.crash()
+
+
+def test_a_network_that_fails_on_the_next_batch_keeps_back_that_one_alone(rig: Rig) -> None:
+    arrived = [rig.drop(f"{n:02}.jpg", f"picture:Edema#{n}") for n in range(20)]
+    classify = rig.engine.classify
+
+    def fails_on_a_small_one(batch: np.ndarray) -> np.ndarray:
+        if len(batch) < 16:
+            raise RuntimeError("out of memory")
+        return classify(batch)
+
+    rig.engine.classify = fails_on_a_small_one  # type: ignore[method-assign]
+    rig.ticks(12)
+    assert len(audit.jsonl_records(rig.root)) == 16
+    assert "out of memory" in rig.health.troubles["work"].detail
+    rig.engine.classify = classify  # type: ignore[method-assign]
+    rig.ticks(70)
+    audit.check(rig.root, arrived)
+    assert not rig.health.troubles
 
 
 def test_a_trickle_without_a_quiet_moment_is_taken_when_the_first_has_waited(rig: Rig) -> None:
@@ -497,8 +557,12 @@ def test_a_large_batch_on_a_slow_processor_tells_of_progress_all_along(tmp_path:
     """Or the watchdog would end the service within it, and again within its repetition."""
     rig = Rig(tmp_path, max_size=1024)
     classify, file = rig.engine.classify, rig.spool.file
+    before: list[int] = []  # beats before each part
 
     def slowly(batch: Any) -> Any:
+        while before and len(rig.beats_s) == before[-1]:
+            pass  # the clock in hand does not go on by itself while progress is told
+        before.append(len(rig.beats_s))
         rig.clock.passed_s += 0.5 * len(batch)
         return classify(batch)
 

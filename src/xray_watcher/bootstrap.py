@@ -40,6 +40,7 @@ from xray_watcher.places import inbox_of, work_folder
 from xray_watcher.records import CsvLayout, model_fields
 from xray_watcher.reloading import NoReloading, Reloading, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
+from xray_watcher.scoring import Scorer
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.lock import InboxLock, InstanceLock
@@ -104,6 +105,7 @@ def assembled_daemon(
             logs=LogFiles(folders.logs, ledger),
             decoder=decoder,
             engine=engine.result,
+            scorer=stack.enter_context(Scorer(clock)),
             sealer=sealer,
             duplicates=settings.intake.duplicates,
             clock=clock,

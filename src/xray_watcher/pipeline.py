@@ -1,16 +1,17 @@
 """One batch from claim to log, top to bottom.
 
 `start` claims files and begins to decode them; `finish` scores, decides, files and logs
-the oldest batch, while the next one is decoded. What a kill interrupts, `recover` takes up
-at the next start. An error of an image rejects that image; an error of ours raises
-`Unavailable`, leaves the images claimed and is tried again by the daemon.
+the oldest batch. The decoders are at work on the next ones meanwhile, and while it is filed the
+network is, too. What a kill interrupts, `recover` takes up at the next start. An error of an image
+rejects that image; an error of ours raises `Unavailable`, leaves the images claimed and is tried
+again by the daemon.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import timedelta, tzinfo
@@ -24,7 +25,7 @@ from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.core.values import Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
-from xray_watcher.findings import rejection_of, scored, unreadable
+from xray_watcher.findings import rejection_of, unreadable
 from xray_watcher.intake import doors
 from xray_watcher.intake.claims import (
     Barred,
@@ -42,6 +43,7 @@ from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine
 from xray_watcher.records import Timings
 from xray_watcher.recovering import Decided
+from xray_watcher.scoring import Scorer, Scoring
 from xray_watcher.sealing import Sealer, Verdict
 from xray_watcher.system.clock import Clock
 
@@ -82,6 +84,14 @@ class _Batch:
     def futures(self) -> list[Future[DecodeOutcome]]:
         return [item.future for item in self.items if item.future is not None]
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether all is decoded, and nothing of ours failed over it."""
+        return all(
+            future.done() and not future.cancelled() and future.exception() is None
+            for future in self.futures
+        )
+
 
 class Pipeline:
     """The way of an image, for one daemon.
@@ -92,6 +102,7 @@ class Pipeline:
         logs: the JSONL and CSV logs.
         decoder: decodes in child processes.
         engine: returns the network; called only when a batch is finished.
+        scorer: scores in a thread of its own.
         sealer: turns verdicts into decisions.
         duplicates: "flag" files known bytes by their scores, "set-aside" puts them by unscored.
         clock: the time.
@@ -108,6 +119,7 @@ class Pipeline:
         logs: LogFiles,
         decoder: Decoder,
         engine: Callable[[], Engine],
+        scorer: Scorer,
         sealer: Sealer,
         duplicates: Literal["flag", "set-aside"],
         clock: Clock,
@@ -121,12 +133,14 @@ class Pipeline:
         self._logs = logs
         self._decoder = decoder
         self._engine = engine
+        self._scorer = scorer
         self._sealer = sealer
         self.use(duplicates)
         self._clock = clock
         self._zone = zone
         self._beat = beat
         self._batches: deque[_Batch] = deque()
+        self._ahead: Scoring | None = None  # of the oldest batch, begun before its turn
         self._decided: deque[Decided] = deque()
         self._again: deque[int] = deque()
         self._unsure: list[int] = []  # claims that failed, perhaps after the rename was done
@@ -296,7 +310,10 @@ class Pipeline:
         engine = self._engine()
         batch = self._batches[0]
         try:
-            verdicts = self._judge(batch, engine)
+            scoring, self._ahead = self._ahead or self._begin_to_score(batch, engine), None
+            scores = scoring.wait(self._beat)
+            self._score_ahead(engine)
+            verdicts = self._judge(batch, scores, scoring.ms_each)
             if verdicts:
                 self._decide(verdicts, batch, engine)
         except BaseException:
@@ -309,31 +326,40 @@ class Pipeline:
         self.is_in_doubt = False
         self.complete()
 
-    def _judge(self, batch: _Batch, engine: Engine) -> list[Verdict]:
-        """Find out about each image; one whose writer went on is begun again instead."""
-        copies = self._copies(batch) if self._sets_duplicates_aside else []
-        steady = [item for item in batch.items if item not in copies and self._is_steady(item)]
-        self._again.extend(item.row.id for item in batch.items if item not in steady)
-        outcomes = [item.future.result() if item.future else None for item in steady]
-        findings = [
-            self._obstacle(item) or unreadable(outcome)
-            for item, outcome in zip(steady, outcomes, strict=True)
-        ]
-        to_score = [
-            outcome
-            for outcome, finding in zip(outcomes, findings, strict=True)
-            if finding is None and isinstance(outcome, Decoded)
-        ]
-        began_s = self._clock.monotonic_s()
-        scores = iter(scored(to_score, engine, self._beat))
-        infer_ms = (self._clock.monotonic_s() - began_s) * 1000 / max(len(to_score), 1)
-        return [
-            _verdict(item, outcome, finding or next(scores), infer_ms)
-            for item, outcome, finding in zip(steady, outcomes, findings, strict=True)
-        ]
+    def _begin_to_score(self, batch: _Batch, engine: Engine) -> Scoring:
+        copies = self._copies(batch)
+        decoded = {}
+        for item in batch.items:
+            outcome = item.future.result() if item.future else None
+            if isinstance(outcome, Decoded) and item not in copies and not self._obstacle(item):
+                decoded[item.row.id] = outcome
+        return self._scorer.begin(engine, decoded)
+
+    def _score_ahead(self, engine: Engine) -> None:
+        """Keep the network at work on the next batch, if it is decoded, while this one is filed."""
+        if len(self._batches) > 1 and self._batches[1].is_sound:
+            self._ahead = self._begin_to_score(self._batches[1], engine)
+
+    def _judge(
+        self, batch: _Batch, scores: Mapping[int, Scores | Rejection], infer_ms: float
+    ) -> list[Verdict]:
+        """Find out about each image; those of which nothing is certain are begun again instead."""
+        copies = self._copies(batch)
+        verdicts = []
+        for item in batch.items:
+            is_certain = item not in copies and self._is_steady(item)
+            outcome = item.future.result() if item.future and is_certain else None
+            finding = self._obstacle(item) or unreadable(outcome) or scores.get(item.row.id)
+            if is_certain and finding is not None:
+                verdicts.append(_verdict(item, outcome, finding, infer_ms))
+            else:
+                self._again.append(item.row.id)
+        return verdicts
 
     def _copies(self, batch: _Batch) -> list[_Item]:
-        """Images whose bytes an earlier one of the batch has: they wait until that is decided."""
+        """Copies to be set aside of images of the same batch: they wait until those are decided."""
+        if not self._sets_duplicates_aside:
+            return []
         known: set[bytes] = set()
         copies = []
         for item in batch.items:
