@@ -304,8 +304,7 @@ class _Layout:
             weight, added = rectifier.fold(weight.flatten(1))
             weight, bias = weight.view(outputs, -1, 1, 1), bias + added
         weight = weight.to(self.device, self._dtype, memory_format=_LAST)
-        has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        kind = _PackedConvolution if has_onednn and self.device.type == "cpu" else _Convolution
+        kind = _PackedConvolution if _onednn_takes(weight) else _Convolution
         return kind(weight, bias.float().to(self.device), stride, is_rectified=bool(norm))
 
     def classifier(
@@ -369,3 +368,12 @@ class _PackedConvolution(_Convolution):
             inputs, self._packed, self._bias, *self._sizes, *self._ending
         )
         return found
+
+
+def _onednn_takes(weight: torch.Tensor) -> bool:
+    """Whether oneDNN is there and computes in this number format on this processor."""
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not has_onednn or weight.device.type != "cpu":
+        return False
+    is_float32 = weight.dtype == torch.float32
+    return is_float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
