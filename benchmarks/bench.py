@@ -2,6 +2,7 @@
 
     make bench                      # all of it: about an hour
     make bench ARGS="--only forward end_to_end"
+    make bench ARGS="--page docs/performance-avx2.md"   # of another kind of processor
 
 Each section is kept in the page under its heading, so that one can be measured anew alone.
 """
@@ -21,6 +22,7 @@ import forward
 import latency
 import start
 from measuring import IMAGES, copies, in_turns, machine, pictures
+from xray_watcher.model.processor import has_bfloat16
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 ROUNDS = 5
@@ -40,24 +42,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, default=IMAGES)
     parser.add_argument("--only", nargs="*", choices=list(_SECTIONS), default=list(_SECTIONS))
+    parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
     for name in options.only:
         heading, section = _SECTIONS[name]
-        write(heading, f"{_when()}\n\n{section(options.images)}")
+        write(options.page, heading, f"{_when()}\n\n{section(options.images)}")
 
 
 def _when() -> str:
     return f"Measured {datetime.now(UTC):%Y-%m-%d} on\n\n{machine()}"
 
 
-def write(heading: str, text: str) -> None:
+def write(path: Path, heading: str, text: str) -> None:
     """Put a section into the page, in place of what it said before."""
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    page = path.read_text(encoding="utf-8") if path.exists() else ""
     kept = dict(_split(page))
     kept[heading] = text.strip()
     sections = [f"## {title}\n\n{kept[title]}" for title, _ in _SECTIONS.values() if title in kept]
     head = page.partition("\n## ")[0] or _HEAD  # what somebody wrote there stays
-    PAGE.write_text("\n\n".join([head.strip(), *sections]) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join([head.strip(), *sections]) + "\n", encoding="utf-8")
 
 
 def _split(page: str) -> list[tuple[str, str]]:
@@ -142,11 +145,10 @@ def _start(images: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         found = in_turns(start.ways(Path(folder)), ROUNDS)
     medians = {name: statistics.median(seconds) for name, seconds in found.items()}
-    memory = {
-        "default": start.resident(images, ""),
-        "bfloat16": start.resident(images, 'precision = "bfloat16"'),
-        "onnx": start.resident(images, 'engine = "onnx"'),
-    }
+    models = {"default": "", "bfloat16": 'precision = "bfloat16"', "onnx": 'engine = "onnx"'}
+    if not has_bfloat16():
+        del models["bfloat16"]
+    memory = {name: start.resident(images, model) for name, model in models.items()}
     return "\n".join(
         [
             "| from the start of the process | seconds |",

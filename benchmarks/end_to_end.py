@@ -25,7 +25,8 @@ from xray_watcher.bootstrap import decode_pool
 from xray_watcher.config.settings import Settings
 from xray_watcher.intake.images import DecodeLimits, decode
 from xray_watcher.model.network import untrained
-from xray_watcher.model.processor import Processor, has_bfloat16
+from xray_watcher.model.processor import has_bfloat16
+from xray_watcher.model.torch_engine import TorchEngine
 
 BATCH = 16
 HEAD_START = 3
@@ -84,16 +85,19 @@ def decoding_rate(files: Sequence[Path]) -> float:
 
 
 def scoring_rate(files: Sequence[Path]) -> Callable[[], float]:
-    """Measures images a second of the default engine with nothing beside it."""
-    network = Processor(untrained(), CORES, "float32")
+    """Measures images a second of the default engine with nothing beside it.
+
+    As the service begins: with a lone image, then a batch.
+    """
+    engine = TorchEngine(untrained(), threads=CORES, device="cpu", precision="float32")
     images = [decode(path.read_bytes(), DecodeLimits()).pixels for path in files]
     batches = [np.stack(images[begin : begin + BATCH]) for begin in range(0, len(images), BATCH)]
-    network(batches[0])
+    engine.classify(batches[0])
 
     def measure() -> float:
         began_s = time.monotonic()
         for batch in batches:
-            network(batch)
+            engine.classify(batch)
         return len(images) / (time.monotonic() - began_s)
 
     return measure

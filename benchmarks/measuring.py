@@ -67,12 +67,15 @@ def ratio(found: Mapping[str, Sequence[float]], one: str, other: str) -> float:
 def machine() -> str:
     """What was measured on, as a list in Markdown."""
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-        model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+        facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in file)}
+    model = facts["model name"]
+    wide = "with" if "avx512f" in facts["flags"].split() else "without"
     networks = ("torch", "torchvision", "torchxrayvision", "onnxruntime", "numpy")
     names = (*networks, "pillow", "kornia-rs", "simplejpeg")
+    system = f"{platform.release()}, Python {platform.python_version()}"
     return "\n".join(
         [
-            f"- {model}, {CORES} cores, {platform.release()}, Python {platform.python_version()}",
+            f"- {model} {wide} AVX-512, {CORES} cores, {system}",
             "- " + ", ".join(f"{name} {version(name)}" for name in names),
         ]
     )
