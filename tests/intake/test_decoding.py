@@ -150,7 +150,7 @@ def test_a_child_steps_back_behind_the_scoring(tmp_path: Path) -> None:
         assert isinstance(outcome_of(pool, put(tmp_path, "a.png")), Decoded)
         child = pool._workers[0]._child
         assert child is not None
-        assert os.getpriority(os.PRIO_PROCESS, child._process.pid) == 19
+        assert os.getpriority(os.PRIO_PROCESS, child._process.pid) == 10
 
 
 def test_a_child_that_is_killed_is_replaced_and_its_picture_tried_again(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_share_that_hangs_stops_neither_status_nor_watchdog_nor_signals(
         worker = service.worker_pid
         began_s = time.monotonic()
         assert service.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - began_s < 10.5
+        assert time.monotonic() - began_s < 9.5 + 3  # the outer process grants 9.5 s
         share.becomes("ok")
         wait_for_the_end_of(worker)
         service.start()

@@ -125,7 +125,7 @@ def upload(service: WebService, sent: Sent, over: threading.Event, seed: int) ->
 
 def run_to_the_end(service: WebService) -> None:
     """Let everything be filed."""
-    until_s = time.monotonic() + 120
+    until_s = time.monotonic() + 300  # hundreds of images on a slow and busy machine
     while service.get("/api/v1/status")["pending"] or [
         name for name in service.uploads() if name.endswith(".image")
     ]:

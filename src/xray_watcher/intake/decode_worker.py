@@ -37,7 +37,7 @@ Task: TypeAlias = Callable[[bytes, DecodeLimits], tuple[Header, bytes]]
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _OOM_SCORE = b"800"  # the kernel's out-of-memory killer takes this process long before the daemon
-_NICENESS = 19  # scoring goes first, undisturbed; decoding has what it leaves
+_NICENESS = 10  # scoring goes first; at 19, any other busy program would starve the decoders
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 

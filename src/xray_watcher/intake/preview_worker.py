@@ -21,7 +21,7 @@ from xray_watcher.intake.decode_worker import Header, main
 from xray_watcher.intake.images import DecodeLimits, displayed
 
 _IDLE_SECONDS = 60  # then it ends and its memory is free; the parent starts another when needed
-_NICENESS = 10  # behind scoring, but somebody is waiting
+_NICENESS = 5  # behind scoring, but somebody is waiting
 _UP = 2  # the filter that keeps the difference to the row above (PNG 3rd ed., 9.2)
 _LEVEL = 6
 
