@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from threading import Event, Thread
 
 import numpy as np
@@ -40,7 +41,7 @@ def _takes_more(scorer: Scorer) -> bool:
 
 def test_each_image_of_a_large_batch_gets_its_own_scores_and_progress_is_told() -> None:
     beats: list[int] = []
-    with Scorer(HandClock()) as scorer:
+    with closing(Scorer(HandClock())) as scorer:
         found = scorer.begin(TextEngine(), _pictures(150)).wait(lambda: beats.append(1))
     assert {i: _top(scores) for i, scores in found.items()} == {
         i: LABELS[i % len(LABELS)] for i in range(1000, 1150)
@@ -57,14 +58,14 @@ def test_the_time_is_that_of_the_network_and_not_of_waiting_for_it() -> None:
         return classify(batch)
 
     engine.classify = slowly  # type: ignore[method-assign]
-    with Scorer(clock) as scorer:
+    with closing(Scorer(clock)) as scorer:
         first, second = (scorer.begin(engine, _pictures(100)) for _ in range(2))
         second.wait(lambda: None)
         assert first.ms_each == second.ms_each == 250.0
 
 
 def test_nothing_to_score_is_no_trouble() -> None:
-    with Scorer(HandClock()) as scorer:
+    with closing(Scorer(HandClock())) as scorer:
         scoring = scorer.begin(TextEngine(), {})
         assert scoring.wait(lambda: None) == {}
         assert scoring.ms_each == 0.0
@@ -73,7 +74,7 @@ def test_nothing_to_score_is_no_trouble() -> None:
 def test_a_failure_of_the_network_belongs_to_who_waits_for_it() -> None:
     engine = TextEngine()
     engine.broken = True
-    with Scorer(HandClock()) as scorer:
+    with closing(Scorer(HandClock())) as scorer:
         scoring = scorer.begin(engine, _pictures(1))
         with pytest.raises(Unavailable, match="out of memory"):
             scoring.wait(lambda: None)
@@ -90,7 +91,7 @@ def test_at_the_end_what_is_not_begun_is_left_out() -> None:
     engine.classify = until_told  # type: ignore[method-assign]
     scorer = Scorer(HandClock())
     scorer.begin(engine, _pictures(300))
-    ending = Thread(target=scorer.__exit__, args=(None, None, None))
+    ending = Thread(target=scorer.close)
     ending.start()
     while _takes_more(scorer):  # it takes no more as soon as it has left out the others
         assert ending.is_alive()

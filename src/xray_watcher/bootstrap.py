@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -105,7 +105,7 @@ def assembled_daemon(
             logs=LogFiles(folders.logs, ledger),
             decoder=decoder,
             engine=engine.result,
-            scorer=stack.enter_context(Scorer(clock)),
+            scorer=stack.enter_context(closing(Scorer(clock))),
             sealer=sealer,
             duplicates=settings.intake.duplicates,
             clock=clock,

@@ -347,10 +347,11 @@ class Pipeline:
         copies = self._copies(batch)
         verdicts = []
         for item in batch.items:
-            is_certain = item not in copies and self._is_steady(item)
-            outcome = item.future.result() if item.future and is_certain else None
-            finding = self._obstacle(item) or unreadable(outcome) or scores.get(item.row.id)
-            if is_certain and finding is not None:
+            outcome = finding = None
+            if item not in copies and self._is_steady(item):
+                outcome = item.future.result() if item.future else None
+                finding = self._obstacle(item) or unreadable(outcome) or scores.get(item.row.id)
+            if finding is not None:
                 verdicts.append(_verdict(item, outcome, finding, infer_ms))
             else:
                 self._again.append(item.row.id)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +78,6 @@ class Scoring:
 class Scorer:
     """Scores pictures in the order in which it is asked to.
 
-    A context manager; at its end it leaves out what it has not begun.
-
     Args:
         clock: the time.
     """
@@ -103,15 +99,8 @@ class Scorer:
             parts.append(self._thread.submit(self._part, engine, some))
         return Scoring(engine, list(decoded), parts)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Finish the part at hand and leave out what is not begun."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _part(self, engine: Engine, pictures: Sequence[Decoded]) -> _Part:
