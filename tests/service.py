@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "xray_watcher")
+PATIENCE_S = 300.0
+"""After which a process hangs: far longer than anything takes on the slowest machine."""
 QUICK = """
 root = {root}
 state_dir = {state}
@@ -42,7 +44,7 @@ def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env=environment(**env),
-        timeout=110,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -79,6 +81,14 @@ class Service:
         self.process.send_signal(number)
         return self.process.wait(30)
 
+    def ended(self) -> int:
+        """Wait until it has ended of itself; returns its exit code."""
+        assert self.process is not None
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired as hung:
+            raise AssertionError(self.log.read_text()) from hung
+
     def kill(self) -> None:
         """End it, if it still runs."""
         if self.process is not None:
@@ -107,7 +117,7 @@ class Service:
         """What it has logged."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def wait_until(self, is_so: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait_until(self, is_so: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
         """Wait for something that the running service should bring about."""
         until_s = time.monotonic() + seconds
         while not is_so():

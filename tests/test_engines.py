@@ -44,7 +44,7 @@ def test_images_are_filed_and_say_by_which_network(service: Service, engine: str
     with_model(service, f'engine = "{engine}"')
     content = [put(service.inbox, f"{n}.png", small_picture(n)) for n in range(5)]
     service.start()
-    service.wait_until(lambda: filed(service) == len(content), 110)
+    service.wait_until(lambda: filed(service) == len(content))
     assert service.stop() == 0
     audit.check(service.root, content)
     (model,) = {json.dumps(record["model"]) for record in audit.jsonl_records(service.root)}
@@ -114,10 +114,10 @@ def test_a_service_of_onnx_imports_no_torch(service: Service) -> None:
     with_model(service, 'engine = "onnx"')
     put(service.inbox, "a.png", small_picture(1))
     service.start()
-    service.wait_until(lambda: filed(service) == 1, 110)
+    service.wait_until(lambda: filed(service) == 1)
     service.stop()
     service.start()  # the network was exported by the first start, which needed torch to draw it
-    service.wait_until(lambda: "network ready" in service.log.read_text().split("stopped")[-1], 110)
+    service.wait_until(lambda: "network ready" in service.log.read_text().split("stopped")[-1])
     mapped = Path(f"/proc/{service.worker_pid}/maps").read_text()
     assert "libtorch" not in mapped
     assert "onnxruntime" in mapped

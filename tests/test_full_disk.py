@@ -109,7 +109,7 @@ def test_a_disk_that_is_full_to_the_last_byte_or_file_loses_nothing(
         service.wait_until(lambda: "work" in status(service)["troubles"])
         for path in ballast:
             path.unlink()
-        service.wait_until(filed(service, 6), seconds=90)
+        service.wait_until(filed(service, 6))
         assert service.stop() == 0
         audit.check(service.root, arrived)
 

@@ -50,7 +50,7 @@ def put(service: Service, name: str, content: bytes) -> None:
 
 
 def wait_for_records(service: Service, count: int) -> None:
-    service.wait_until(lambda: len(audit.logged(service.root)) >= count, 90)
+    service.wait_until(lambda: len(audit.logged(service.root)) >= count)
 
 
 def events(service: Service) -> set[str]:
@@ -70,7 +70,6 @@ def crash_decoders(service: Service, until_records: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.timeout(300)
 def test_planted_names_are_nowhere_in_the_service_s_log(service: Service) -> None:
     with_text = pictures.with_chunks(
         hostile.PNG, pictures.chunk(b"tEXt", b"Patient\0" + NAME.encode())

@@ -486,7 +486,6 @@ def test_log_states_keep_their_meaning(old: Old) -> None:
     assert isinstance(old.rig.ledger.log_state("results-2026-11-23"), LogState)
 
 
-@pytest.mark.slow
 def test_the_command_is_killed_again_and_again_and_nothing_else_goes(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     for number in range(100):

@@ -59,8 +59,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.png").write_bytes(picture_number(number))
         (folder / f"{name}.jpg").write_bytes(b"no picture")
     service.start("--once")
-    assert service.process is not None
-    assert service.process.wait(60) == 3
+    assert service.ended() == 3
     assert len(audit.csv_rows(root)) == 2 * len(NAMES)
     (found,) = (root / "logs").glob("results-*.csv")
     return found
@@ -87,7 +86,6 @@ def formulas(sheet: str) -> list[str]:
     return re.findall(r'table:formula="[^"]*"|<f[ >/][^<]*', sheet)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["ods", "xlsx"])
 @pytest.mark.parametrize("way", OPENED)
 def test_no_cell_of_our_csv_is_a_formula(log: Path, tmp_path: Path, kind: str, way: str) -> None:
@@ -97,7 +95,6 @@ def test_no_cell_of_our_csv_is_a_formula(log: Path, tmp_path: Path, kind: str, w
     assert len(rows) >= 2 * len(NAMES) + 1, "a name has broken a row"
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["ods", "xlsx"])
 def test_a_csv_that_is_not_defused_has_formulas_there(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "control.csv"

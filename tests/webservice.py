@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from service import COMMAND, Service, environment
+from service import COMMAND, PATIENCE_S, Service, environment
 
 STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
 
@@ -71,7 +71,7 @@ class WebService(Service):
             return False
         return True
 
-    def wait_for(self, is_so: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait_for(self, is_so: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
         """Wait for something that the running web should bring about."""
         until_s = time.monotonic() + seconds
         while not is_so():

@@ -49,8 +49,6 @@ LOG = ["journalctl", "--no-pager", "-o", "cat", "-u", "xray-watcher"]
 
 pytestmark = [
     pytest.mark.skipif(bool(guests.why_not()), reason=guests.why_not() or "-"),
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
 ]
 
 

@@ -8,15 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from machine import needs
 
 SCRIPT = Path(__file__).parent / "fuzz_decode.py"
 WHY_NOT = "atheris is not installed; it has wheels for Linux on x86-64"
 
 
-@pytest.mark.timeout(300)
 def test_made_up_files_are_refused_with_a_reason_or_are_whole(tmp_path: Path) -> None:
     needs(None if importlib.util.find_spec("atheris") else WHY_NOT)
     found = tmp_path / "found"

@@ -177,7 +177,6 @@ def as_the_service_sees_it(number: int, condition: str | None) -> Floats:
     return decode(file.getvalue(), DecodeLimits()).pixels
 
 
-@pytest.mark.slow
 def test_the_network_sees_what_was_drawn() -> None:
     engine = load_engine(
         "phantom", "", "", kind="torch", threads=0, device="cpu", precision="float32"

@@ -18,8 +18,6 @@ import audit
 from machine import needs
 from service import Service
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(params=["below the root", "apart"])
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:

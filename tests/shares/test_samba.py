@@ -19,7 +19,6 @@ from smbprotocol.exceptions import SMBException
 import audit
 from machine import needs
 
-pytestmark = pytest.mark.timeout(400)
 REFUSED = (OSError, SMBException)
 
 

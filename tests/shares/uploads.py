@@ -192,7 +192,7 @@ def check(service: Service, arrived: Sequence[bytes]) -> None:
     Raises:
         AssertionError: one was not.
     """
-    service.wait_until(lambda: len(audit.filed(service.root)) >= len(arrived), seconds=180)
+    service.wait_until(lambda: len(audit.filed(service.root)) >= len(arrived))
     assert service.stop() == 0
     audit.check(service.root, arrived)
     set_aside = [r for r in audit.jsonl_records(service.root) if "rejected" in r]

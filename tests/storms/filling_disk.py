@@ -116,7 +116,7 @@ def storm(folder: Path, kind: str, times: int, seed: int, low_water_bytes: int =
                 worst_s = max(worst_s, _fill_and_empty(service, disk, way, chance))
         finally:
             arrivals.stop()
-        service.wait_until(lambda: not _left(service), seconds=200)
+        service.wait_until(lambda: not _left(service))
         assert pid == service.process.pid
         assert service.stop() == 0
         audit.check(disk, arrivals.arrived, inbox=service.inbox)
@@ -144,8 +144,8 @@ def _fill_and_empty(service: Service, disk: Path, way: str, chance: random.Rando
     done = len(audit.logged(disk))
     ballast()
     began_s = time.monotonic()
-    service.wait_until(lambda: len(audit.logged(disk)) > done, seconds=150)
-    service.wait_until(lambda: not troubles(service), seconds=150)
+    service.wait_until(lambda: len(audit.logged(disk)) > done)
+    service.wait_until(lambda: not troubles(service))
     return time.monotonic() - began_s
 
 

@@ -122,7 +122,7 @@ def wait_until_watching(service: Service, logged: int) -> None:
 def run_to_the_end(service: Service) -> None:
     """Run until everything that lies there is filed; unfinished files need their time."""
     service.start()
-    service.wait_until(lambda: not left(service), seconds=300)
+    service.wait_until(lambda: not left(service))
     assert service.stop(signal.SIGTERM) == 0
 
 

@@ -138,8 +138,7 @@ def _is_hit(point: Point, root: Path, results: Path, *, recovery: bool) -> bool:
         _run(service, WITHIN_A_RUN)
     hit = _run(service, point, _created(root, results) if point.call == "openat" else ())
     service.start("--once")
-    assert service.process is not None
-    code = service.process.wait(60)
+    code = service.ended()
     try:
         assert code in (0, 3), f"the run after it ended with {code}"
         audit.check(results, ARRIVED, inbox=service.inbox)

@@ -10,7 +10,6 @@ import pytest
 from machine import needs
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", filling_disk.KINDS)
 def test_a_disk_that_fills_and_empties_loses_nothing_and_stops_nothing(
     tmp_path: Path, kind: str

@@ -7,8 +7,6 @@ import pytest
 
 from machine import needs
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(autouse=True)
 def _machine() -> None:

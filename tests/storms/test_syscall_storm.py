@@ -8,7 +8,6 @@ import syscall_storm
 from machine import lacking, needs
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("fault", "calls", "options"),
     [

@@ -27,8 +27,6 @@ EXAMPLES = Path(__file__).parent / "guide"
 GUIDE = Path(__file__).parents[3] / "shared" / "product-guide.md"
 PORT = 8080  # the guide's
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # they wait for each other
-
 
 def is_port_free() -> bool:
     with socket.socket() as probe:

@@ -449,8 +449,6 @@ def peak_mb(service: WebService) -> float:
     return int(kilobytes) * 1024 / 1e6
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_more_files_than_the_library_takes_are_answered_in_order_with_flat_memory(
     own: WebService,
 ) -> None:
@@ -466,7 +464,6 @@ def test_more_files_than_the_library_takes_are_answered_in_order_with_flat_memor
     assert peak_mb(own) < min(before + 20, 120)
 
 
-@pytest.mark.slow
 def test_large_files_do_not_stay_in_memory(own: WebService) -> None:
     before = peak_mb(own)
     part = multipart([("big.png", b"")]).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"

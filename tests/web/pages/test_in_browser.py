@@ -15,16 +15,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from browser import PHONE, WIDE, Scheme, findings, overflow, watched_page
-from conftest import FORMULA, HOSTILE
 from pagesite import Site
 from playwright.sync_api import Browser, Page, expect
 
+from conftest import FORMULA, HOSTILE
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS
 from xray_watcher.core.times import local_day
 from xray_watcher.records import NOTICE, SIMULATIONS
 from xray_watcher.system.clock import SystemClock
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 WAIT_MS = 60_000
 expect.set_options(timeout=WAIT_MS)  # a loaded machine is no fault of the pages
