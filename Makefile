@@ -5,15 +5,18 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# The tests start the program a thousand times; compiling it anew costs a third of each start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types check phantom bench bench-http guard parity storm uploadstorm shares sigterm \
   syscalls powercut fulldisk spreadsheet lives fuzz audit manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
 
-# Three at a time, also on two cores: many tests wait for a process, a share or a browser.
+# Three modules at a time, also on two cores: many tests wait for a process, a share, a browser.
 test: $(READY)            ## the whole test suite
-	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

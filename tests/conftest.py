@@ -1,0 +1,34 @@
+"""For the whole suite, which runs three at a time: see `make test`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# Threads on the same cores must not spin while they wait for each other, or for nothing.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+LONGEST = (
+    "test_kill_storm.py",
+    "test_faults.py",
+    "test_in_browser.py",
+    "test_end_to_end.py",
+    "test_inbox.py",
+    "test_parity.py",
+    "test_samba.py",
+    "test_power_cut.py",
+    "test_guide.py",
+    "test_predicting.py",
+    "test_syscall_storm.py",
+    "test_images.py",
+    "test_confined.py",
+    "test_fast_densenet.py",
+)
+"""Modules of one to three minutes; each is run by one worker, so none may begin last."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest modules first; the order is kept within each."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
