@@ -13,6 +13,7 @@ from xray_watcher.web import limits, server
 
 HEAD_S = 1.5
 STALL_S = 1.0
+TAKEN_BYTES = 20_000
 WINDOW_S = 2.0
 
 SEND_BUFFER = int(os.environ.get("XRAY_SEND_BUFFER", "0"))
@@ -31,7 +32,7 @@ def narrow(host: str, port: int) -> socket.socket:
 if __name__ == "__main__":
     server.HEAD_S = HEAD_S
     server.DRAIN_S = HEAD_S
-    server.STALL_S = STALL_S
+    server.STALL_S, server.TAKEN_BYTES = STALL_S, TAKEN_BYTES
     if SEND_BUFFER:
         server._listen = narrow
     limits.PACE_WINDOW_S = WINDOW_S

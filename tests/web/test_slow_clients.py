@@ -161,10 +161,29 @@ def is_cut_off(client: socket.socket, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
+def is_cut_off_while_it_sips(client: socket.socket, seconds: float) -> bool:
+    """Whether the other side drops the connection within this time, at 5 kB/s."""
+    until_s = time.monotonic() + seconds
+    try:
+        while time.monotonic() < until_s:
+            client.recv(1000)
+            time.sleep(0.2)
+    except ConnectionResetError:
+        return True
+    return False
+
+
 def test_a_client_that_asks_and_never_reads_is_cut_off(service: WebService) -> None:
     with connect(service, 2048) as client:
         client.sendall(style(service, 200))
         assert is_cut_off(client, 10)
+
+
+def test_a_client_that_takes_next_to_nothing_is_cut_off(service: WebService) -> None:
+    """It would keep its connection for a day, and there are not many of them."""
+    with connect(service, 2048) as client:
+        client.sendall(style(service, 200))
+        assert is_cut_off_while_it_sips(client, 10)
 
 
 @pytest.mark.parametrize("more", [b"", b"Connection: close\r\n", b"Broken\r\n"])

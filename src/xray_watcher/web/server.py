@@ -32,7 +32,8 @@ DRAIN_S = 60.0
 """What a client still sends after its request was refused is read and dropped for this long."""
 
 STALL_S = 60.0
-"""A client that takes nothing of what waits for it from one look to the next is cut off."""
+TAKEN_BYTES = 60_000
+"""A client for which much waits has to take at least this much from one look to the next."""
 
 CONNECTIONS = 256
 """More at a time are told to come again."""
@@ -172,14 +173,14 @@ class _TimedProtocol(H11Protocol):
         self._next_look = self.loop.call_later(STALL_S, self._look)
 
     def _look(self) -> None:
-        """Cut off a client that holds us up, and has taken nothing since the last look.
+        """Cut off a client that holds us up, and has taken next to nothing since the last look.
 
         An answer waits without limit while writing is paused, and so does the end of a connection
         for what is still to be written, whoever has closed it.
         """
         is_held_up = self.flow.write_paused or self.transport.is_closing()
         waiting = _waiting_bytes(self.transport) if is_held_up else None
-        if waiting and self._was_waiting is not None and waiting >= self._was_waiting:
+        if waiting and self._was_waiting is not None and self._was_waiting - waiting < TAKEN_BYTES:
             _cut_off(self.transport)
         else:
             self._was_waiting = waiting
