@@ -14,9 +14,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
 
-# Three modules at a time, also on two cores: many tests wait for a process, a share, a browser.
+# Four modules at a time, also on two cores: many tests wait for a process, a share, a browser.
 test: $(READY)            ## the whole test suite
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -40,7 +40,8 @@ bench-http: $(READY)      ## the HTTP API beside the folder, latency, memory; AR
 	$(BIN)/python benchmarks/http_api.py $(ARGS)
 
 # pip makes the environment complete before the marker is touched, so a broken set-up is repeated.
-# A second make waits for the first, and then finds everything there.
+# A second make waits for the first, and then finds everything there. Byte code comes by use: most
+# of PyTorch is never imported, and compiling it all takes longer than the rest (1:45, not 2:55).
 ifndef ALONE
 $(READY): pyproject.toml constraints.txt
 	@flock Makefile $(MAKE) --no-print-directory --silent ALONE=1 $(READY)
@@ -51,7 +52,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh .ci/apt-install python3-venv
 	@echo "Setting up $(VENV): a few minutes, once (PyTorch is large)."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[all]'
 	@touch $(READY)
 endif
 

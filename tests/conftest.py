@@ -1,4 +1,4 @@
-"""For the whole suite, which runs three at a time: see `make test`."""
+"""For the whole suite, which runs four at a time: see `make test`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,18 @@ LONGEST = (
     "test_images.py",
     "test_confined.py",
     "test_fast_densenet.py",
+    "test_filling_disk.py",
+    "test_kills.py",
+    "test_upload_storm.py",
+    "test_broken_configurations.py",
+    "test_fuzz_decode.py",
+    "test_maintenance.py",
+    "test_privacy.py",
+    "test_stateful.py",
+    "test_metrics.py",
+    "test_hostile.py",
 )
-"""Modules of one to three minutes; each is run by one worker, so none may begin last."""
+"""Modules of half a minute to four; each is run by one worker, so none may begin last."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
