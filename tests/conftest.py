@@ -1,14 +1,19 @@
-"""For the whole suite, which runs four at a time: see `make test`."""
+"""For the whole suite, which runs three at a time: see `make test`."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import settings
 
 # Threads on the same cores must not spin while they wait for each other, or for nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# An example may wait for a core, or for what it is the first to import.
+settings.register_profile("beside-others", deadline=None)
+settings.load_profile("beside-others")
 
 LONGEST = (
     "test_kill_storm.py",

@@ -239,7 +239,6 @@ LIVES = os.environ.get("XRAY_LIVES")  # `make lives`: many more, and others each
 TestLife.settings = settings(
     max_examples=int(LIVES or 100),
     stateful_step_count=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=LIVES is None,
     database=None,

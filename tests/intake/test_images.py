@@ -475,7 +475,7 @@ def test_nothing_but_unreadable_image_leaves_and_nothing_of_the_file_is_quoted()
             assert secret.decode() not in refusal(bytes(damaged)).detail
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(position=st.integers(3, len(JPEG) - 1), garbage=st.binary(min_size=1, max_size=40))
 def test_a_damaged_jpeg_gives_finite_pixels_or_a_reason(position: int, garbage: bytes) -> None:
     damaged = JPEG[:position] + garbage + JPEG[position + len(garbage) :]

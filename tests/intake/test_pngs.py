@@ -41,7 +41,7 @@ def with_end(data: bytes, chunks: bytes) -> bytes:
     return data[:-12] + chunks + data[-12:]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(KINDS),
     width=st.integers(1, 70),
