@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "xray_watcher")
+STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
+"""The service with a network that costs nothing, where what it sees is not asked."""
 PATIENCE_S = 300.0
 """After which a process hangs: far longer than anything takes on the slowest machine."""
 QUICK = """

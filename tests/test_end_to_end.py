@@ -17,12 +17,11 @@ import pytest
 from PIL import Image
 
 import audit
-from service import Service, call
+from service import STUB, Service, call
 from xray_watcher.config.settings import Settings
 from xray_watcher.phantoms import NORMAL, made_images
 
 REAL_IMAGES = sorted(Path(__file__).parents[2].glob("shared/images/*.*g"))
-STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
 OTHER_FILE_SYSTEM = Path("/dev/shm")
 STRANGE_NAMES = (
     b"with spaces and 'quotes' \".png",

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,8 @@ import pytest
 from arrivals import picture_number
 
 import audit
-from service import Service
+from service import STUB, Service
 
-STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
 MB = 1 << 20
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 import stat
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,8 @@ from arrivals import picture_number
 
 import audit
 from deep import deep_tree
-from service import Service
+from service import STUB, Service
 
-STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
 MEMORY_BYTES = 1 << 30  # what a decoder may have
 GOOD = 60
 

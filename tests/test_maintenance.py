@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +13,8 @@ import pytest
 from arrivals import picture_number
 
 import audit
-from service import Service
+from service import STUB, Service
 from xray_watcher.core.naming import WORK_FOLDER
-
-STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
 
 
 @pytest.fixture

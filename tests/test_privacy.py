@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,10 @@ import pytest
 from arrivals import picture_number
 
 import audit
-from service import Service
+from service import STUB, Service
 from webservice import WebService
 from xray_watcher.web.tokens import add_token
 
-STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
 NAME = "DOE^JOHN_19700101"
 PLANTED = ("DOE", "JOHN", "19700101")
 LARGE_PAGES = 40_000  # 160 MB: a decoder without a picture has less

@@ -9,7 +9,6 @@ import csv
 import os
 import re
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from arrivals import picture_number
 
 import audit
 from machine import lacking, needs
-from service import Service, environment
+from service import STUB, Service, environment
 
-STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
 # As for a person who wants everything recognised: UTF-8, numbers detected, formulas evaluated.
 EAGER = "CSV:44,34,76,1,,0,false,true,false,false,false,-1,true"
 OPENED = {"by itself": (), "eagerly": (f"--infilter={EAGER}",)}

@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +14,7 @@ from typing import Any
 
 import requests
 
-from service import COMMAND, PATIENCE_S, Service, environment
-
-STUB = (sys.executable, str(Path(__file__).parent / "storms" / "stub_service.py"))
+from service import COMMAND, PATIENCE_S, STUB, Service, environment
 
 
 def free_port() -> int:

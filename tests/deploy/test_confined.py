@@ -47,9 +47,7 @@ HTTPServer(("127.0.0.1", 9099), Sink).serve_forever()
 """
 LOG = ["journalctl", "--no-pager", "-o", "cat", "-u", "xray-watcher"]
 
-pytestmark = [
-    pytest.mark.skipif(bool(guests.why_not()), reason=guests.why_not() or "-"),
-]
+pytestmark = pytest.mark.skipif(bool(guests.why_not()), reason=guests.why_not() or "-")
 
 
 def python_of_guest() -> tuple[str, list[tuple[str, str]]]:

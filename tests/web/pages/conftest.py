@@ -6,14 +6,11 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 from browser import chromium
-from pagesite import Site
+from pagesite import HOSTILE, Site
 from playwright.sync_api import Browser
 
 from machine import lacking, needs
 from xray_watcher.phantoms import made_images
-
-HOSTILE = "<img src=x onerror=alert(1)>.png"
-FORMULA = "=cmd|' C'!A1.png"
 
 
 @pytest.fixture(scope="session")

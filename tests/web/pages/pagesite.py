@@ -8,6 +8,9 @@ from pathlib import Path
 from service import COMMAND
 from webservice import WebService
 
+HOSTILE = "<img src=x onerror=alert(1)>.png"
+FORMULA = "=cmd|' C'!A1.png"
+
 
 class Site(WebService):
     """`run` and `serve` on one root and a free port of loopback."""

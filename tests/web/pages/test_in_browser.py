@@ -15,10 +15,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from browser import PHONE, WIDE, Scheme, findings, overflow, watched_page
-from pagesite import Site
+from pagesite import FORMULA, HOSTILE, Site
 from playwright.sync_api import Browser, Page, expect
 
-from conftest import FORMULA, HOSTILE
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS
 from xray_watcher.core.times import local_day
 from xray_watcher.records import NOTICE, SIMULATIONS
