@@ -10,17 +10,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xray_watcher.arriving import Arrivals
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.health import Health
 from xray_watcher.core.naming import WORK_FOLDER
+from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.values import ModelInfo, Rejection
@@ -41,9 +43,11 @@ from xray_watcher.scoring import Scorer
 from xray_watcher.sealing import Sealer
 from xray_watcher.system.lock import InboxLock
 from xray_watcher.system.signals import Bell, StopRequest
+from xray_watcher.waiting import Waiting
 
 LABELS = UNTRAINED.labels
 SETTLE_S, QUIET_S, MAX_WAIT_S, INCOMPLETE_S, SCAN_S = 2.0, 1.0, 10.0, 900.0, 5.0
+GIVE_UP_S = 3600.0
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
@@ -63,6 +67,18 @@ class HandClock:
     def set_to(self, now: datetime) -> None:
         """Set the clock on the wall; the monotonic one goes on as before."""
         self.started = now - timedelta(seconds=self.passed_s)
+
+
+class InlineHands:
+    """Makes each call at once, in the thread that asks for it."""
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits
+            future.set_exception(error)
+        return future
 
 
 class TextDecoder:
@@ -126,6 +142,7 @@ class Rig:
         duplicates: Literal["flag", "set-aside"] = "flag",
         max_size: int = 16,
         max_waiting_s: float = MAX_WAIT_S,
+        urgent: Sequence[str] = (),
         chores: Callable[[Rig], Sequence[Chore]] = lambda _rig: (),
         audience: Audience = NOBODY,
     ) -> None:
@@ -150,6 +167,7 @@ class Rig:
         (root / "logs").mkdir(exist_ok=True)
         self.logs = LogFiles(folders.logs, self.ledger)
         self.settling = Settling(SETTLE_S, INCOMPLETE_S)
+        self.retries = Retries()
         ready: Future[Engine] = Future()
         ready.set_result(self.engine)
         self.pipeline = Pipeline(
@@ -157,33 +175,47 @@ class Rig:
             spool=self.spool,
             logs=self.logs,
             decoder=self.decoder,
+            hands=InlineHands(),
             engine=ready.result,
             scorer=Scorer(self.clock),
             sealer=Sealer(
                 self.ledger, self.spool, settings.risk_rules(), CsvLayout(LABELS, zone), zone
             ),
+            retries=self.retries,
             duplicates=duplicates,
+            give_up_after_s=GIVE_UP_S,
             clock=self.clock,
             zone=zone,
             beat=lambda: self.beats_s.append(self.clock.monotonic_s()),
             audience=audience,
         )
         self.bell = Bell()
-        self.daemon = Daemon(
+        self.arrivals = Arrivals(
             inbox=Inbox(folders.inbox, work, settings.intake.suffixes, settings.intake.ignore),
             wakeup=NoWakeup(),
             lock=self.lock,
             spool=self.spool,
             settling=self.settling,
-            batching=Batching(max_size, QUIET_S, max_waiting_s),
+            batching=Batching(max_size, QUIET_S, max_waiting_s, urgent),
+            retries=self.retries,
+            hands=InlineHands(),
+            clock=self.clock,
+            beat=lambda: None,
+        )
+        self.waiting = Waiting(self.retries, self.settling, self.arrivals, lambda: GIVE_UP_S)
+        self.daemon = Daemon(
+            arrivals=self.arrivals,
+            spool=self.spool,
             pipeline=self.pipeline,
+            retries=self.retries,
+            waiting=self.waiting,
             engine=ready,
             summaries=DailySummaries(
                 self.ledger, f"{folders.logs}/daily", 60.0, zone, self.clock, lambda: 0, audience
             ),
             health=self.health,
             heartbeat=Heartbeat(str(state / "heartbeat.json"), dict),
-            timetable=Timetable(SCAN_S, SETTLE_S, SETTLE_S, 0, (str(root),)),
+            timetable=Timetable(SCAN_S, SETTLE_S, SETTLE_S, GIVE_UP_S, 0, (str(root),)),
             chores=chores(self),
             clock=self.clock,
             bell=self.bell,
@@ -210,8 +242,13 @@ class Rig:
     def settle(self) -> None:
         """Take turns until what lies there now is filed."""
         self.ticks(SCAN_S + SETTLE_S + QUIET_S + 2)
-        while not self.pipeline.is_idle or self.settling.waiting > self.settling.unfinished:
+        while not self.pipeline.is_idle or self.arrivals.has_to_claim or self.in_hand:
             self.tick(0.5)
+
+    @property
+    def in_hand(self) -> int:
+        """Images that are claimed and not done."""
+        return self.pipeline.images_in_hand
 
     def records(self) -> list[str]:
         """The inbox paths of what is logged, in order of the indexes."""

@@ -67,14 +67,14 @@ def test_a_file_that_its_writer_holds_open_is_not_taken_however_long_he_pauses(r
 def test_a_look_that_hung_for_long_is_followed_by_the_next_within_half_a_minute(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = rig.daemon._inbox.look
+    begin_look = rig.arrivals._inbox.begin_look
 
-    def hung() -> Look:
+    def hung() -> Iterator[Look | None]:
         rig.clock.passed_s += 600  # until the share answered again
-        return look()
+        return begin_look()
 
     rig.tick()
-    monkeypatch.setattr(rig.daemon._inbox, "look", hung)
+    monkeypatch.setattr(rig.arrivals._inbox, "begin_look", hung)
     rig.ticks(SCAN_S)
     monkeypatch.undo()
     arrived = rig.drop("a.jpg", "picture:Edema")
@@ -270,7 +270,7 @@ def test_a_network_that_fails_on_the_next_batch_keeps_back_that_one_alone(rig: R
     rig.engine.classify = fails_on_a_small_one  # type: ignore[method-assign]
     rig.ticks(12)
     assert len(audit.jsonl_records(rig.root)) == 16
-    assert "out of memory" in rig.health.troubles["work"].detail
+    assert "out of memory" in rig.health.troubles["model"].detail
     rig.engine.classify = classify  # type: ignore[method-assign]
     rig.ticks(70)
     audit.check(rig.root, arrived)
@@ -294,8 +294,9 @@ def test_a_failing_network_keeps_the_images_and_goes_on_by_itself(rig: Rig) -> N
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(20)]
     rig.engine.broken = True
     rig.ticks(60)
-    assert "work" in rig.health.troubles
+    assert "model" in rig.health.troubles
     assert not audit.filed(rig.root)
+    assert len(list(rig.inbox.iterdir())) == 4, "no more is claimed than the first batch"
     rig.engine.broken = False
     rig.ticks(120)
     assert not rig.health.troubles
@@ -329,7 +330,7 @@ def test_a_decoder_that_fails_after_a_while_is_tried_less_and_less_often(
         for _ in range(240):
             rig.tick(0.5)
             if begun and not begun[-1].done():
-                assert len(begun) == 1 or "work" in rig.health.troubles
+                assert len(begun) == 1 or "decoder" in rig.health.troubles
                 begun[-1].set_exception(Unavailable("decoder", "It was killed."))
         assert 4 <= len(begun) <= 9  # 1, 2, 4, 8, 16, 32 seconds apart
     rig.ticks(90)
@@ -524,7 +525,7 @@ def test_what_cannot_be_claimed_is_out_of_order_until_it_can(
     def full(*_: object) -> None:
         raise Unavailable("disk", "The disk of the ledger is full: make room there.")
 
-    monkeypatch.setattr(rig.pipeline, "start", full)
+    monkeypatch.setattr(rig.ledger, "begin_claims", full)
     arrived = rig.drop("a.jpg", "picture:Edema")
     rig.settle()
     for _ in range(60):
@@ -542,7 +543,7 @@ def test_what_could_not_be_claimed_and_was_taken_away_keeps_nothing_out_of_order
     def full(*_: object) -> None:
         raise Unavailable("disk", "The disk of the ledger is full: make room there.")
 
-    monkeypatch.setattr(rig.pipeline, "start", full)
+    monkeypatch.setattr(rig.ledger, "begin_claims", full)
     rig.drop("a.jpg", "picture:Edema")
     (rig.inbox / "b.jpg").write_bytes(JPEG_WITHOUT_END)
     rig.settle()

@@ -53,8 +53,6 @@ def file_one(ledger: Ledger, idx: int) -> int:
 def test_an_image_goes_from_claim_to_done(ledger: Ledger) -> None:
     (image_id,) = ledger.begin_claims([claim()])
     assert [row.state for row in ledger.open_rows()] == ["CLAIMING"]
-    ledger.mark_claimed([image_id])
-    assert ledger.image(image_id).state == "CLAIMED"
     ledger.decide([decision(image_id, 0)], HEADER)
     assert ledger.image(image_id).state == "FILING"
     assert list(ledger.log_lines(f"results-{DAY}")) == []
@@ -89,7 +87,9 @@ def test_an_index_is_never_given_twice(ledger: Ledger) -> None:
 
 def test_a_claim_whose_file_never_left_the_inbox_is_forgotten(ledger: Ledger) -> None:
     one, other = ledger.begin_claims([claim(b"a.jpg"), claim(b"\xff.jpg")])
-    ledger.mark_claimed([other])
+    ledger.decide([decision(other, 0)], HEADER)
+    ledger.withdraw(other)
+    assert ledger.image(other).state == "CLAIMED"
     ledger.drop_claims([one, other])
     (row,) = ledger.open_rows()
     assert row.path == b"\xff.jpg"
@@ -269,6 +269,6 @@ def test_a_disk_that_fails_stops_the_service(ledger: Ledger) -> None:
     real, ledger._db = ledger._db, Failing()  # type: ignore[assignment]
     try:
         with pytest.raises(StorageFailure):
-            ledger.mark_claimed([1])
+            ledger.count_attempts([1])
     finally:
         ledger._db = real

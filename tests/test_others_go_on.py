@@ -8,16 +8,24 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 import audit
-from rig import Rig
-from xray_watcher.core.settling import BARRED_S
+from rig import GIVE_UP_S, SCAN_S, Rig
+from xray_watcher import arriving as arriving_module
+from xray_watcher import daemon as daemon_module
+from xray_watcher.core.retries import LONGEST_DELAY_S
+from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
+from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake import spool as spool_module
+from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.live_parts import timetable
+from xray_watcher.system.hands import Threads
+from xray_watcher.waiting import BUSY_IS_NORMAL_S
 
 
 @pytest.fixture
@@ -54,16 +62,23 @@ def barring(step: str, name: str, kind: int) -> Callable[..., Any]:
 # -- a file that may not be taken ---------------------------------------------------------
 
 
+@pytest.mark.parametrize("step", ["opened_below", "rename_noreplace"])
 @pytest.mark.parametrize(
-    ("step", "kind"),
+    "kind",
     [
-        ("opened_below", errno.EACCES),  # another user's, mode 0600
-        ("opened_below", errno.EBUSY),  # on a share a client holds it
-        ("rename_noreplace", errno.EACCES),  # in a folder of another user
-        ("rename_noreplace", errno.EXDEV),  # on a disk that is mounted within the inbox
+        errno.EACCES,  # another user's, mode 0600, or in a folder of another user
+        errno.EPERM,
+        errno.EBUSY,  # on a share a client holds it
+        errno.EAGAIN,  # somebody holds a lease
+        errno.EIO,  # on a bad sector, or a virus scanner refuses it
+        errno.ESTALE,
+        errno.EUCLEAN,
+        errno.EINVAL,
+        errno.ENOKEY,
+        errno.ETIMEDOUT,
     ],
 )
-def test_a_file_that_may_not_be_taken_is_told_and_all_others_are_filed(
+def test_a_file_that_cannot_be_taken_is_told_and_all_others_are_filed(
     step: str, kind: int, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool_module, step, barring(step, "bad.jpg", kind))
@@ -73,16 +88,161 @@ def test_a_file_that_may_not_be_taken_is_told_and_all_others_are_filed(
     rig.ticks(20)
     audit.check(rig.root, arrived, inbox=rig.root / "elsewhere")
     assert [path.name for path in rig.inbox.iterdir()] == ["bad.jpg"]
+    rig.ticks(BUSY_IS_NORMAL_S)
     assert list(rig.health.troubles) == ["files"]
-    assert "1 of the files" in rig.health.troubles["files"].detail
+    detail = rig.health.troubles["files"].detail
+    assert "1 image waits" in detail
+    assert os.strerror(kind) in detail
+    assert "bad.jpg" not in detail
     assert not list(rig.ledger.open_rows())
-    monkeypatch.undo()  # somebody gives the permission
-    rig.ticks(BARRED_S + 70)
+    monkeypatch.undo()  # the cause is gone
+    rig.ticks(LONGEST_DELAY_S + 20)
     audit.check(rig.root, [*arrived, b"picture:Edema#bad"])
     assert not rig.health.troubles
 
 
-def test_many_files_that_may_not_be_taken_keep_no_place_in_the_batches(
+def test_a_file_that_cannot_be_read_for_an_hour_is_rejected_unread(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "opened_below", barring("opened_below", "bad.jpg", errno.EIO))
+    arrived = [rig.drop("ward/bad.jpg", "picture:Edema#bad")]
+    rig.ticks(GIVE_UP_S - 60, step_s=SCAN_S)
+    assert not audit.filed(rig.root)
+    rig.ticks(240, step_s=SCAN_S)
+    (record,) = audit.jsonl_records(rig.root)
+    assert record["rejected"]["code"] == "unreadable"
+    assert "Input/output error" in record["rejected"]["detail"]
+    assert record["sha256"] is None
+    assert [path.read_bytes() for path in audit.filed(rig.root).values()] == arrived
+    assert not rig.health.troubles
+
+
+@pytest.mark.parametrize("kind", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_claimed_file_that_cannot_be_read_waits_alone_and_is_rejected_unread_after_an_hour(
+    kind: int, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = spool_module.sha256_of
+
+    def refusing(fd: int, *args: Any) -> bytes:
+        if b"bad" in os.pread(fd, 100, 0):
+            raise OSError(kind, os.strerror(kind))
+        return whole(fd, *args)
+
+    monkeypatch.setattr(spool_module, "sha256_of", refusing)
+    rig.drop("bad.jpg", "picture:Edema#bad")
+    arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
+    rig.ticks(20)
+    assert len(audit.jsonl_records(rig.root)) == 5
+    assert os.strerror(kind) in rig.health.troubles["files"].detail
+    arrived.append(rig.drop("later.jpg", "picture:Edema#later"))
+    rig.ticks(20)
+    assert len(audit.jsonl_records(rig.root)) == 6
+    rig.ticks(GIVE_UP_S + 120, step_s=SCAN_S)
+    record = audit.jsonl_records(rig.root)[-1]
+    assert record["rejected"]["code"] == "unreadable"
+    assert not rig.health.troubles
+    assert sorted(path.read_bytes() for path in audit.filed(rig.root).values()) == sorted(
+        [*arrived, b"picture:Edema#bad"]
+    )
+
+
+def test_a_claimed_file_that_can_be_read_again_is_scored(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as failing_for_a_while:
+        refuse = barring("_opened", "0001", errno.EIO)
+        failing_for_a_while.setattr(spool_module, "_opened", refuse)
+        arrived = [rig.drop("a.jpg", "picture:Edema"), rig.drop("b.jpg", "picture:Fracture")]
+        rig.ticks(30)
+        assert len(audit.jsonl_records(rig.root)) == 1
+    rig.ticks(LONGEST_DELAY_S)
+    audit.check(rig.root, arrived)
+
+
+def test_an_image_that_cannot_be_moved_to_the_results_is_decided_anew_and_stops_no_other(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as failing_for_a_while:
+        refuse = barring("rename_noreplace", "_bad.jpg", errno.EIO)
+        failing_for_a_while.setattr(filing_module, "rename_noreplace", refuse)
+        arrived = [rig.drop("bad.jpg", "picture:Edema#bad")]
+        arrived += [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
+        rig.ticks(60)
+        assert len(audit.jsonl_records(rig.root)) == 5
+        assert list(rig.health.troubles) == ["files"]
+        assert rig.ledger.next_index <= 5 + 7, "it is tried less and less often"
+    rig.ticks(LONGEST_DELAY_S)
+    audit.check(rig.root, arrived)
+    assert not rig.health.troubles
+
+
+def test_a_claimed_file_that_is_written_all_along_is_tried_less_often_and_rejected(
+    rig: Rig,
+) -> None:
+    rig.drop("bad.jpg", "picture:Edema#bad")
+    rig.spool.unchanged = lambda claimed: "0001" not in claimed.path  # type: ignore[method-assign]
+    rig.drop("a.jpg", "picture:Edema#a")
+    rig.ticks(300)
+    assert len(audit.jsonl_records(rig.root)) == 1
+    assert "still being written" in rig.health.troubles["files"].detail
+    assert len(rig.engine.batches) < 20
+    rig.ticks(GIVE_UP_S, step_s=SCAN_S)
+    assert audit.jsonl_records(rig.root)[-1]["rejected"]["code"] == "unreadable"
+
+
+def test_a_file_that_does_not_answer_holds_up_none_of_its_batch_and_is_scored_when_it_does(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "_DECODE_WAIT_S", 0.0)
+    submit, hung = rig.decoder.submit, list[tuple[Future[DecodeOutcome], str]]()
+
+    def slowly(path: str) -> Future[DecodeOutcome]:
+        if b"#bad" in Path(path).read_bytes():
+            hung.append((Future(), path))
+            return hung[-1][0]
+        return submit(path)
+
+    monkeypatch.setattr(rig.decoder, "submit", slowly)
+    arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
+    arrived.append(rig.drop("bad.jpg", "picture:Edema#bad"))
+    rig.ticks(SCAN_S + 10)
+    assert len(audit.jsonl_records(rig.root)) == 5
+    arrived.append(rig.drop("later.jpg", "picture:Fracture"))
+    rig.ticks(20)
+    assert len(audit.jsonl_records(rig.root)) == 6
+    ((future, path),) = hung
+    future.set_result(submit(path).result())
+    rig.ticks(5)
+    audit.check(rig.root, arrived)
+
+
+def test_a_file_that_does_not_answer_when_it_is_asked_whether_it_is_ready_is_left_alone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, hands = Event(), Threads(4)
+    readiness = rig.spool.readiness
+
+    def slowly(file: SeenFile, **how: bool) -> Any:
+        if file.path == "bad.jpg":
+            answer.wait(60)
+        return readiness(file, **how)
+
+    monkeypatch.setattr(rig.spool, "readiness", slowly)
+    monkeypatch.setattr(rig.arrivals, "_hands", hands)
+    monkeypatch.setattr(arriving_module, "_ANSWER_S", 0.3)
+    monkeypatch.setattr(arriving_module, "_PATIENCE_S", 0.05)
+    arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
+    arrived.append(rig.drop("bad.jpg", "picture:Edema#bad"))
+    rig.ticks(20)
+    assert len(audit.jsonl_records(rig.root)) == 5
+    assert "does not answer" in rig.health.troubles["files"].detail
+    answer.set()
+    rig.ticks(LONGEST_DELAY_S)
+    audit.check(rig.root, arrived)
+    hands.close()
+
+
+def test_many_files_that_cannot_be_taken_keep_no_place_in_the_batches(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     barred = barring("rename_noreplace", "bad.jpg", errno.EACCES)
@@ -92,7 +252,7 @@ def test_many_files_that_may_not_be_taken_keep_no_place_in_the_batches(
     arrived = [rig.drop(f"z{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
     rig.ticks(60)
     audit.check(rig.root, arrived, inbox=rig.root / "elsewhere")
-    assert rig.settling.barred == 10
+    assert len(rig.retries.of("inbox")) == 10
 
 
 def test_a_work_folder_that_may_not_be_written_is_no_fault_of_the_files(
@@ -102,12 +262,13 @@ def test_a_work_folder_that_may_not_be_written_is_no_fault_of_the_files(
     monkeypatch.setattr(spool_module, "rename_noreplace", barred)
     monkeypatch.setattr(os, "access", lambda path, _mode: path != rig.spool.work)
     rig.drop("a.jpg", "picture:Edema")
-    rig.ticks(10)
-    assert "work" in rig.health.troubles
-    assert "files" not in rig.health.troubles
+    for _ in range(60):
+        rig.tick(0.5)
+        assert "files" not in rig.health.troubles
+    assert rig.health.troubles["work"].cause == "inbox"
 
 
-def test_with_once_a_file_that_may_not_be_taken_is_told_when_the_others_are_filed(
+def test_with_once_a_file_that_cannot_be_taken_is_told_when_the_others_are_filed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     barred = barring("rename_noreplace", "bad.jpg", errno.EACCES)
@@ -115,9 +276,9 @@ def test_with_once_a_file_that_may_not_be_taken_is_told_when_the_others_are_file
     monkeypatch.setattr(rig.daemon, "_nap", lambda: rig.tick(0.5))
     rig.drop("bad.jpg", "picture:Edema#bad")
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
-    with pytest.raises(Unavailable, match="1 of the files"):
-        rig.daemon.run(once=True)
+    rig.daemon.run(once=True)
     audit.check(rig.root, arrived, inbox=rig.root / "elsewhere")
+    assert rig.daemon.left == {"forbidden": 1}
 
 
 # -- a step that fails --------------------------------------------------------------------

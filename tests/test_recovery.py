@@ -14,7 +14,7 @@ import audit
 from rig import Rig
 from xray_watcher import pipeline as pipeline_module
 from xray_watcher.core.naming import index_of
-from xray_watcher.intake import spool as spool_module
+from xray_watcher.intake import filing as filing_module
 
 
 class Killed(BaseException):
@@ -35,7 +35,6 @@ STEPS = (
 )
 RECOVERY_STEPS = (
     ("ledger", "drop_claims"),
-    ("ledger", "mark_claimed"),
     ("ledger", "count_attempts"),
 )
 
@@ -147,9 +146,9 @@ def test_a_kill_between_copy_and_removal_across_file_systems_files_the_image_onc
             raise Killed
         unlink(path, **kwargs)
 
-    rename, unlink = spool_module.rename_noreplace, os.unlink
-    monkeypatch.setattr(spool_module, "rename_noreplace", refuse)
-    monkeypatch.setattr(spool_module.os, "unlink", die)
+    rename, unlink = filing_module.rename_noreplace, os.unlink
+    monkeypatch.setattr(filing_module, "rename_noreplace", refuse)
+    monkeypatch.setattr(filing_module.os, "unlink", die)
     assert run_until_killed(rig)
     monkeypatch.undo()
     run_to_the_end(tmp_path).crash()
@@ -197,7 +196,7 @@ def test_a_file_in_the_work_folder_that_no_row_knows_is_taken_up(tmp_path: Path)
 
 
 @pytest.mark.parametrize("where", ["inbox", "work"])
-def test_a_file_that_is_taken_away_while_a_claim_is_open_is_not_forgotten_in_silence(
+def test_a_file_that_is_taken_away_while_a_claim_is_open_is_recorded_as_missing(
     tmp_path: Path, where: str
 ) -> None:
     rig = Rig(tmp_path)
@@ -216,10 +215,10 @@ def test_a_file_that_is_taken_away_while_a_claim_is_open_is_not_forgotten_in_sil
     with capture_logs() as logged:
         again = Rig(tmp_path)
         again.settle()
-    (told,) = [event for event in logged if event["event"] == "files of open claims are gone"]
-    assert told["images"] == 1
     assert "DOE" not in str(logged)
-    audit.check(again.root, [kept])
+    missing, scored = sorted(audit.jsonl_records(tmp_path), key=lambda r: "rejected" not in r)
+    assert (missing["filename"], missing["rejected"]["code"]) == ("DOE^JOHN.jpg", "missing")
+    assert scored["sha256"] == audit.sha256(kept)
     again.crash()
 
 

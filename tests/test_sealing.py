@@ -15,7 +15,7 @@ import audit
 from rig import Rig
 from xray_watcher.commands import fsck
 from xray_watcher.core.naming import PLAIN_NAME_BYTES, is_plain
-from xray_watcher.intake import spool as spool_module
+from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake.claims import Move, TargetTaken
 from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.removing import remove_image
@@ -95,9 +95,9 @@ def refusing(monkeypatch: pytest.MonkeyPatch, is_refused: Callable[[str], bool],
         return stepped
 
     for owner, step, place in (
-        (spool_module.os, "lstat", 0),
-        (spool_module, "rename_noreplace", 1),
-        (spool_module, "write_whole", 0),
+        (filing_module.os, "lstat", 0),
+        (filing_module, "rename_noreplace", 1),
+        (filing_module, "write_whole", 0),
     ):
         monkeypatch.setattr(owner, step, wrapped(getattr(owner, step), place))
 

@@ -12,11 +12,13 @@ from typing import Any
 import structlog
 
 from xray_watcher import __version__
+from xray_watcher.arriving import Arrivals
 from xray_watcher.bootstrap_care import metrics_files, notifier_of, retention_of
 from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
 from xray_watcher.core.naming import index_of
+from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import LEVELS, ModelInfo
@@ -28,7 +30,13 @@ from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger.ledger import RESTORED, Ledger
-from xray_watcher.live_parts import batch_rules, incomplete_after_s, live_parts, timetable
+from xray_watcher.live_parts import (
+    batch_rules,
+    give_up_after_s,
+    incomplete_after_s,
+    live_parts,
+    timetable,
+)
 from xray_watcher.logs import LogFiles, last_index
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.onnx_file import check_onnx
@@ -43,11 +51,15 @@ from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.scoring import Scorer
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.system.clock import Clock, SystemClock
+from xray_watcher.system.hands import Threads
 from xray_watcher.system.lock import InboxLock, InstanceLock
 from xray_watcher.system.memory import memory_bytes
+from xray_watcher.system.mounts import is_same_mount
 from xray_watcher.system.signals import Bell, ReloadRequest, StopRequest
+from xray_watcher.waiting import Waiting
 
 _FOLDER_MODE = 0o750
+_MOST_HANDS = 32  # files that may hang at the same time before others wait for one of them
 _BYTES_BESIDE_DECODERS = 1_500_000_000  # the network at work, and what the system keeps
 _DECODER_BYTES = 600_000_000  # with the largest picture; docs/reliability.md has 554 MB
 
@@ -86,7 +98,11 @@ def assembled_daemon(
         _make(folders.state, "state_dir")
         stack.enter_context(InstanceLock(folders.lock))
         ledger = stack.enter_context(Ledger(folders.ledger))
-        spool, inbox = _prepared_folders(settings, ledger)
+
+        def beat() -> None:
+            heartbeat.beat(clock.monotonic_s())
+
+        spool, inbox = _prepared_folders(settings, ledger, beat)
         lock = stack.enter_context(InboxLock(folders.inbox, spool.work, ledger.id))
         with suppress(Unavailable):  # the daemon waits for an inbox that is out of reach
             lock.take()
@@ -99,22 +115,39 @@ def assembled_daemon(
         engine = _engine_in_background(settings)
         engine.add_done_callback(lambda _engine: bell.ring())
         stack.callback(engine.add_done_callback, lambda _engine: bell.close())
+        retries, hands = Retries(), stack.enter_context(closing(Threads(_MOST_HANDS)))
         pipeline = Pipeline(
             ledger=ledger,
             spool=spool,
             logs=LogFiles(folders.logs, ledger),
             decoder=decoder,
+            hands=hands,
             engine=engine.result,
             scorer=stack.enter_context(closing(Scorer(clock))),
             sealer=sealer,
+            retries=retries,
             duplicates=settings.intake.duplicates,
+            give_up_after_s=give_up_after_s(settings),
             clock=clock,
             zone=settings.zone,
-            beat=lambda: heartbeat.beat(clock.monotonic_s()),
+            beat=beat,
             audience=audience,
         )
         batching = _batching(settings, once=once)
         settling = _settling(settings)
+        arrivals = Arrivals(
+            inbox=inbox,
+            wakeup=wakeup_for(folders.inbox, settings.intake.watch, bell.ring),
+            lock=lock,
+            spool=spool,
+            settling=settling,
+            batching=batching,
+            retries=retries,
+            hands=hands,
+            clock=clock,
+            beat=beat,
+        )
+        waiting = Waiting(retries, settling, arrivals, lambda: arrivals.give_up_after_s)
         summaries = DailySummaries(
             ledger,
             os.path.join(folders.logs, "daily"),
@@ -136,17 +169,19 @@ def assembled_daemon(
 
         def tell() -> dict[str, Any]:
             told = _told(daemon, settling, spool, pipeline, health, engine, clock)
+            told["waiting"] = waiting.figures(clock.monotonic_s())
             return told | {"troubles": told["troubles"] | notifier.troubles}
 
-        heartbeat = Heartbeat(folders.heartbeat, tell, report)
+        def names() -> list[dict[str, Any]]:
+            return waiting.named(clock.monotonic_s(), clock.now().timestamp())
+
+        heartbeat = Heartbeat(folders.heartbeat, tell, report, folders.waiting, names)
         daemon = Daemon(
-            inbox=inbox,
-            wakeup=wakeup_for(folders.inbox, settings.intake.watch, bell.ring),
-            lock=lock,
+            arrivals=arrivals,
             spool=spool,
-            settling=settling,
-            batching=batching,
             pipeline=pipeline,
+            retries=retries,
+            waiting=waiting,
             engine=engine,
             summaries=summaries,
             health=health,
@@ -165,7 +200,7 @@ def assembled_daemon(
         yield daemon
 
 
-def spool_of(settings: Settings, work: str) -> Spool:
+def spool_of(settings: Settings, work: str, beat: Callable[[], None] = lambda: None) -> Spool:
     """The folders that images pass through, as the settings have them."""
     folders = settings.folders
     targets: dict[str, str] = {
@@ -173,7 +208,7 @@ def spool_of(settings: Settings, work: str) -> Spool:
         REJECTED_FOLDER: folders.rejected,
         DUPLICATES_FOLDER: folders.duplicates,
     }
-    return Spool(folders.inbox, work, targets, folders.root)
+    return Spool(folders.inbox, work, targets, folders.root, beat)
 
 
 def decode_limits(settings: Settings) -> DecodeLimits:
@@ -219,7 +254,9 @@ def _make(folder: str, key: str) -> None:
         ) from error
 
 
-def _prepared_folders(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]:
+def _prepared_folders(
+    settings: Settings, ledger: Ledger, beat: Callable[[], None]
+) -> tuple[Spool, Inbox]:
     """Make what is missing; but never an inbox that was there before, for its share is away.
 
     Raises:
@@ -228,23 +265,38 @@ def _prepared_folders(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]
     """
     folders = settings.folders
     known_inbox, known_work = ledger.meta("inbox"), ledger.meta("work")
-    if known_work is not None and known_inbox == folders.inbox:
-        spool, inbox = spool_of(settings, known_work), inbox_of(settings, known_work)
+    if known_work is not None and _is_still_right(ledger, known_inbox, known_work, folders.inbox):
+        spool, inbox = spool_of(settings, known_work, beat), inbox_of(settings, known_work)
     else:
         _check_nothing_in_hand(ledger, known_inbox)
-        spool, inbox = _begun_inbox(settings, ledger)
+        spool, inbox = _begun_inbox(settings, ledger, beat)
     spool.make_targets()
     _go_on_behind_the_outputs(ledger, spool, folders.logs)
     _make(folders.logs, "intake.logs")
     return spool, inbox
 
 
-def _begun_inbox(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]:
+def _is_still_right(ledger: Ledger, known_inbox: str | None, work: str, inbox: str) -> bool:
+    """Whether the work folder of an earlier start goes with the inbox.
+
+    One that lies on another mount of the same disk takes no file; it is left when it is empty.
+    """
+    if known_inbox != inbox:
+        return False
+    try:
+        return bool(ledger.open_rows()) or is_same_mount(inbox, work)
+    except OSError:
+        return True  # a share is away; it is waited for
+
+
+def _begun_inbox(
+    settings: Settings, ledger: Ledger, beat: Callable[[], None]
+) -> tuple[Spool, Inbox]:
     folders = settings.folders
     if not os.path.isdir(folders.inbox):
         _make(folders.inbox, "intake.inbox")
     work = work_folder(folders)
-    spool = spool_of(settings, work)
+    spool = spool_of(settings, work, beat)
     spool.make_inbox()
     with ledger.transaction():
         ledger.set_meta("inbox", folders.inbox)
@@ -337,8 +389,8 @@ def _settling(settings: Settings) -> Settling:
 
 
 def _batching(settings: Settings, *, once: bool) -> Batching:
-    max_size, quiet_s, max_wait_s = batch_rules(settings)
-    return Batching(max_size, 0.0 if once else quiet_s, max_wait_s)
+    max_size, quiet_s, max_wait_s, urgent = batch_rules(settings)
+    return Batching(max_size, 0.0 if once else quiet_s, max_wait_s, urgent)
 
 
 def _engine_in_background(settings: Settings) -> Future[Engine]:
@@ -394,7 +446,7 @@ def _told(
         "ignored": daemon.ignored,
         "batches_in_hand": pipeline.batches_in_hand,
         "filed_since_start": pipeline.done,
-        "troubles": {cause: trouble.detail for cause, trouble in health.troubles.items()},
+        "troubles": {cause: trouble.detail for cause, trouble in health.causes.items()},
         "last_error": health.last_error,
         "model": _model(engine.result().info) if is_loaded else None,
     }

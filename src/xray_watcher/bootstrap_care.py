@@ -61,7 +61,7 @@ def notifier_of(
         sender=Sender(channels, bell.ring),
         audience=audience,
         channels=channels.keys(),
-        troubles=lambda: {cause: trouble.detail for cause, trouble in health.troubles.items()},
+        troubles=lambda: {cause: trouble.detail for cause, trouble in health.causes.items()},
         clock=clock,
         per_minute=settings.per_minute,
         degraded_after_s=settings.degraded_after_seconds,

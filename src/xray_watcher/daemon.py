@@ -9,22 +9,20 @@ from typing import Protocol
 
 import structlog
 
-from xray_watcher.core.batching import Batching
+from xray_watcher.arriving import Arrivals
 from xray_watcher.core.health import Health
-from xray_watcher.core.settling import Settling
-from xray_watcher.core.values import Arrival
+from xray_watcher.core.retries import COMPONENTS, FILES, Retries
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.spool import Spool
-from xray_watcher.intake.watcher import Inbox, Look, NoWakeup, Wakeup
 from xray_watcher.model.engine import Engine
-from xray_watcher.pipeline import Pipeline
+from xray_watcher.pipeline import MOST_LATE, Pipeline
 from xray_watcher.reloading import NoReloading, Reloading
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.disks import free_bytes
-from xray_watcher.system.lock import InboxLock
 from xray_watcher.system.signals import Bell, StopRequest
+from xray_watcher.waiting import Waiting
 
 MAX_BATCHES_IN_HAND = 3
 """One is scored and filed, one is decoded, and the decoders go on with one while disks are slow."""
@@ -34,9 +32,9 @@ DRAIN_S = 8.0
 
 _DECODE_WAIT_S = 0.2  # how long one turn waits for the decoders before it looks around again
 _NEEDED_TO_CLAIM = frozenset({"inbox", "disk"})
-_LOOK_GAP_S = 0.2  # events may come in thousands; looks do not
-_LOOK_GAP_MOST_S = 30.0  # also after a look that hung for an hour
-_LOOK_SHARE = 4  # of the time that a look took, at least this much passes until the next
+_MOST_UNDECIDED = 16  # images that neither decoder nor network could deal with
+_TELL_S = 1.0  # how often it is reckoned what single files have in the way
+_TRIES_WITH_ONCE = 3  # after these a run that ends by itself leaves an image for the next
 
 _log = structlog.get_logger()
 
@@ -84,6 +82,7 @@ class Timetable:
         scan_s: seconds between looks at the inbox when nothing else calls for one.
         settle_s: seconds without change after which a file in a local inbox is complete.
         network_settle_s: the same on a share.
+        give_up_after_s: after so long a file that cannot be read is rejected.
         min_free_bytes: below this on any of `disks` nothing more is claimed.
         disks: folders on the file systems that are written to.
     """
@@ -91,6 +90,7 @@ class Timetable:
     scan_s: float
     settle_s: float
     network_settle_s: float
+    give_up_after_s: float
     min_free_bytes: int
     disks: Sequence[str]
 
@@ -99,13 +99,11 @@ class Daemon:
     """Watches the inbox until it is told to stop.
 
     Args:
-        inbox: looked at.
-        wakeup: makes looks come sooner.
-        lock: keeps other daemons off the inbox; taken when the inbox is in reach.
-        spool: asked whether a settled file may be claimed.
-        settling: which files are complete.
-        batching: when a batch is ready.
+        arrivals: what has come and is not claimed.
+        spool: keeps the folders of the results.
         pipeline: the way of an image.
+        retries: the images that are tried again.
+        waiting: says what single files have in the way.
         engine: the network, being loaded in another thread.
         summaries: the daily figures.
         health: what is out of order.
@@ -121,13 +119,11 @@ class Daemon:
     def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
         self,
         *,
-        inbox: Inbox,
-        wakeup: Wakeup | NoWakeup,
-        lock: InboxLock,
+        arrivals: Arrivals,
         spool: Spool,
-        settling: Settling,
-        batching: Batching,
         pipeline: Pipeline,
+        retries: Retries,
+        waiting: Waiting,
         engine: Future[Engine],
         summaries: DailySummaries,
         health: Health,
@@ -139,29 +135,24 @@ class Daemon:
         stop: StopRequest,
         reloading: Reloading | NoReloading | None = None,
     ) -> None:
-        self._inbox = inbox
-        self._wakeup = wakeup
-        self._lock = lock
+        self._arrivals = arrivals
         self._spool = spool
-        self._settling = settling
-        self._batching = batching
         self._pipeline = pipeline
+        self._retries = retries
+        self._waiting = waiting
         self._engine = engine
         self._summaries = summaries
         self._health = health
         self._heartbeat = heartbeat
-        self._timetable = timetable
         self._chores = chores
         self._clock = clock
         self._bell = bell
         self._stop = stop
         self._reloading = reloading or NoReloading()
-        self._last_look_s = float("-inf")
-        self._look_gap_s = 0.0
-        self._is_look_wanted = True
+        self._timetable = timetable
         self._is_recovered = False
-        self._is_refused = False  # and nothing has been claimed since
-        self.ignored = 0
+        self._next_telling_s = float("-inf")
+        self.use(timetable)
 
     # -- the life -------------------------------------------------------------------------
 
@@ -183,8 +174,8 @@ class Daemon:
                 self._nap()
             self._drain()
         if once:
-            for cause in self._of_images:
-                raise Unavailable(cause, self._health.troubles[cause].detail)
+            for unit in self._ours:
+                raise Unavailable(unit, self._health.troubles[unit].detail)
 
     @property
     def _is_over(self) -> bool:
@@ -192,14 +183,21 @@ class Daemon:
 
     @property
     def _ours(self) -> list[str]:
-        """What keeps all images from their way; single files that may not be taken do not."""
-        return [cause for cause in self._of_images if cause != "files"]
+        """What keeps all images from their way; single files and chores do not."""
+        others = {chore.unit for chore in self._chores} | {FILES}
+        return [
+            unit
+            for unit in self._health.troubles
+            if unit not in others and not self._has_next_try(unit)
+        ]
 
-    @property
-    def _of_images(self) -> list[str]:
-        """What keeps some image from its way; a chore that fails does not."""
-        chores = {chore.unit for chore in self._chores}
-        return [cause for cause in self._health.troubles if cause not in chores]
+    def _has_next_try(self, component: str) -> bool:
+        """Whether images that a component failed over are tried again in this run."""
+        return component in COMPONENTS.values() and any(
+            COMPONENTS.get(retry.reason.code) == component and retry.tries < _TRIES_WITH_ONCE
+            for _, retry in self._retries.failures()
+            if retry.reason is not None
+        )
 
     def tick(self, now_s: float) -> None:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""
@@ -208,7 +206,7 @@ class Daemon:
         self._attempt("uploads", self._look_at_uploads, now_s)
         self._attempt("disk", self._check_disks, now_s)
         self._attempt("work", self._work, now_s)
-        self._attempt("files", self._check_barred, now_s)
+        self._tell_of_files(now_s)
         self._attempt("summary", self._summaries.refresh, now_s)
         for chore in self._chores:
             if chore.next_due_s <= now_s or chore.unit in self._health.troubles:
@@ -218,6 +216,9 @@ class Daemon:
     def use(self, timetable: Timetable) -> None:
         """Look at other times from now on; the disks stay, as the folders do until a restart."""
         self._timetable = replace(timetable, disks=self._timetable.disks)
+        self._arrivals.scan_s = timetable.scan_s
+        self._arrivals.settle_s = (timetable.settle_s, timetable.network_settle_s)
+        self._arrivals.give_up_after_s = timetable.give_up_after_s
 
     @property
     def is_ready(self) -> bool:
@@ -241,7 +242,17 @@ class Daemon:
     @property
     def known_left(self) -> int:
         """Images that are known to be there and not filed."""
-        return len(self._settling) + len(self._spool.uploads) + self._pipeline.images_in_hand
+        return len(self._arrivals) + self._pipeline.images_in_hand
+
+    @property
+    def left(self) -> dict[str, int]:
+        """How many images are left where they are, by what they wait for."""
+        return self._waiting.left()
+
+    @property
+    def ignored(self) -> int:
+        """Entries of the inbox that are left alone."""
+        return self._arrivals.ignored
 
     @property
     def done(self) -> int:
@@ -258,10 +269,17 @@ class Daemon:
         """Whether everything that can be filed now is filed, and two looks found no more."""
         return (
             self._pipeline.is_idle
-            and not self._has_to_claim
+            and not self._arrivals.has_to_claim
+            and not self._has_to_try
             and self._is_recovered
             and not self._ours
         )
+
+    @property
+    def _has_to_try(self) -> bool:
+        """Whether an image in hand is tried again in a run that ends by itself."""
+        claimed = self._retries.of("claimed").values()
+        return any(retry.tries < _TRIES_WITH_ONCE for retry in claimed)
 
     def _drain(self) -> None:
         """Finish the batches in hand; what takes too long is taken up at the next start."""
@@ -272,7 +290,7 @@ class Daemon:
             if now_s > until_s or "work" in self._health.troubles:
                 break
             self._attempt("work", self._finish_decoded, now_s)
-        self._wakeup.close()
+        self._arrivals.close()
         self._attempt("summary", lambda _now_s: self._summaries.write(), self._clock.monotonic_s())
         for chore in self._chores:
             chore.stop()
@@ -284,33 +302,52 @@ class Daemon:
         if not self._engine.done():
             self._bell.wait(_DECODE_WAIT_S)
             return
-        if not self._pipeline.is_idle and "work" not in self._health.troubles:
-            return
+        if "work" not in self._health.troubles:
+            if self._pipeline.batches_in_hand:
+                return
+            if not self._pipeline.is_idle:  # files that do not answer
+                self._bell.wait(_DECODE_WAIT_S)
+                return
         if self._bell.wait(self._next_due_s() - self._clock.monotonic_s()):
-            self._is_look_wanted = True
+            self._arrivals.wake()
 
     def _next_due_s(self) -> float:
         """When there is something to do; what is in trouble is due at its next try."""
         troubles = self._health.troubles
         dues = [self._health.next_retry_s(), self._heartbeat.next_due_s]
         if "inbox" not in troubles:
-            dues.append(self._look_due_s())
+            dues.append(self._arrivals.next_look_s)
         if "summary" not in troubles:
             dues.append(self._summaries.next_due_s)
         dues += [chore.next_due_s for chore in self._chores if chore.unit not in troubles]
-        if self._may_claim and "work" not in troubles:
-            dues.append(self._batching.next_due_s())
+        if "work" not in troubles:
+            dues.append(self._retries.next_due_s("claimed"))
+            if self._may_claim:
+                dues.append(self._arrivals.next_batch_s())
         return min(due for due in dues if due is not None)
 
     @property
     def _may_claim(self) -> bool:
-        return self._is_recovered and self._health.troubles.keys().isdisjoint(_NEEDED_TO_CLAIM)
+        return (
+            self._is_recovered
+            and self._health.troubles.keys().isdisjoint(_NEEDED_TO_CLAIM)
+            and self._pipeline.late < MOST_LATE
+            and self._undecided < _MOST_UNDECIDED
+        )
+
+    @property
+    def _undecided(self) -> int:
+        """Images in hand that neither decoder nor network could deal with; they wait."""
+        return sum(
+            retry.reason is not None and retry.reason.code in COMPONENTS
+            for retry in self._retries.of("claimed").values()
+        )
 
     # -- one turn -------------------------------------------------------------------------
 
     def _reload(self) -> None:
         """Between two batches, so that none is decided by two configurations."""
-        if not self._reloading.is_wanted or self._pipeline.batches_in_hand:
+        if not self._reloading.is_wanted or not self._pipeline.is_idle:
             return
         if (problem := self._reloading.carry_out()) is not None:
             self._health.last_error = problem
@@ -323,50 +360,18 @@ class Daemon:
         try:
             step(now_s)
         except Unavailable as error:
-            if self._health.failed(unit, error.detail, now_s):
+            if self._health.failed(unit, error.detail, now_s, error.cause):
                 _log.error("degraded", unit=unit, cause=error.cause, detail=error.detail)
         else:
-            if unit == "work" and (self._is_refused or self._pipeline.is_in_doubt):
-                self._health.try_soon(unit, now_s)  # what had failed was not done, nor failed, yet
-            elif self._health.recovered(unit):
+            if self._health.recovered(unit):
                 _log.info("recovered", unit=unit)
 
     def _look(self, now_s: float) -> None:
-        if now_s < self._look_due_s() and "inbox" not in self._health.troubles:
-            return
-        began_s = self._clock.monotonic_s()
-        self._is_look_wanted = False
-        self._last_look_s = now_s
-        look = self._looked()
-        self._lock.take()  # on what is known to be the inbox: it writes a note there
-        self._wakeup.keep_alive()
-        self.ignored = look.ignored
-        times = self._timetable
-        self._settling.settle_s = times.network_settle_s if look.is_network else times.settle_s
-        self._settling.observe(look.files, now_s)
-        took_s = self._clock.monotonic_s() - began_s
-        self._look_gap_s = min(max(_LOOK_GAP_S, _LOOK_SHARE * took_s), _LOOK_GAP_MOST_S)
-
-    def _looked(self) -> Look:
-        try:
-            return self._inbox.look()
-        except Unavailable:
-            self._lock.release()
-            raise
+        self._arrivals.look(now_s, is_late="inbox" in self._health.troubles)
 
     def _look_at_uploads(self, now_s: float) -> None:
-        """Costs one listing of a folder of our own; the bell rings when something was put there."""
         if "inbox" not in self._health.troubles:
-            self._batching.add(self._spool.uploads.look(now_s), now_s)
-
-    def _look_due_s(self) -> float:
-        if self._is_look_wanted:
-            wanted_s = self._last_look_s
-        else:
-            settles_s = self._settling.next_due_s()
-            regular_s = self._last_look_s + self._timetable.scan_s
-            wanted_s = regular_s if settles_s is None else min(settles_s, regular_s)
-        return max(wanted_s, self._last_look_s + self._look_gap_s)
+            self._arrivals.look_at_uploads(now_s)
 
     def _check_disks(self, _now_s: float) -> None:
         """Stop claiming before a disk is full: what is claimed must still find room."""
@@ -383,29 +388,25 @@ class Daemon:
                     f"{self._timetable.min_free_bytes / 1e6:.0f} MB (intake.min_free_bytes).",
                 )
 
-    def _check_barred(self, _now_s: float) -> None:
-        """Tell of files that may not be taken; all others go their way."""
-        if count := self._settling.barred:
-            raise Unavailable(
-                "files",
-                f"{count} of the files in the inbox may not be read or moved by this user, or "
-                "other programs keep them for themselves; the others are filed.",
-            )
+    def _tell_of_files(self, now_s: float) -> None:
+        """Tell what single files have in the way; all others are filed."""
+        if now_s < self._next_telling_s:
+            return
+        self._next_telling_s = now_s + _TELL_S
+        for component, detail in self._waiting.troubles(now_s).items():
+            if detail is not None and self._health.note(component, detail, now_s):
+                _log.warning("degraded", unit=component, cause=component, detail=detail)
+            elif detail is None and self._health.recovered(component):
+                _log.info("recovered", unit=component)
 
     def _work(self, now_s: float) -> None:
         self._recover()
-        self._pipeline.look_after_unsure_claims()
+        self._arrivals.put_back(self._pipeline.clear_up_claims())
         self._pipeline.complete()
         try:
             self._start_batches(now_s)
         finally:  # what is claimed goes on, whatever becomes of the rest
             self._finish_decoded(now_s)
-        self._is_refused = self._is_refused and self._has_to_claim
-
-    @property
-    def _has_to_claim(self) -> bool:
-        settling = self._settling.waiting - self._settling.unfinished - self._settling.barred
-        return bool(settling > 0 or len(self._batching) or len(self._spool.uploads))
 
     def _recover(self) -> None:
         """Take up what an earlier run left open, once its folders are in reach."""
@@ -422,52 +423,22 @@ class Daemon:
 
     def _start_batches(self, now_s: float) -> None:
         """As many as may be in hand, so that the next is decoded while the oldest is scored."""
-        before = -1
-        while before < self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND:
-            before = self._pipeline.batches_in_hand
-            self._start_batch(now_s)
-
-    def _start_batch(self, now_s: float) -> None:
-        if self._reloading.is_wanted:
+        if self._reloading.is_wanted or "inbox" in self._health.troubles:
             return
-        self._batching.add(self._settling.due(now_s), now_s)
-        if self._pipeline.has_to_repeat:
-            if not self._pipeline.batches_in_hand and self._has_engine:
-                self._pipeline.start_again()
-        elif self._may_claim:
-            self._claim(self._batching.take(now_s), now_s)
+        if self._has_engine and self._pipeline.start_due(now_s):
+            return
+        before = -1
+        while before < self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND and self._may_claim:
+            before = self._pipeline.batches_in_hand
+            self._claim(now_s)
 
-    def _claim(self, batch: Sequence[Arrival], now_s: float) -> None:
-        try:
-            ready = [arrival for arrival in batch if self._is_ready(arrival, now_s)]
-            barred = self._pipeline.start(ready) if ready else []
-            self._is_refused = self._is_refused and not ready
-        except Unavailable:
-            self._is_refused = True
-            # Those that were claimed are gone at the next look.
-            self._spool.uploads.offer_again(a.upload for a in batch if a.upload is not None)
-            for arrival in batch:
-                if arrival.upload is None:
-                    self._settling.postpone(arrival.file.path, now_s)
-            raise
-        for arrival in ready:
-            if arrival in barred:
-                self._settling.hold_barred(arrival.file.path, now_s)
-            elif arrival.upload is None:
-                self._settling.forget(arrival.file.path)
-
-    def _is_ready(self, arrival: Arrival, now_s: float) -> bool:
-        """Whether a settled file may be claimed; one that may not goes on being watched."""
-        if arrival.upload is not None:
-            return True
-        path = arrival.file.path
-        readiness = self._spool.readiness(arrival.file, overdue=arrival.overdue)
-        if readiness == "unfinished":
-            self._settling.hold_unfinished(path)
-        elif readiness == "gone":
-            self._settling.forget(path)
-        elif readiness == "barred":
-            self._settling.hold_barred(path, now_s)
-        elif readiness != "ready":
-            self._settling.postpone(path, now_s)
-        return readiness == "ready"
+    def _claim(self, now_s: float) -> None:
+        is_pressed = self._arrivals.is_pressed
+        ready = self._arrivals.gather(now_s)
+        if not ready:
+            return
+        held = self._pipeline.start(ready, is_pressed=is_pressed)
+        for arrival, reason in held:
+            self._arrivals.hold(arrival, reason, now_s)
+        not_claimed = {arrival for arrival, _ in held}
+        self._arrivals.note_claimed([each for each in ready if each not in not_claimed])

@@ -25,6 +25,8 @@ class Heartbeat:
         path: of the file.
         tell: what there is to tell, ready for JSON.
         report: is given that at each beat, whether the file can be written or not.
+        names_path: of a second file, which is not for everybody; empty for none.
+        names: what stands in it, ready for JSON; without any there is no file.
     """
 
     def __init__(
@@ -32,10 +34,14 @@ class Heartbeat:
         path: str,
         tell: Callable[[], dict[str, Any]],
         report: Callable[[dict[str, Any]], None] = lambda _told: None,
+        names_path: str = "",
+        names: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._path = path
         self._tell = tell
         self._report = report
+        self._names_path = names_path
+        self._names = names
         self._next_s = float("-inf")
 
     @property
@@ -54,17 +60,31 @@ class Heartbeat:
         self._next_s = now_s + EVERY_S
         facts = self._tell()
         self._report(facts)
-        told = json.dumps(facts).encode()
-        blocks = -(-len(told) // _BLOCK_BYTES)
         with contextlib.suppress(OSError):
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            try:
-                write_all(fd, told.ljust(blocks * _BLOCK_BYTES), 0)
-                os.ftruncate(fd, blocks * _BLOCK_BYTES)
-            finally:
-                os.close(fd)
+            _write(self._path, facts, 0o644)
+        if self._names_path:
+            self._write_names()
+
+    def _write_names(self) -> None:
+        with contextlib.suppress(OSError):
+            if names := self._names():
+                _write(self._names_path, {"waiting": names}, 0o640)
+            else:
+                os.unlink(self._names_path)
 
     def stop(self) -> None:
-        """Take the file away: the daemon ends in order."""
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
+        """Take the files away: the daemon ends in order."""
+        for path in filter(None, (self._path, self._names_path)):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def _write(path: str, facts: dict[str, Any], mode: int) -> None:
+    told = json.dumps(facts).encode()
+    blocks = -(-len(told) // _BLOCK_BYTES)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        write_all(fd, told.ljust(blocks * _BLOCK_BYTES), 0)
+        os.ftruncate(fd, blocks * _BLOCK_BYTES)
+    finally:
+        os.close(fd)

@@ -39,12 +39,20 @@ def live_parts(
             lambda s: settling.use(incomplete_after_s(s)),
         ),
         LivePart(
-            ("intake.settle_seconds", "intake.scan_seconds", "intake.min_free_bytes"),
+            (
+                "intake.settle_seconds",
+                "intake.scan_seconds",
+                "intake.min_free_bytes",
+                "intake.give_up_after_minutes",
+            ),
             lambda s: use_timetable(timetable(s)),
         ),
-        LivePart(("batch",), lambda s: batching.use(*batch_rules(s))),
+        LivePart(("batch", "intake.urgent"), lambda s: batching.use(*batch_rules(s))),
         LivePart(DECODE_LIMITS, decoder.use),
-        LivePart(("intake.duplicates",), lambda s: pipeline.use(s.intake.duplicates)),
+        LivePart(
+            ("intake.duplicates", "intake.give_up_after_minutes"),
+            lambda s: pipeline.use(s.intake.duplicates, give_up_after_s(s)),
+        ),
         LivePart(("risk",), lambda s: sealer.use(s.risk_rules())),
         LivePart(("summary",), lambda s: summaries.use(s.summary.summary_seconds)),
         LivePart(("log",), lambda s: log.set_up(s.log.level)),
@@ -56,10 +64,20 @@ def incomplete_after_s(settings: Settings) -> float:
     return settings.intake.incomplete_after_minutes * _SECONDS_A_MINUTE
 
 
-def batch_rules(settings: Settings) -> tuple[int, float, float]:
-    """Most images of a batch, and the seconds that end one, as `Batching` takes them."""
+def give_up_after_s(settings: Settings) -> float:
+    """After how many seconds a file that cannot be read is rejected."""
+    return settings.intake.give_up_after_minutes * _SECONDS_A_MINUTE
+
+
+def batch_rules(settings: Settings) -> tuple[int, float, float, tuple[str, ...]]:
+    """Size, the seconds that end a batch, and who goes first, as `Batching` takes them."""
     batch = settings.batch
-    return batch.max_size, batch.quiet_seconds, batch.max_wait_seconds
+    return (
+        batch.max_size,
+        batch.quiet_seconds,
+        batch.max_wait_seconds,
+        settings.intake.urgent,
+    )
 
 
 def timetable(settings: Settings) -> Timetable:
@@ -70,6 +88,7 @@ def timetable(settings: Settings) -> Timetable:
         scan_s=intake.scan_seconds,
         settle_s=intake.settle_seconds_on(network=False),
         network_settle_s=intake.settle_seconds_on(network=True),
+        give_up_after_s=give_up_after_s(settings),
         min_free_bytes=intake.min_free_bytes,
         disks=disks,
     )

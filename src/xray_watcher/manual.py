@@ -38,7 +38,7 @@ _EXIT_CODES = (
     (0, "Done; also after SIGTERM or SIGINT."),
     (XrayWatcherError.exit_code, "Failed."),
     (UsageError.exit_code, "Wrong usage."),
-    (3, "Done, but some files were rejected."),
+    (3, "Done, but some files were rejected or left."),
     (4, "Not healthy (status)."),
     (WeightsError.exit_code, "Weights are missing or wrong, or the network failed its self-test."),
     (AlreadyRunning.exit_code, "Another one runs on this ledger or inbox."),

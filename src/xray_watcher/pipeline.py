@@ -2,95 +2,61 @@
 
 `start` claims files and begins to decode them; `finish` scores, decides, files and logs
 the oldest batch. The decoders are at work on the next ones meanwhile, and while it is filed the
-network is, too. What a kill interrupts, `recover` takes up at the next start. An error of an image
-rejects that image; an error of ours raises `Unavailable`, leaves the images claimed and is tried
-again by the daemon.
+network is, too. What a kill interrupts, `recover` takes up at the next start.
+
+What one file does costs that file alone: it waits in the table of retries for its next try. An
+error of ours raises `Unavailable`; the same step is then the first of the next turn.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, wait
-from dataclasses import dataclass
-from datetime import timedelta, tzinfo
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from datetime import tzinfo
+from functools import partial
+from typing import Literal
 
 import structlog
 
 from xray_watcher import recovering
 from xray_watcher.aftermath import aftermath_of
+from xray_watcher.claiming import Claims
+from xray_watcher.core.retries import GIVEN_UP, Key, Reason, Retries, Retry
 from xray_watcher.core.telling import NOBODY, Audience
-from xray_watcher.core.times import local_day, to_us
+from xray_watcher.core.times import to_us
 from xray_watcher.core.values import Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
-from xray_watcher.findings import rejection_of, unreadable
-from xray_watcher.intake import doors
-from xray_watcher.intake.claims import (
-    Barred,
-    ChangedAfterClaim,
-    Claimed,
-    Move,
-    NameRefused,
-    TargetTaken,
+from xray_watcher.findings import given_up, rejection_of, too_large, unreadable
+from xray_watcher.in_hand import (
+    Batch,
+    Decided,
+    Decoder,
+    Found,
+    Item,
+    decided_of,
+    examined_by,
+    verdict_of,
 )
-from xray_watcher.intake.decoding import Decoded, DecodeOutcome
+from xray_watcher.intake.claims import ChangedAfterClaim, FileTrouble, NameRefused, TargetTaken
+from xray_watcher.intake.decoding import Decoded
 from xray_watcher.intake.spool import Spool
-from xray_watcher.ledger.ledger import Decision, Ledger, NewClaim
-from xray_watcher.ledger.reader import ImageRow, LogLine
+from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine
-from xray_watcher.records import Timings
-from xray_watcher.recovering import Decided
 from xray_watcher.scoring import Scorer, Scoring
 from xray_watcher.sealing import Sealer, Verdict
 from xray_watcher.system.clock import Clock
+from xray_watcher.system.hands import Hands
 
 MAX_ATTEMPTS = 8
 """An image that was in hand when the service ended this often is set aside."""
 
+MOST_LATE = 16
+"""With so many images whose files do not answer, nothing more is claimed."""
+
+_LATE_S = 3.0  # so long a batch waits for files while none of them gets any further
 _log = structlog.get_logger()
-
-
-class Decoder(Protocol):
-    """What turns a claimed file into pixels, elsewhere and later."""
-
-    def submit(self, path: str) -> Future[DecodeOutcome]:
-        """Begin to decode a file."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """One claimed image on its way.
-
-    `claimed` is None when the file has vanished; `future` is None when it is not decoded.
-    """
-
-    row: ImageRow
-    claimed: Claimed | None
-    future: Future[DecodeOutcome] | None
-    queue_ms: float
-    file_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    id: str
-    items: tuple[_Item, ...]
-
-    @property
-    def futures(self) -> list[Future[DecodeOutcome]]:
-        return [item.future for item in self.items if item.future is not None]
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether all is decoded, and nothing of ours failed over it."""
-        return all(
-            future.done() and not future.cancelled() and future.exception() is None
-            for future in self.futures
-        )
 
 
 class Pipeline:
@@ -101,10 +67,13 @@ class Pipeline:
         spool: the folders.
         logs: the JSONL and CSV logs.
         decoder: decodes in child processes.
+        hands: reads claimed files, which may never answer.
         engine: returns the network; called only when a batch is finished.
         scorer: scores in a thread of its own.
         sealer: turns verdicts into decisions.
+        retries: the images that are tried again.
         duplicates: "flag" files known bytes by their scores, "set-aside" puts them by unscored.
+        give_up_after_s: after so long an image that cannot be read is rejected.
         clock: the time.
         zone: local time zone; None is the system's.
         beat: is told now and then within a batch that there is progress.
@@ -118,10 +87,13 @@ class Pipeline:
         spool: Spool,
         logs: LogFiles,
         decoder: Decoder,
+        hands: Hands,
         engine: Callable[[], Engine],
         scorer: Scorer,
         sealer: Sealer,
+        retries: Retries,
         duplicates: Literal["flag", "set-aside"],
+        give_up_after_s: float,
         clock: Clock,
         zone: tzinfo | None,
         beat: Callable[[], None],
@@ -132,26 +104,28 @@ class Pipeline:
         self._spool = spool
         self._logs = logs
         self._decoder = decoder
+        self._hands = hands
         self._engine = engine
         self._scorer = scorer
         self._sealer = sealer
-        self.use(duplicates)
+        self._retries = retries
+        self.use(duplicates, give_up_after_s)
         self._clock = clock
         self._zone = zone
         self._beat = beat
-        self._batches: deque[_Batch] = deque()
-        self._ahead: Scoring | None = None  # of the oldest batch, begun before its turn
+        self._batches: deque[Batch] = deque()
+        self._late: list[Item] = []  # their files do not answer; their batches went on
+        self._ahead: tuple[Batch, Scoring] | None = None  # begun before its batch's turn
         self._decided: deque[Decided] = deque()
-        self._again: deque[int] = deque()
-        self._unsure: list[int] = []  # claims that failed, perhaps after the rename was done
+        self._claims = Claims(ledger, spool, clock, zone)
         self._begun: set[int] = set()  # open images whose attempt in this life is counted
-        self.is_in_doubt = False  # a batch has failed, and none been decided since
         self.done = 0
         self.rejected = 0
 
-    def use(self, duplicates: Literal["flag", "set-aside"]) -> None:
-        """Treat known bytes in another way from now on."""
+    def use(self, duplicates: Literal["flag", "set-aside"], give_up_after_s: float) -> None:
+        """Treat known bytes, and files that cannot be read, in another way from now on."""
         self._sets_duplicates_aside = duplicates == "set-aside"
+        self._give_up_after_s = give_up_after_s
 
     @property
     def batches_in_hand(self) -> int:
@@ -159,145 +133,167 @@ class Pipeline:
         return len(self._batches)
 
     @property
-    def images_in_hand(self) -> int:
-        """Images that are claimed and not done."""
-        return (
-            sum(len(batch.items) for batch in self._batches) + len(self._decided) + len(self._again)
-        )
+    def late(self) -> int:
+        """Claimed images whose files do not answer."""
+        return len(self._late)
 
     @property
-    def has_to_repeat(self) -> bool:
-        """Whether claimed images wait to be begun again."""
-        return bool(self._again)
+    def images_in_hand(self) -> int:
+        """Images that are claimed and not done."""
+        in_batches = sum(len(batch.items) for batch in self._batches)
+        waiting = sum(r.due_s < math.inf for r in self._retries.of("claimed").values())
+        return in_batches + len(self._late) + len(self._decided) + waiting
 
     @property
     def is_idle(self) -> bool:
-        """Whether no image is in hand."""
-        return not (self._batches or self._decided or self._again)
+        """Whether no image is on its way; some may wait for their next try."""
+        return not (self._batches or self._late or self._decided)
 
     # -- claim and decode -----------------------------------------------------------------
 
-    def start(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+    def start(
+        self, arrivals: Sequence[Arrival], *, is_pressed: bool = False
+    ) -> list[tuple[Arrival, Reason]]:
         """Claim files and begin to decode them.
 
+        Args:
+            arrivals: settled and ready.
+            is_pressed: somebody waits for them: they go before batches that are not begun.
+
         Returns:
-            Those that may not be moved, which lie where they were.
+            Those that cannot be moved, which lie where they were, and why.
 
         Raises:
             Unavailable: some could not be claimed; the others are under way.
         """
         began_s = self._clock.monotonic_s()
-        ids = self._ledger.begin_claims([self._new_claim(arrival) for arrival in arrivals])
-        claims = list(zip(ids, arrivals, strict=True))
-        claimed, barred, trouble = self._claim(claims)
-        missed = sorted(set(ids).difference(claimed, self._unsure))
-        if missed:
-            self._drop(missed, claimed)
-        if claimed:
-            self._confirm([(i, arrival) for i, arrival in claims if i in claimed])
-            claim_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(claimed)
-            self._begin(claimed, claim_ms)
-        if trouble is not None:
-            raise trouble
-        return barred
+        made = self._claims.make(arrivals)
+        if made.claimed:
+            claim_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(made.claimed)
+            self._begin(made.claimed, claim_ms, is_pressed=is_pressed)
+        if made.trouble is not None:
+            raise made.trouble
+        return made.held
 
-    def _drop(self, missed: Sequence[int], claimed: Sequence[int]) -> None:
-        """Forget claims that were not made; if that fails, see later which were."""
-        try:
-            self._ledger.drop_claims(missed)
-        except Unavailable:
-            self._unsure.extend([*claimed, *missed])
-            raise
+    def clear_up_claims(self) -> Sequence[Arrival]:
+        """See what has become of claims that failed, before anything else is claimed.
 
-    def _new_claim(self, arrival: Arrival) -> NewClaim:
-        now, now_s = self._clock.now(), self._clock.monotonic_s()
-        received = now - timedelta(seconds=now_s - arrival.first_seen_s)
-        settled = now - timedelta(seconds=now_s - arrival.settled_s)
-        return NewClaim(
-            path=os.fsencode(arrival.file.path),
-            size=arrival.file.size,
-            received_us=to_us(received),
-            settled_us=to_us(settled),
-            day=local_day(received, self._zone),
-            upload=arrival.upload,
-        )
-
-    def _claim(
-        self, claims: Iterable[tuple[int, Arrival]]
-    ) -> tuple[list[int], list[Arrival], Unavailable | None]:
-        """Which were claimed, which may not be, and what stopped it before the end."""
-        claimed: list[int] = []
-        barred: list[Arrival] = []
-        for image_id, arrival in claims:
-            try:
-                if doors.claim(self._spool, arrival, image_id):
-                    claimed.append(image_id)
-            except Barred:
-                barred.append(arrival)
-            except Unavailable as error:
-                self._unsure.append(image_id)
-                return claimed, barred, error
-        return claimed, barred, None
-
-    def _confirm(self, claims: Sequence[tuple[int, Arrival]]) -> None:
-        try:
-            done = [(arrival.file.path, arrival.upload) for _, arrival in claims]
-            doors.sync_claims(self._spool, done)
-        except Unavailable:
-            self._unsure.extend(image_id for image_id, _ in claims)
-            raise
-
-    def look_after_unsure_claims(self) -> None:
-        """See what has become of claims that failed, once the work folder can be seen again.
-
-        A share that goes away may have done a rename whose answer never came.
+        Returns:
+            Those that lie where they were, and are to be claimed again.
 
         Raises:
-            Unavailable: the work folder is out of reach; call it again later.
+            Unavailable: the work folder or the ledger is out of reach; call it again later.
         """
-        if not self._unsure:
-            return
-        in_work = self._spool.claimed_ids()
-        arrived = [image_id for image_id in self._unsure if image_id in in_work]
-        self._ledger.drop_claims([i for i in self._unsure if i not in in_work])
-        self._ledger.mark_claimed(arrived)
-        self._again.extend(arrived)
-        self._unsure.clear()
+        cleared = self._claims.clear_up()
+        for image_id, arrival in cleared.taken.items():
+            self._begin_anew(image_id, arrival.file.path)
+        return cleared.back
 
-    def start_again(self) -> None:
-        """Begin one claimed image again, alone, so that a poisonous one harms no other.
+    def start_due(self, now_s: float) -> bool:
+        """Begin claimed images again whose time has come, each as a batch of its own.
 
-        Call it when no batch is in hand. Its attempts count the lives of the service in which
-        it was begun, so trying it again after an error of ours costs it none.
+        One that was open when the service ended, or over which the network failed, waits until no
+        other is in hand, so that a poisonous one harms no other. Its attempts count the lives of
+        the service in which it was begun, so trying it again after an error of ours costs it none.
+
+        Returns:
+            Whether one still waits for that; then nothing new is to be claimed.
+
+        Raises:
+            Unavailable: the work folder or the ledger is out of reach.
         """
-        image_id = self._again[0]
+        due = self._retries.due("claimed", now_s)
+        if due:
+            self._spool.check_reach()
+        for key in due:
+            if self._is_to_be_alone(key):
+                if not self._batches:
+                    self._start_again(key, now_s)
+                return True
+            self._start_again(key, now_s)
+        return False
+
+    def _is_to_be_alone(self, key: Key) -> bool:
+        retry = self._retries.of("claimed")[key]
+        failed_by = None if retry.reason is None else retry.reason.code
+        return key[1] not in self._begun or failed_by == "model"
+
+    def _start_again(self, key: Key, now_s: float) -> None:
+        image_id = int(key[1])
         if image_id not in self._begun:
             self._ledger.count_attempts([image_id])
-        self._again.popleft()
-        self._begin([image_id], claim_ms=0.0)
+        rejection = self._given_up(self._retries.of("claimed")[key], now_s)
+        self._retries.begin(key)
+        self._add_batch([image_id], 0.0, {image_id: rejection})
 
-    def _begin(self, image_ids: Sequence[int], claim_ms: float) -> None:
+    def _given_up(self, retry: Retry, now_s: float) -> Rejection | None:
+        """Why an image is rejected unread that has failed for too long."""
+        if retry.reason is None or now_s - retry.since_s < self._give_up_after_s:
+            return None
+        return given_up(retry, now_s) if retry.reason.code in GIVEN_UP else None
+
+    def _begin(self, claimed: Mapping[int, Arrival], claim_ms: float, *, is_pressed: bool) -> None:
+        rejections = {image_id: arrival.given_up for image_id, arrival in claimed.items()}
+        self._add_batch(list(claimed), claim_ms, rejections)
+        if is_pressed:
+            self._batches.insert(self._first_free_place, self._batches.pop())
+
+    @property
+    def _first_free_place(self) -> int:
+        """Behind the batch that is scored and the one that the network has begun."""
+        in_scoring = [batch for batch in list(self._batches)[:2] if self._is_ahead(batch)]
+        return 2 if in_scoring and self._batches[0] not in in_scoring else 1
+
+    def _is_ahead(self, batch: Batch) -> bool:
+        return self._ahead is not None and self._ahead[0] is batch
+
+    def _add_batch(
+        self, image_ids: Sequence[int], claim_ms: float, rejections: Mapping[int, Rejection | None]
+    ) -> None:
         self._begun.update(image_ids)
-        try:
-            items = tuple(self._item(image_id, claim_ms) for image_id in image_ids)
-        except Unavailable:
-            self._again.extend(image_ids)
-            raise
-        self._batches.append(_Batch(f"b{image_ids[0]:06d}", items))
+        items = [self._item(i, claim_ms, rejections.get(i)) for i in image_ids]
+        batch_id = f"b{image_ids[0]:06d}"
+        self._batches.append(Batch(batch_id, items))
 
-    def _item(self, image_id: int, claim_ms: float) -> _Item:
-        self._beat()
+    def _item(self, image_id: int, claim_ms: float, rejection: Rejection | None) -> Item:
         row = self._ledger.image(image_id)
-        began_s, queue_us = self._clock.monotonic_s(), to_us(self._clock.now()) - row.settled_us
-        claimed = self._spool.examine(image_id)
-        examine_ms = (self._clock.monotonic_s() - began_s) * 1000
-        is_tried = claimed is not None and row.attempts <= MAX_ATTEMPTS
-        future = self._decoder.submit(claimed.path) if claimed is not None and is_tried else None
-        return _Item(row, claimed, future, queue_us / 1000, claim_ms + examine_ms)
+        queue_ms = (to_us(self._clock.now()) - row.settled_us) / 1000
+        examine = self._spool.examine if rejection is None else self._spool.seen
+        if rejection is None and row.attempts > MAX_ATTEMPTS:
+            rejection = rejection_of("interrupted")
+        decode = self._decoder.submit if rejection is None else None
+        examining = self._hands.submit(
+            partial(examined_by, partial(examine, image_id), decode, self._clock)
+        )
+        return Item(row, examining, rejection, queue_ms, claim_ms)
 
     def is_decoded(self, wait_s: float) -> bool:
-        """Whether the oldest batch is decoded; waits for that many seconds at most."""
-        return bool(self._batches) and not wait(self._batches[0].futures, wait_s).not_done
+        """Whether a batch is decoded and is now the oldest; waits so many seconds at most."""
+        now_s = self._clock.monotonic_s()
+        self._take_up_late()
+        if not self._batches:
+            return False
+        batch = self._batches[0]
+        if batch.wait(wait_s):
+            return True
+        if batch.idle_s(now_s) < _LATE_S or not self._has_ready:
+            return False
+        self._late += batch.part_from_late()
+        if not batch.items:
+            self._batches.popleft()
+        return bool(batch.items)
+
+    @property
+    def _has_ready(self) -> bool:
+        """Whether some image is ready: else nobody is held up by those that are not."""
+        return any(item.is_ready for batch in self._batches for item in batch.items)
+
+    def _take_up_late(self) -> None:
+        """Images whose files have answered after all make a batch of their own."""
+        ready = [item for item in self._late if item.is_ready]
+        if ready:
+            self._late = [item for item in self._late if not item.is_ready]
+            self._batches.append(Batch(f"b{ready[0].row.id:06d}", ready))
 
     # -- score and decide -----------------------------------------------------------------
 
@@ -305,91 +301,121 @@ class Pipeline:
         """Score, decide, file and log the oldest batch, which must be decoded.
 
         Raises:
-            Unavailable: something of ours failed; what is not done stays claimed.
+            Unavailable: ledger, logs or a folder cannot be written; what is not done waits.
         """
-        engine = self._engine()
         batch = self._batches[0]
-        try:
-            scoring, self._ahead = self._ahead or self._begin_to_score(batch, engine), None
-            scores = scoring.wait(self._beat)
-            self._score_ahead(engine)
-            verdicts = self._judge(batch, scores, scoring.ms_each)
-            if verdicts:
-                self._decide(verdicts, batch, engine)
-        except BaseException:
-            ids = [item.row.id for item in batch.items]
-            self._again.extend(i for i in ids if i not in self._again)
-            self.is_in_doubt = True
-            raise
-        finally:
-            self._batches.popleft()
-        self.is_in_doubt = False
+        self._part_from_failed(batch)
+        found = self._find_out(batch)
+        if found.verdicts:
+            self._decide(found.verdicts, batch, self._engine())
+        self._batches.popleft()
+        for item, reason in found.put_off:
+            self._put_off(item, reason)
         self.complete()
 
-    def _begin_to_score(self, batch: _Batch, engine: Engine) -> Scoring:
+    def _part_from_failed(self, batch: Batch) -> None:
+        """Take images off the batch whose files could not be read or decoded.
+
+        Raises:
+            Unavailable: that was no fault of theirs.
+        """
+        for item in list(batch.items):
+            try:
+                reason = item.failure
+            except Unavailable:
+                batch.items.remove(item)
+                self._put_off(item, None)
+                raise
+            if reason is not None:
+                batch.items.remove(item)
+                self._put_off(item, reason)
+
+    def _put_off(self, item: Item, reason: Reason | None) -> None:
+        """Try an image again: at once, or later when something failed."""
+        key: Key = ("claimed", item.row.id)
+        if reason is None:
+            self._begin_anew(item.row.id, item.row.inbox_path)
+        else:
+            self._retries.failed(key, item.row.inbox_path, reason, self._clock.monotonic_s())
+
+    def _find_out(self, batch: Batch) -> Found:
+        engine = self._engine()
+        scoring = self._ahead[1] if self._ahead and self._is_ahead(batch) else None
+        scoring = scoring or self._begin_to_score(batch, engine)
+        try:
+            scores = scoring.wait(self._beat)
+        except Unavailable as error:
+            failed = Reason("model", error.detail)
+            return Found([], [(item, failed) for item in batch.items])
+        self._score_ahead(engine)
+        return self._judge(batch, scores, scoring.ms_each)
+
+    def _begin_to_score(self, batch: Batch, engine: Engine) -> Scoring:
         copies = self._copies(batch)
         decoded = {}
         for item in batch.items:
-            outcome = item.future.result() if item.future else None
+            outcome = None if item.failure else item.outcome
             if isinstance(outcome, Decoded) and item not in copies and not self._obstacle(item):
                 decoded[item.row.id] = outcome
         return self._scorer.begin(engine, decoded)
 
     def _score_ahead(self, engine: Engine) -> None:
         """Keep the network at work on the next batch, if it is decoded, while this one is filed."""
-        if len(self._batches) > 1 and self._batches[1].is_sound:
-            self._ahead = self._begin_to_score(self._batches[1], engine)
+        batch = self._batches[1] if len(self._batches) > 1 else None
+        if batch is not None and batch.is_ready and not self._is_ahead(batch):
+            self._ahead = (batch, self._begin_to_score(batch, engine))
 
     def _judge(
-        self, batch: _Batch, scores: Mapping[int, Scores | Rejection], infer_ms: float
-    ) -> list[Verdict]:
-        """Find out about each image; those of which nothing is certain are begun again instead."""
+        self, batch: Batch, scores: Mapping[int, Scores | Rejection], infer_ms: float
+    ) -> Found:
+        """Find out about each image; one of which nothing is certain is begun again instead."""
         copies = self._copies(batch)
-        verdicts = []
+        found = Found([], [])
         for item in batch.items:
-            outcome = finding = None
-            if item not in copies and self._is_steady(item):
-                outcome = item.future.result() if item.future else None
-                finding = self._obstacle(item) or unreadable(outcome) or scores.get(item.row.id)
-            if finding is not None:
-                verdicts.append(_verdict(item, outcome, finding, infer_ms))
+            if item in copies:
+                found.put_off.append((item, None))
+            elif not self._is_steady(item):
+                changing = Reason("changing", "It was written while it was read.")
+                found.put_off.append((item, changing))
             else:
-                self._again.append(item.row.id)
-        return verdicts
+                finding = self._obstacle(item) or unreadable(item.outcome) or scores[item.row.id]
+                found.verdicts.append(verdict_of(item, finding, infer_ms))
+        return found
 
-    def _copies(self, batch: _Batch) -> list[_Item]:
+    def _begin_anew(self, image_id: int, name: str) -> None:
+        self._retries.queue(("claimed", image_id), name, self._clock.monotonic_s())
+
+    def _copies(self, batch: Batch) -> list[Item]:
         """Copies to be set aside of images of the same batch: they wait until those are decided."""
-        if not self._sets_duplicates_aside:
-            return []
-        known: set[bytes] = set()
-        copies = []
-        for item in batch.items:
-            if item.claimed is not None and item.claimed.sha256 in known:
-                copies.append(item)
-            elif item.claimed is not None:
-                known.add(item.claimed.sha256)
-        return copies
+        return batch.copies() if self._sets_duplicates_aside else []
 
-    def _is_steady(self, item: _Item) -> bool:
-        return item.claimed is None or self._spool.unchanged(item.claimed)
+    def _is_steady(self, item: Item) -> bool:
+        """Whether a file still is as it was read; of one that nobody reads that says nothing."""
+        claimed = item.claimed
+        return claimed is None or claimed.sha256 is None or self._spool.unchanged(claimed)
 
-    def _obstacle(self, item: _Item) -> Rejection | None:
+    def _obstacle(self, item: Item) -> Rejection | None:
         """Why an image is not even looked at, if so."""
-        if item.claimed is None:
+        claimed = item.claimed
+        if claimed is None:
             return rejection_of("missing")
-        if item.future is None:
-            return rejection_of("interrupted")
+        if item.rejection is not None:
+            return item.rejection
+        if claimed.sha256 is None:
+            return too_large(claimed.signature.size)
         if self._sets_duplicates_aside:
-            known = self._ledger.classified_index(item.claimed.sha256)
+            known = self._ledger.classified_index(claimed.sha256)
             if known is not None:
                 return Rejection("duplicate", f"The same bytes were filed as index {known}.")
         return None
 
-    def _decide(self, verdicts: Sequence[Verdict], batch: _Batch, engine: Engine) -> None:
+    def _decide(self, verdicts: Sequence[Verdict], batch: Batch, engine: Engine) -> None:
         sealed = self._sealer.seal(verdicts, batch.id, engine.info, self._clock.now())
         self._ledger.decide(sealed.decisions, sealed.csv_header, sealed.retried)
-        claimed = {item.row.id: item.claimed for item in batch.items}
-        self._decided.extend(_decided(d, claimed[d.image_id]) for d in sealed.decisions)
+        items = {item.row.id: item for item in batch.items}
+        for decision in sealed.decisions:
+            self._retries.begin(("claimed", decision.image_id))
+            self._decided.append(decided_of(decision, items[decision.image_id]))
 
     # -- file and log ---------------------------------------------------------------------
 
@@ -417,14 +443,22 @@ class Pipeline:
                 self._spool.file(decided.move)
                 if decided.move.with_reason:
                     self._spool.write_beside(decided.move, decided.line.jsonl)
+        except FileTrouble as error:
+            self._withdraw(decided, error)
+            key: Key = ("claimed", decided.image_id)
+            self._retries.failed(key, decided.path, error.reason, self._clock.monotonic_s())
+            return False
         except (TargetTaken, NameRefused, ChangedAfterClaim, FileNotFoundError) as reason:
-            _log.warning("an image is decided anew", index=decided.line.idx, reason=repr(reason))
-            self._ledger.withdraw(decided.image_id)
-            self._again.append(decided.image_id)
+            self._withdraw(decided, reason)
+            self._begin_anew(decided.image_id, decided.path)
             if isinstance(reason, NameRefused):
                 self._sealer.name_plainly(decided.image_id)
             return False
         return True
+
+    def _withdraw(self, decided: Decided, reason: Exception) -> None:
+        _log.warning("an image is decided anew", index=decided.line.idx, reason=repr(reason))
+        self._ledger.withdraw(decided.image_id)
 
     def _log_and_finish(self, filed: Sequence[Decided]) -> None:
         try:
@@ -439,8 +473,10 @@ class Pipeline:
             raise
         for conflict in conflicts:
             _log.error("a log was changed by somebody; theirs is kept", kept=conflict.path)
+        for decided in filed:
+            self._begun.discard(decided.image_id)
+            self._retries.forget(("claimed", decided.image_id))
         rejected = sum(d.outcome == "rejected" for d in filed)
-        self._begun.difference_update(d.image_id for d in filed)
         self.done += len(filed)
         self.rejected += rejected
         _log.info("filed", images=len(filed), rejected=rejected, last_index=filed[-1].line.idx)
@@ -450,47 +486,12 @@ class Pipeline:
     def recover(self) -> None:
         """Take up what an earlier run left open; costs as much as there are open images.
 
-        What it takes up is carried on by `start_again` and `complete`.
+        What it takes up is carried on by `start_due` and `complete`.
 
         Raises:
             Unavailable: the work folder or the ledger is out of reach; call it again later.
         """
         left = recovering.take_up(self._ledger, self._spool, self._clock.now(), self._zone)
-        self._again.extend(left.claimed)
+        for row in left.claimed:
+            self._begin_anew(row.id, row.inbox_path)
         self._decided.extend(left.decided)
-
-
-def _verdict(
-    item: _Item, outcome: DecodeOutcome | None, finding: Scores | Rejection, infer_ms: float
-) -> Verdict:
-    image = outcome.image if isinstance(outcome, Decoded) else None
-    return Verdict(
-        row=item.row,
-        size=item.row.size if item.claimed is None else item.claimed.signature.size,
-        sha256=None if item.claimed is None else item.claimed.sha256,
-        width=None if image is None else image.width,
-        height=None if image is None else image.height,
-        timings=Timings(
-            settle=(item.row.settled_us - item.row.received_us) / 1000,
-            queue=item.queue_ms,
-            decode=0.0 if outcome is None else outcome.seconds * 1000,
-            infer=infer_ms if isinstance(finding, Scores) else 0.0,
-            file=item.file_ms,
-        ),
-        finding=finding,
-    )
-
-
-def _decided(decision: Decision, claimed: Claimed | None) -> Decided:
-    line = LogLine(decision.idx, decision.log, decision.jsonl, decision.csv)
-    move = None
-    if decision.folder and decision.filed_name and claimed is not None:
-        move = Move(
-            decision.image_id,
-            decision.folder,
-            decision.filed_name,
-            claimed.sha256,
-            claimed.signature,
-            with_reason=decision.outcome == "rejected",
-        )
-    return Decided(decision.image_id, move, line, decision.outcome)

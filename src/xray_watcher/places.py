@@ -7,6 +7,7 @@ import os
 from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core.naming import WORK_FOLDER
 from xray_watcher.intake.watcher import Inbox
+from xray_watcher.system.mounts import is_same_mount
 
 
 def inbox_of(settings: Settings, work: str) -> Inbox:
@@ -16,8 +17,8 @@ def inbox_of(settings: Settings, work: str) -> Inbox:
 
 
 def work_folder(folders: Folders) -> str:
-    """Where claimed files lie: always on the file system of the inbox, which must exist."""
+    """Where claimed files lie: always on the mount of the inbox, which must exist."""
     below_root = os.path.commonpath((folders.inbox, folders.root)) == folders.root
-    if below_root and os.stat(folders.inbox).st_dev == os.stat(folders.root).st_dev:
+    if below_root and is_same_mount(folders.inbox, folders.root):
         return os.path.join(folders.root, WORK_FOLDER)
     return os.path.join(folders.inbox, WORK_FOLDER)

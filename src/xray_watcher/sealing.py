@@ -44,7 +44,7 @@ class Verdict:
     Attributes:
         row: its row in the ledger.
         size: bytes of what was hashed; when they have vanished, as the last look found it.
-        sha256: of its bytes; None when they have vanished.
+        sha256: of its bytes; None when they have vanished or nobody reads them.
         width: pixels as displayed, if it was decoded.
         height: pixels as displayed, if it was decoded.
         timings: how long the steps took.
@@ -123,7 +123,7 @@ class Sealer:
         assessment = (
             assess(verdict.finding, self._rules) if isinstance(verdict.finding, Scores) else None
         )
-        folder = _folder(verdict, assessment)
+        folder = self._folder(verdict, assessment)
         index, name = self._free_name(verdict, folder, run)
         shown = None if folder is None or name is None else self._spool.shown_path(folder, name)
         facts = self._facts(verdict, run)
@@ -146,6 +146,17 @@ class Sealer:
             jsonl=to_jsonl(record),
             csv=self._layout.row(record),
         )
+
+    def _folder(self, verdict: Verdict, assessment: Assessment | None) -> str | None:
+        """Key of the folder: the level, or where rejections of this kind go."""
+        if assessment is not None:
+            return assessment.level
+        code = _code(verdict.finding)
+        if code == "missing":
+            return None
+        if verdict.sha256 is None:
+            return self._spool.folder_unread(REJECTED_FOLDER)
+        return DUPLICATES_FOLDER if code == "duplicate" else REJECTED_FOLDER
 
     def _free_name(self, verdict: Verdict, folder: str | None, run: _Run) -> tuple[int, str | None]:
         """The next index, and the name that it gives; an index whose name is taken is skipped."""
@@ -233,16 +244,6 @@ class _Run:
     next_index: int
     classified: dict[bytes, int] = field(default_factory=dict)
     retried: list[int] = field(default_factory=list)
-
-
-def _folder(verdict: Verdict, assessment: Assessment | None) -> str | None:
-    """Key of the folder: the level, or where rejections of this kind go."""
-    if assessment is not None:
-        return assessment.level
-    code = _code(verdict.finding)
-    if code == "missing":
-        return None
-    return DUPLICATES_FOLDER if code == "duplicate" else REJECTED_FOLDER
 
 
 def _is_put_back_as(earlier: ImageRow, row: ImageRow) -> bool:

@@ -73,7 +73,7 @@ def test_an_upload_waits_for_nothing_and_takes_along_what_is_there() -> None:
     made.add(arrivals("a"), 100.0)
     made.add([replace(arrivals("web/u")[0], upload="u")], 100.5)
     assert made.next_due_s() == 100.0
-    assert names(made.take(100.5)) == ["a", "web/u"]
+    assert names(made.take(100.5)) == ["web/u", "a"]
     made.add(arrivals("b"), 100.6)
     assert made.next_due_s() == 101.6, "those of the inbox wait as before"
 
@@ -84,3 +84,50 @@ def test_uploads_beyond_a_full_batch_make_the_next_one_at_once() -> None:
     assert names(made.take(100.0)) == ["a", "b", "c"]
     assert names(made.take(100.0)) == ["d"]
     assert made.next_due_s() is None
+
+
+def test_uploads_go_before_an_archive_that_waits() -> None:
+    made = batching()
+    made.add(arrivals(*(f"archive/{n}" for n in range(9))), 100.0)
+    made.add([replace(arrivals("web/u")[0], upload="u")], 101.0)
+    assert names(made.take(101.0)) == ["web/u", "archive/0", "archive/1"]
+
+
+def test_sources_take_turns() -> None:
+    made = Batching(max_size=5, quiet_s=1.0, max_wait_s=10.0)
+    made.add(arrivals(*(f"archive/{n}" for n in range(9))), 100.0)
+    made.add(arrivals("ct/a", "ct/b", "c.jpg"), 101.0)
+    assert names(made.take(101.0)) == ["archive/0", "ct/a", "c.jpg", "archive/1", "ct/b"]
+    assert names(made.take(101.0)) == [f"archive/{n}" for n in (2, 3, 4, 5, 6)]
+
+
+def test_an_urgent_source_waits_for_no_more_images_and_goes_first() -> None:
+    made = Batching(max_size=4, quiet_s=1.0, max_wait_s=10.0, urgent=["ER"])
+    made.add(arrivals("ward/a", "ward/b"), 100.0)
+    made.add(arrivals("ER/x"), 100.2)
+    assert made.is_pressed
+    assert names(made.take(100.2)) == ["ER/x", "ward/a", "ward/b"]
+    assert not made.is_pressed
+
+
+def test_every_fourth_place_is_one_of_the_others_while_they_wait() -> None:
+    made = Batching(max_size=8, quiet_s=1.0, max_wait_s=10.0, urgent=["ER"])
+    made.add(arrivals(*(f"ER/{n}" for n in range(20))), 100.0)
+    made.add(arrivals(*(f"ward/{n}" for n in range(20))), 100.0)
+    sources = [name.partition("/")[0] for name in names(made.take(100.0))]
+    assert sources == ["ER", "ER", "ER", "ward"] * 2
+
+
+def test_with_one_place_a_batch_every_fourth_batch_is_one_of_the_others() -> None:
+    made = Batching(max_size=1, quiet_s=0.0, max_wait_s=0.0, urgent=["ER"])
+    made.add(arrivals(*(f"ER/{n}" for n in range(8))), 100.0)
+    made.add(arrivals("ward/a", "ward/b"), 100.0)
+    sources = [names(made.take(100.0))[0].partition("/")[0] for _ in range(8)]
+    assert sources == ["ER", "ER", "ER", "ward"] * 2
+
+
+def test_what_could_not_be_claimed_is_a_batch_at_once_and_first() -> None:
+    made = batching()
+    made.add(arrivals("c"), 100.0)
+    made.put_back(arrivals("a", "b"))
+    assert names(made.take(100.0)) == ["a", "b", "c"]

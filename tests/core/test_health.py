@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from xray_watcher.core.health import Health
 
 
@@ -39,11 +41,20 @@ def test_the_last_error_is_remembered_after_it_is_gone() -> None:
     assert health.last_error == "The disk is full."
 
 
-def test_a_try_that_told_nothing_is_followed_soon_and_changes_no_delay() -> None:
+def test_a_state_that_is_looked_at_in_each_turn_is_new_once_and_has_no_next_try() -> None:
     health = Health()
-    health.failed("work", "full", 0.0)
-    health.failed("work", "full", 1.0)
-    health.try_soon("work", 3.0)
-    assert not health.may_try("work", 3.9)
-    assert health.may_try("work", 4.0)
-    assert (health.troubles["work"].since_s, health.troubles["work"].delay_s) == (0.0, 2.0)
+    assert health.note("files", "1 image waits", 100.0)
+    assert not health.note("files", "2 images wait", 101.0)
+    assert (health.troubles["files"].detail, health.troubles["files"].since_s) == (
+        "2 images wait",
+        100.0,
+    )
+    assert health.next_retry_s() == math.inf
+
+
+def test_a_unit_that_fails_by_another_cause_is_told_anew() -> None:
+    health = Health()
+    assert health.failed("work", "full", 0.0, "folders")
+    assert health.failed("work", "also full", 1.0, "logs")
+    assert list(health.causes) == ["logs"]
+    assert health.troubles["work"].delay_s == 2.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import SeenFile
 
@@ -155,3 +157,60 @@ def test_a_claimed_file_is_followed_no_more() -> None:
     settling.forget("a.jpg")
     assert len(settling) == 0
     assert settling.oldest_seen_s is None
+
+
+def test_a_held_file_is_handed_on_when_its_time_has_come_and_not_before() -> None:
+    settling = Settling(2, 900)
+    for now_s in (100.0, 102.0):
+        settling.observe([seen()], now_s)
+    settling.due(102.0)
+    settling.hold("a.jpg", 160.0, 102.0)
+    assert settling.held == 1
+    settling.observe([seen()], 159.0)
+    assert not settling.due(159.0)
+    settling.observe([seen()], 160.0)
+    assert due_paths(settling, 160.0) == ["a.jpg"]
+    assert settling.was_held("a.jpg"), "what is known of it counts until it changes"
+
+
+def test_a_held_file_that_changes_settles_anew() -> None:
+    settling = Settling(2, 900)
+    for now_s in (100.0, 102.0):
+        settling.observe([seen()], now_s)
+    settling.due(102.0)
+    settling.hold("a.jpg", 160.0, 102.0)
+    for now_s in (110.0, 112.0):
+        settling.observe([seen(size=20)], now_s)
+    assert due_paths(settling, 112.0) == ["a.jpg"]
+    assert not settling.was_held("a.jpg")
+
+
+def test_a_file_whose_inode_is_another_at_each_look_settles_all_the_same() -> None:
+    settling = Settling(2, 900)
+    for number in range(8):
+        settling.observe([replace(seen(), inode=number + 1)], 100.0 + number)
+    (arrival,) = settling.due(107.0)
+    assert arrival.file.inode == 0, "it is no identity there"
+
+
+def test_a_file_that_another_was_renamed_onto_settles_anew() -> None:
+    settling = Settling(2, 900)
+    settling.observe([replace(seen(), inode=1)], 100.0)
+    settling.observe([replace(seen(), inode=2)], 102.0)
+    assert not settling.due(102.0)
+    settling.observe([replace(seen(), inode=2)], 104.0)
+    assert due_paths(settling, 104.0) == ["a.jpg"]
+
+
+def test_what_was_claimed_during_a_long_look_is_not_seen_anew_by_it() -> None:
+    settling = Settling(2, 900)
+    for now_s in (100.0, 102.0):
+        settling.observe([seen()], now_s)
+    settling.begin_look()
+    settling.due(102.0)
+    settling.forget("a.jpg")
+    settling.observe([seen()], 103.0)  # as the look had found it at its beginning
+    assert len(settling) == 0
+    settling.begin_look()
+    settling.observe([seen()], 104.0)
+    assert len(settling) == 1

@@ -17,8 +17,15 @@ import pytest
 from xray_watcher.core.naming import MAX_NAME_BYTES, indexed_name
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
+from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake import spool as spool_module
-from xray_watcher.intake.claims import ChangedAfterClaim, Move, NameRefused, TargetTaken
+from xray_watcher.intake.claims import (
+    ChangedAfterClaim,
+    FileTrouble,
+    Move,
+    NameRefused,
+    TargetTaken,
+)
 from xray_watcher.intake.spool import Spool
 from xray_watcher.system import files
 from xray_watcher.system.files import directory
@@ -93,7 +100,7 @@ def test_a_whole_file_is_ready_claimed_and_filed_unchanged(
     os.chmod(path, 0o640)
     os.utime(path, ns=(1_000, 1_600_000_000_123_456_789))
     file = seen(tmp_path, "er/a.png")
-    assert spool.readiness(file, overdue=False) == "ready"
+    assert spool.readiness(file, overdue=False, is_network=False) == "ready"
     assert spool.claim("er/a.png", 1)
     assert not path.exists()
     found = spool.examine(1)
@@ -123,15 +130,15 @@ def test_what_looks_unfinished_is_not_ready_until_it_is_overdue(
     spool: Spool, tmp_path: Path, content: bytes, overdue: bool, expected: str
 ) -> None:
     file = put(tmp_path, "a.png", content)
-    assert spool.readiness(file, overdue=overdue) == expected
+    assert spool.readiness(file, overdue=overdue, is_network=False) == expected
 
 
 def test_a_file_that_is_open_for_writing_is_busy(spool: Spool, tmp_path: Path) -> None:
     file = put(tmp_path, "a.png")
     with (tmp_path / "inbox" / "a.png").open("ab"):
-        assert spool.readiness(file, overdue=False) == "busy"
+        assert spool.readiness(file, overdue=False, is_network=False) == "busy"
     with (tmp_path / "inbox" / "a.png").open("rb"):
-        assert spool.readiness(file, overdue=False) == "ready"
+        assert spool.readiness(file, overdue=False, is_network=False) == "ready"
 
 
 def test_a_file_that_changed_or_went_since_it_was_seen_is_not_ready(
@@ -139,9 +146,9 @@ def test_a_file_that_changed_or_went_since_it_was_seen_is_not_ready(
 ) -> None:
     file = put(tmp_path, "a.png")
     put(tmp_path, "a.png", WHOLE_PNG + b"\0")
-    assert spool.readiness(file, overdue=False) == "changed"
+    assert spool.readiness(file, overdue=False, is_network=False) == "changed"
     (tmp_path / "inbox" / "a.png").unlink()
-    assert spool.readiness(file, overdue=False) == "gone"
+    assert spool.readiness(file, overdue=False, is_network=False) == "gone"
 
 
 def test_links_devices_and_linked_folders_are_never_followed(spool: Spool, tmp_path: Path) -> None:
@@ -151,13 +158,13 @@ def test_links_devices_and_linked_folders_are_never_followed(spool: Spool, tmp_p
     file = put(tmp_path, "a.png")
     (tmp_path / "inbox" / "a.png").unlink()
     (tmp_path / "inbox" / "a.png").symlink_to(secret / "b.png")
-    assert spool.readiness(file, overdue=False) == "gone"
+    assert spool.readiness(file, overdue=False, is_network=False) == "gone"
     (tmp_path / "inbox" / "folder").symlink_to(secret)
     inside = SeenFile("folder/b.png", file.size, file.mtime_ns, file.inode)
-    assert spool.readiness(inside, overdue=False) == "gone"
+    assert spool.readiness(inside, overdue=False, is_network=False) == "gone"
     assert not spool.claim("folder/b.png", 1)
     os.mkfifo(tmp_path / "inbox" / "pipe.png")
-    assert spool.readiness(seen(tmp_path, "pipe.png"), overdue=False) == "gone"
+    assert spool.readiness(seen(tmp_path, "pipe.png"), overdue=False, is_network=False) == "gone"
     assert (secret / "b.png").exists()
 
 
@@ -259,7 +266,7 @@ def test_a_name_that_is_taken_is_never_overwritten(
 def test_a_name_that_the_folder_refuses_leaves_nothing_there_and_the_image_where_it_was(
     spool: Spool, tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch, kind: int
 ) -> None:
-    rename = spool_module.rename_noreplace
+    rename = filing_module.rename_noreplace
 
     def refused(source: str, target: str, **kwargs: Any) -> None:
         if target.endswith("_ä.png") and os.path.dirname(source) == os.path.dirname(target):
@@ -269,7 +276,7 @@ def test_a_name_that_the_folder_refuses_leaves_nothing_there_and_the_image_where
             os.rename(target, source)
             raise OSError(kind, os.strerror(kind))
 
-    monkeypatch.setattr(spool_module, "rename_noreplace", refused)
+    monkeypatch.setattr(filing_module, "rename_noreplace", refused)
     move = replace(claimed(spool, tmp_path), name="0000_ä.png", signature=None)
     with pytest.raises(NameRefused):
         spool.file(move)
@@ -337,8 +344,8 @@ def test_a_file_that_its_writer_goes_on_with_while_it_is_hashed_is_not_unchanged
     assert spool.claim("a.png", 1)
     hashed = spool_module.sha256_of
 
-    def while_somebody_writes(fd: int) -> bytes:
-        digest = hashed(fd)
+    def while_somebody_writes(fd: int, at_most: int) -> bytes:
+        digest = hashed(fd, at_most)
         with open(spool.work_path(1), "ab") as writer:
             writer.write(b"more")
         return digest
@@ -523,7 +530,7 @@ def test_an_upload_is_not_put_back_while_the_folder_of_uploads_is_away(
     spool: Spool, tmp_path: Path, targets: Path, gone: str
 ) -> None:
     folder = reject(targets)
-    assert spool.uploads.look(0.0) == []
+    assert not spool.uploads.look(0.0).arrivals
     (tmp_path / gone).rename(tmp_path / "unmounted")
     source = str(folder / "0003_a.png")
     with pytest.raises(Unavailable, match="put back") as raised:
@@ -566,6 +573,6 @@ def test_a_stranger_s_file_in_the_work_folder_is_not_taken_for_the_claimed_one(
 ) -> None:
     put(tmp_path, "a.png")
     (tmp_path / "work" / f"{7:012d}").write_bytes(b"somebody else's")
-    with pytest.raises(Unavailable):
+    with pytest.raises(FileTrouble):
         spool.claim("a.png", 7)
     assert (tmp_path / "inbox" / "a.png").read_bytes() == WHOLE_PNG

@@ -187,8 +187,26 @@ def test_a_file_whose_path_alone_is_too_long_is_left_alone_and_counted(inbox: In
     assert look.ignored == 1
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG])
-def test_a_folder_that_may_not_be_read_is_left_alone_and_counted(
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EUCLEAN])
+def test_a_folder_that_cannot_be_read_costs_itself_alone_and_is_named(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    put(inbox, "a.jpg", "theirs/b.jpg")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if path.endswith("theirs"):
+            raise OSError(number, os.strerror(number))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    look = inbox.look()
+    assert {file.path for file in look.files} == {"a.jpg"}
+    assert look.barred == {"theirs": os.strerror(number)}
+
+
+@pytest.mark.parametrize("number", [errno.ELOOP, errno.ENAMETOOLONG])
+def test_a_link_or_too_long_a_path_is_left_alone_and_counted(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     put(inbox, "a.jpg", "theirs/b.jpg")
@@ -214,7 +232,7 @@ def test_a_folder_that_may_be_listed_but_not_entered_does_no_harm(
     with as_nobody(tmp_path):
         look = inbox.look()
     assert {file.path for file in look.files} == {"a.jpg"}
-    assert look.ignored == 2
+    assert set(look.barred) == {"theirs/b.jpg", "theirs/c.jpg"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a while")

@@ -17,19 +17,19 @@ from xray_watcher.cli.care import metrics, notify, retention
 from xray_watcher.cli.images import phantoms, predict, retry
 from xray_watcher.cli.options import EXIT_INTERRUPTED
 from xray_watcher.cli.service import demo, run, serve, token, up
-from xray_watcher.cli.state import backup, check_config, fsck, status, summary
+from xray_watcher.cli.state import backup, check_config, fsck, status, summary, waiting
 from xray_watcher.cli.weights import weights
 from xray_watcher.errors import ConfigError, XrayWatcherError
 
 COMMANDS: tuple[click.Command, ...] = (
     *(run, serve, up, token, demo),
     *(predict, retry, phantoms, weights),
-    *(status, summary, backup, fsck, check_config),
+    *(status, waiting, summary, backup, fsck, check_config),
     *(metrics, notify, retention),
 )
 
 _EXIT_CODES = """\b
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some files were rejected;
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some files were rejected or left;
 4 not healthy (status); 10 weights missing or wrong; 11 already running;
 74 a disk failed; 78 wrong configuration; 130 interrupted.
 """

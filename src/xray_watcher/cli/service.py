@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -77,7 +77,28 @@ def _run_to_the_end(settings: Settings, reports: Reports) -> int:
     with assembled_daemon(settings, once=True, report=reports.beat) as daemon:
         _run_once(daemon)
         click.echo(f"{daemon.done} images filed, {daemon.rejected} of them rejected.")
-        return EXIT_SOME_REJECTED if daemon.rejected else 0
+        for line in _left_lines(daemon.left, daemon.ignored):
+            click.echo(line)
+        return EXIT_SOME_REJECTED if daemon.rejected or daemon.left else 0
+
+
+def _left_lines(left: dict[str, int], ignored: int) -> Iterator[str]:
+    """What a run that has ended by itself leaves, and why."""
+    from xray_watcher.core.retries import REASONS
+
+    reasons = {
+        **REASONS,
+        "unfinished": "it does not look whole; a later run or the service rejects it",
+        "barred": "this user may not enter the folder, or not look at the file",
+    }
+    if left:
+        yield f"{sum(left.values())} are left:"
+        yield from (f"  {count}: {reasons[code]}" for code, count in left.items())
+    if ignored:
+        yield (
+            f"{ignored} other entries of the inbox are left alone: names with other endings, "
+            "hidden or temporary ones (intake.suffixes, intake.ignore)."
+        )
 
 
 def _run_once(daemon: Daemon) -> None:

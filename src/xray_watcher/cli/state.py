@@ -1,4 +1,4 @@
-"""The commands that say how things are: `status`, `summary`, `backup`, `fsck`, `check-config`."""
+"""The commands that say how things are: `status`, `waiting`, `summary` and others."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ def status(as_json: bool, **options: str | None) -> int:
     else:
         click.echo(to_text(found))
     return 0 if found["healthy"] else EXIT_NOT_HEALTHY
+
+
+@click.command()
+@settings_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def waiting(as_json: bool, **options: str | None) -> int:
+    """Name the images that wait for another try, why, and what happens when."""
+    from xray_watcher.commands.waiting import to_text, waiting_of
+
+    settings = settings_of(options)
+    rows = waiting_of(settings)
+    if as_json:
+        print_json({"waiting": rows})
+    else:
+        click.echo(to_text(rows, settings.zone))
+    return 0
 
 
 @click.command()

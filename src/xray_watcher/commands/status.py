@@ -102,6 +102,7 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
         "waiting_in_inbox": waiting.files,
         "unfinished_in_inbox": told.get("unfinished"),
         "ignored_in_inbox": waiting.ignored,
+        "retries": told.get("waiting"),
         "free_bytes": free,
         "notice": NOTICE,
     }
@@ -138,6 +139,7 @@ def to_text(status: dict[str, Any]) -> str:
         f"today {status['day']}: {_counts(status['today'])}",
         f"pending: {_pending(status)}",
         f"inbox: {_inbox(status)}",
+        *_retry_lines(status["retries"]),
     ]
     if status["last_error"]:
         lines.append(f"last error: {status['last_error']}")
@@ -258,6 +260,14 @@ def _model_lines(model: dict[str, Any] | None) -> list[str]:
 def _counts(today: dict[str, int]) -> str:
     kinds = (*LEVELS, REJECTED, "pending")
     return ", ".join(f"{kind} {today.get(kind, 0)}" for kind in kinds)
+
+
+def _retry_lines(retries: dict[str, Any] | None) -> list[str]:
+    """How many images are tried again later, and why; nothing where none is."""
+    if not retries or not retries["images"]:
+        return []
+    codes = ", ".join(f"{code} {count}" for code, count in retries["codes"].items())
+    return [f"tried again: {retries['images']}, the first for {retries['oldest_s']:.0f} s; {codes}"]
 
 
 def _pending(status: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from xray_watcher.config.base import (
 )
 from xray_watcher.config.care import MetricsSettings, NotifySettings, RetentionSettings
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS, WeightSet
-from xray_watcher.core.values import LEVELS, Level, RiskRules
+from xray_watcher.core.values import LARGEST_FILE_BYTES, LEVELS, Level, RiskRules
 
 NETWORK_SETTLE_SECONDS = 30.0
 """Attributes of network file systems may be this old (RELIABILITY.md, row 9)."""
@@ -119,9 +119,19 @@ class IntakeSettings(Section):
             "Thumbs.db",
             "desktop.ini",
             "@eaDir",
+            "#recycle",
+            "@Recycle",
+            "$RECYCLE.BIN",
+            "RECYCLER",
+            "#snapshot",
+            "~snapshot",
+            "@Recently-Snapshot",
+            "__MACOSX",
+            "lost+found",
+            "System Volume Information",
         ),
-        description="Names that are left alone in the inbox, as shell patterns without regard "
-        "to case.",
+        description="Names of files and folders that are left alone in the inbox, as shell "
+        "patterns without regard to case; in the default also what NAS systems leave about.",
     )
     suffixes: tuple[Suffix, ...] = Field(
         (".jpg", ".jpeg", ".png"),
@@ -141,8 +151,22 @@ class IntakeSettings(Section):
         description="A picture that is not whole is rejected when it has not changed for this "
         "long.",
     )
+    give_up_after_minutes: Minutes = Field(
+        60.0,
+        gt=0,
+        le=10080,
+        description="A file that cannot be read for this long is rejected unread; others go on "
+        "all along.",
+    )
+    urgent: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], allowed("a list of folder names")
+    ] = Field(
+        (),
+        description='First folders of the inbox whose images go before all others, as "ER"; '
+        "uploads do so too. Every fourth place in a batch is left to the others.",
+    )
     max_bytes: Bytes = Field(
-        67_108_864, ge=1024, le=268_435_456, description="Larger files are rejected."
+        67_108_864, ge=1024, le=LARGEST_FILE_BYTES, description="Larger files are rejected."
     )
     max_megapixels: Annotated[float, unit("million pixels")] = Field(
         50.0, gt=0, le=89, description="Larger pictures are rejected."
@@ -375,6 +399,11 @@ class Folders:
     def heartbeat(self) -> str:
         """The file in which the running daemon tells `status` how things are."""
         return os.path.join(self.state, "heartbeat.json")
+
+    @property
+    def waiting(self) -> str:
+        """The file in which the running daemon names the images that wait; not for everybody."""
+        return os.path.join(self.state, "waiting.json")
 
     @property
     def weights(self) -> str:

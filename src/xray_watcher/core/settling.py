@@ -9,13 +9,14 @@ temp-then-rename, a file that vanishes before it settles.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xray_watcher.core.values import Arrival, SeenFile
 
 MIN_LOOKS = 2
-BARRED_S = 30.0
-"""How long a file that may not be read or moved is left before it is tried again."""
+
+_OTHER_INODES = 3
+"""So many looks in a row that differ in the inode alone show that it is no identity there."""
 
 
 @dataclass(slots=True)
@@ -28,8 +29,22 @@ class _Watch:
     last_look_s: float
     looks: int = 1
     unfinished: bool = False
-    barred: bool = False
+    held_until_s: float | None = None
+    was_held: bool = False  # and it is unchanged since
     released: bool = False
+    other_inodes: int = 0
+
+    def sees_the_same(self, file: SeenFile) -> bool:
+        """Whether a file is as it was; some file systems make up a new inode at each look."""
+        if self.file == file:
+            self.other_inodes = 0
+            return True
+        if (self.file.size, self.file.mtime_ns) != (file.size, file.mtime_ns):
+            return False
+        self.other_inodes += 1
+        if self.other_inodes >= _OTHER_INODES:
+            self.file = replace(file, inode=0)
+        return self.file.inode == 0
 
 
 class Settling:
@@ -47,7 +62,7 @@ class Settling:
         self._incomplete_after_s = incomplete_after_s
         self._watched: dict[str, _Watch] = {}
         self._waiting: dict[str, _Watch] = {}  # those of _watched that are not handed on
-        self._barred: set[str] = set()
+        self._forgotten: set[str] = set()  # since the look began that is under way
 
     def use(self, incomplete_after_s: float) -> None:
         """Give files that do not look whole another time from now on."""
@@ -68,30 +83,51 @@ class Settling:
         return sum(watch.unfinished for watch in self._waiting.values())
 
     @property
-    def barred(self) -> int:
-        """Number of files that may not be read or moved."""
-        return len(self._barred)
+    def held(self) -> int:
+        """Number of files that are left alone until their next try."""
+        return sum(watch.held_until_s is not None for watch in self._waiting.values())
+
+    def was_held(self, path: str) -> bool:
+        """Whether a file is there and unchanged since it was held."""
+        watch = self._watched.get(path)
+        return watch is not None and watch.was_held
+
+    @property
+    def unfinished_files(self) -> list[tuple[str, float, float]]:
+        """Path, when it last changed and when it is overdue, of files that do not look whole."""
+        return [
+            (path, w.unchanged_since_s, self._settles_s(w))
+            for path, w in self._waiting.items()
+            if w.unfinished
+        ]
 
     @property
     def oldest_seen_s(self) -> float | None:
         """When the file that is there longest was first seen; None when there is none."""
         return min((watch.first_seen_s for watch in self._watched.values()), default=None)
 
+    def begin_look(self) -> None:
+        """A look at the inbox begins; what is forgotten from now on is gone, whatever it finds."""
+        self._forgotten.clear()
+
     def observe(self, files: Iterable[SeenFile], now_s: float) -> None:
         """Take in one whole look at the inbox; files that are gone are forgotten."""
-        self._watched = {file.path: self._look_at(file, now_s) for file in files}
+        self._watched = {
+            file.path: self._look_at(file, now_s)
+            for file in files
+            if file.path not in self._forgotten
+        }
         self._waiting = {path: w for path, w in self._watched.items() if not w.released}
-        self._barred &= self._watched.keys()
 
     def _look_at(self, file: SeenFile, now_s: float) -> _Watch:
         watch = self._watched.get(file.path)
         if watch is None:
             return _Watch(file, now_s, now_s, now_s)
-        if watch.file == file or watch.released:
+        if watch.released or watch.sees_the_same(file):
             watch.looks += 1
             watch.last_look_s = now_s
             return watch
-        return _Watch(file, watch.first_seen_s, now_s, now_s)
+        return _Watch(file, watch.first_seen_s, now_s, now_s, other_inodes=watch.other_inodes)
 
     def due(self, now_s: float) -> list[Arrival]:
         """Hand on the files that have settled, longest known first; each is handed on once."""
@@ -107,33 +143,43 @@ class Settling:
         return min((self._settles_s(watch) for watch in self._waiting.values()), default=None)
 
     def postpone(self, path: str, now_s: float) -> None:
-        """Start a file's settle time anew: somebody still writes it, or it changed."""
-        self._barred.discard(path)
+        """Start a file's settle time anew: it changed after the last look."""
         watch = self._watched.get(path)
         if watch is not None:
-            self._watch_again(_Watch(watch.file, watch.first_seen_s, now_s, now_s))
+            self._watch_again(
+                _Watch(
+                    watch.file, watch.first_seen_s, now_s, now_s, other_inodes=watch.other_inodes
+                )
+            )
 
-    def hold_barred(self, path: str, now_s: float) -> None:
-        """Hold a file that may not be read or moved, for `BARRED_S` or until it changes."""
+    def hold(self, path: str, until_s: float, now_s: float) -> None:
+        """Leave a file alone until a time, or until it changes; it has been settled before."""
         watch = self._watched.get(path)
         if watch is not None:
-            self._barred.add(path)
-            held = _Watch(watch.file, watch.first_seen_s, now_s, now_s, barred=True)
-            self._watch_again(held)
+            since_s = watch.unchanged_since_s
+            self._watch_again(
+                _Watch(
+                    watch.file,
+                    watch.first_seen_s,
+                    since_s,
+                    now_s,
+                    held_until_s=until_s,
+                    was_held=True,
+                )
+            )
 
     def hold_unfinished(self, path: str) -> None:
         """Hold a file that does not look whole until it changes or is overdue."""
-        self._barred.discard(path)
         watch = self._watched.get(path)
         if watch is not None:
-            watch.unfinished, watch.released = True, False
+            watch.unfinished, watch.released, watch.held_until_s = True, False, None
             self._watch_again(watch)
 
     def forget(self, path: str) -> None:
         """Stop following a file that has been claimed or has gone."""
         self._watched.pop(path, None)
         self._waiting.pop(path, None)
-        self._barred.discard(path)
+        self._forgotten.add(path)
 
     def _watch_again(self, watch: _Watch) -> None:
         self._watched[watch.file.path] = self._waiting[watch.file.path] = watch
@@ -143,9 +189,9 @@ class Settling:
         return max(self._incomplete_after_s, self.settle_s)
 
     def _settles_s(self, watch: _Watch) -> float:
+        if watch.held_until_s is not None:
+            return watch.held_until_s
         wait_s = self._overdue_after_s if watch.unfinished else self.settle_s
-        if watch.barred:
-            wait_s = max(wait_s, BARRED_S)
         return watch.unchanged_since_s + wait_s
 
     def _is_due(self, watch: _Watch) -> bool:

@@ -16,6 +16,9 @@ Level = Literal["High", "Medium", "Low"]
 LEVELS: tuple[Level, ...] = ("High", "Medium", "Low")
 """From the most to the least urgent; also the names of the folders."""
 
+LARGEST_FILE_BYTES = 268_435_456
+"""No setting takes a larger file, so a larger one is rejected before a byte of it is read."""
+
 
 @dataclass(frozen=True, slots=True)
 class SeenFile:
@@ -25,7 +28,8 @@ class SeenFile:
         path: path below the inbox.
         size: bytes.
         mtime_ns: time of last modification, nanoseconds since 1970.
-        inode: with the size and the time the identity that must stay the same to settle.
+        inode: with the size and the time the identity that must stay the same to settle; 0 where
+            it is none, as on network file systems.
     """
 
     path: str
@@ -45,6 +49,7 @@ class Arrival:
         overdue: true when it has stayed as it is for so long that it is taken even if
             it does not look whole; the decoder then says what it lacks.
         upload: its name at the second door; None for a file of the inbox.
+        given_up: why it is rejected unread; None for a file that is to be read.
     """
 
     file: SeenFile
@@ -52,6 +57,7 @@ class Arrival:
     settled_s: float
     overdue: bool = False
     upload: str | None = None
+    given_up: Rejection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,7 @@ REJECTIONS: Mapping[str, str] = {
     "unsupported_mode": "The picture's colour mode is not handled.",
     "decoder_limit": "Reading the picture went over its limit of memory or time.",
     "decoder_crash": "The picture made the decoder crash, twice, or had it killed, eight times.",
+    "unreadable": "The file could not be read for a long time (give_up_after_minutes).",
     "interrupted": "The service ended again and again while it worked on this image.",
     "not_finite": "The network's scores for this picture are not numbers.",
     "missing": "The file vanished, or what is no file took its place, before it could be filed.",

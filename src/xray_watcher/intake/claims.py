@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xray_watcher.core.retries import Reason
 from xray_watcher.errors import XrayWatcherError
 
 
@@ -19,26 +20,47 @@ class ChangedAfterClaim(XrayWatcherError):
     """A claimed file is not the one that was decided upon: its writer went on."""
 
 
-class Barred(XrayWatcherError):
-    """One file of the inbox may not be moved; the others may."""
+class FileTrouble(XrayWatcherError):
+    """One file cannot be read or moved now; everything that is ours is in reach.
+
+    Attributes:
+        reason: why; the file is tried again.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.reason = Reason(code, detail)
+        super().__init__(detail)
+
+
+class ClaimUnclear(XrayWatcherError):
+    """It cannot be seen whether a file was claimed: look again before anything else is claimed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What tells that a claimed file is still the same: size, times, inode."""
+    """What tells that a claimed file is still the same.
+
+    The time of the last change says it alone: nobody can set it. The inode does not; some file
+    systems make up a new one at each look.
+    """
 
     size: int
     mtime_ns: int
     ctime_ns: int
-    inode: int
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A file in the work folder, hashed, its bytes known to be on disk."""
+    """A file in the work folder.
+
+    Attributes:
+        path: where it lies.
+        sha256: of its bytes, which are known to be on disk; None when it is not to be read.
+        signature: what it was like when it was hashed, or else when it was looked at.
+    """
 
     path: str
-    sha256: bytes
+    sha256: bytes | None
     signature: Signature
 
 
@@ -50,7 +72,7 @@ class Move:
         image_id: its row in the ledger; names its file in the work folder.
         folder: key of the target folder.
         name: its name there.
-        sha256: hash of the bytes that were decided upon.
+        sha256: hash of the bytes that were decided upon; None of a file that nobody reads.
         signature: of the file when it was hashed; None after a restart.
         with_reason: `NAME.json` is to be written beside it.
     """
@@ -58,6 +80,6 @@ class Move:
     image_id: int
     folder: str
     name: str
-    sha256: bytes
+    sha256: bytes | None
     signature: Signature | None = None
     with_reason: bool = False

@@ -5,37 +5,47 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
+from xray_watcher.core.values import LARGEST_FILE_BYTES
 from xray_watcher.intake.claims import ChangedAfterClaim
 from xray_watcher.system.files import OPEN_FILE, sha256_of
 
 
-def check_filed(target: str, sha256: bytes) -> None:
+def check_filed(target: str, sha256: bytes, beat: Callable[[], None]) -> None:
     """Accept an image that was filed before a kill.
+
+    Args:
+        target: where it should lie.
+        sha256: of its bytes.
+        beat: is called now and then while it is read.
 
     Raises:
         FileNotFoundError: it is not there.
         ChangedAfterClaim: something else is there.
     """
-    if not has_hash(target, sha256):
+    if not has_hash(target, sha256, beat):
         if os.path.lexists(target):
             raise ChangedAfterClaim("A filed image changed before its record was written.")
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
-def has_hash(path: str, sha256: bytes) -> bool:
+def has_hash(path: str, sha256: bytes, beat: Callable[[], None] = lambda: None) -> bool:
     """Whether a regular file lies at a path and holds just these bytes; no link is followed.
+
+    A larger file than may be taken is none of ours, and not read.
 
     Raises:
         OSError: it cannot be told.
     """
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE_BYTES:
             return False
         fd = os.open(path, OPEN_FILE)
     except FileNotFoundError:
         return False
     try:
-        return sha256_of(fd) == sha256
+        return sha256_of(fd, LARGEST_FILE_BYTES, beat) == sha256
     finally:
         os.close(fd)

@@ -19,19 +19,23 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from xray_watcher.core.naming import client_name
+from xray_watcher.core.retries import Reason
 from xray_watcher.core.values import Arrival, SeenFile
 from xray_watcher.errors import Unavailable
+from xray_watcher.intake.claims import ClaimUnclear, FileTrouble
 from xray_watcher.system.files import (
     NEW_FILE,
     directory,
     give_like,
     move,
+    probe,
     read_facts,
     rename_noreplace,
     sync,
@@ -168,6 +172,14 @@ class _Leftover:
     since_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class UploadsLook:
+    """What one look at the uploads found: those that are new, and those that cannot be seen."""
+
+    arrivals: Sequence[Arrival]
+    troubles: Mapping[str, Reason]
+
+
 class Uploads:
     """The uploads that wait for the daemon.
 
@@ -185,7 +197,12 @@ class Uploads:
         """Number of uploads that are known and not claimed."""
         return len(self._offered)
 
-    def look(self, now_s: float) -> list[Arrival]:
+    @property
+    def names(self) -> AbstractSet[str]:
+        """Names of the uploads that are known and not claimed."""
+        return self._offered
+
+    def look(self, now_s: float) -> UploadsLook:
         """Hand on the uploads that are new, in the order of their names; each is handed on once.
 
         Raises:
@@ -197,14 +214,19 @@ class Uploads:
             names = _images(self.folder)
             if now_s >= self._next_clean_s:
                 self._clean(now_s)
-            new = sorted(names - self._offered)
-            arrivals = [arrival for name in new if (arrival := self._arrival(name, now_s))]
         except OSError as error:
             raise _unavailable(f"The folder of uploads {self.folder} cannot be read", error) from (
                 error
             )
+        arrivals, troubles = [], {}
+        for name in sorted(names - self._offered):
+            try:
+                if (arrival := self._arrival(name, now_s)) is not None:
+                    arrivals.append(arrival)
+            except OSError as error:
+                troubles[name] = Reason("unreadable", os.strerror(error.errno or 0))
         self._offered = names
-        return arrivals
+        return UploadsLook(arrivals, troubles)
 
     def offer_again(self, names: Iterable[str]) -> None:
         """Hand these on once more: they could not be claimed."""
@@ -217,26 +239,48 @@ class Uploads:
             False when it is not there any more.
 
         Raises:
-            Unavailable: the rename failed and the upload still lies where it was.
+            FileTrouble: this one cannot be moved; it still lies where it was.
+            ClaimUnclear: the rename failed, and it cannot be seen whether it was done all the same.
+            Unavailable: nothing can be moved there.
         """
         try:
             rename_noreplace(self._path(name, _IMAGE), target, is_own_name=True)
-        except FileNotFoundError:
-            return os.path.lexists(target)
         except OSError as error:
             # A network file system may report a failure of a rename that was done.
             is_taken = error.errno == errno.EEXIST  # by another's file: ids of ours are new
-            if not is_taken and os.path.lexists(target):
+            if not is_taken and _is_claimed(target):
                 return True
-            raise _unavailable("An upload cannot be claimed", error) from error
+            if isinstance(error, FileNotFoundError):
+                return False
+            self._check_folders(os.path.dirname(target), error)
+            raise FileTrouble("unmovable", os.strerror(error.errno or 0)) from error
         return True
 
+    def _check_folders(self, work: str, error: OSError) -> None:
+        """See that a failure is of one upload, and not of the folders.
+
+        Raises:
+            Unavailable: nothing can be written in one of them.
+        """
+        try:
+            for folder in (work, self.folder):
+                probe(folder)
+        except OSError as refused:
+            raise _unavailable("An upload cannot be claimed", refused) from error
+
     def sync_claims(self, names: Sequence[str]) -> None:
-        """Make the renames of these uploads last through a power cut; then forget their names."""
-        sync_folder(self.folder)
+        """Make the renames of these uploads last through a power cut; then forget their names.
+
+        Raises:
+            Unavailable: the share of the inbox went away.
+        """
+        try:
+            sync_folder(self.folder)
+        except OSError as error:
+            raise _unavailable("Claims of uploads cannot be confirmed", error) from error
         for name in names:
             self._offered.discard(name)
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # it is removed with what was left behind
                 os.unlink(self._path(name, _SIDECAR))
 
     def waits(self, name: str) -> bool:
@@ -281,9 +325,11 @@ class Uploads:
         self._next_clean_s = now_s + _CLEAN_EVERY_S
         before, self._leftovers = self._leftovers, {}
         for entry in list(os.scandir(self.folder)):
-            if entry.name.endswith(_IMAGE) or not entry.is_file(follow_symlinks=False):
+            if entry.name.endswith(_IMAGE):
                 continue
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # of one of them, which is left where it lies
+                if not entry.is_file(follow_symlinks=False):
+                    continue
                 status = entry.stat(follow_symlinks=False)
                 known = before.get(entry.name)
                 if known is None or (known.size, known.mtime_ns) != (
@@ -301,6 +347,16 @@ class Uploads:
 
     def _path(self, name: str, ending: str) -> str:
         return os.path.join(self.folder, name + ending)
+
+
+def _is_claimed(target: str) -> bool:
+    try:
+        os.lstat(target)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ClaimUnclear(os.strerror(error.errno or 0)) from error
+    return True
 
 
 def _images(folder: str) -> set[str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from typing import Literal
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -26,7 +27,7 @@ from xray_watcher.intake.below import checked_device
 from xray_watcher.system.mounts import is_network
 
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR})
-_UNREADABLE = frozenset({errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG})
+_NOT_OURS = frozenset({errno.ELOOP, errno.ENAMETOOLONG})  # links, and paths that no call takes
 
 # Watchdog walks by `os.walk`, which nests calls before Python 3.12, also in a thread that all
 # observers share and that would die of it for good. Each level has two bytes of a path at least.
@@ -40,13 +41,15 @@ class Look:
     Attributes:
         files: regular files of handled types, at any depth.
         ignored: number of entries that are left alone: hidden, temporary, other types,
-            links, devices, pipes, and what may not be read or has too long a path.
+            links, devices, pipes, and what has too long a path.
         is_network: whether the inbox lies on a share, on which other hosts write.
+        barred: folders and files that may not be read, with the kernel's reason.
     """
 
     files: tuple[SeenFile, ...]
     ignored: int
     is_network: bool
+    barred: Mapping[str, str]
 
 
 class Inbox:
@@ -56,7 +59,8 @@ class Inbox:
         folder: the inbox.
         work: the work folder; it must stay on the inbox's file system.
         suffixes: endings of handled files, lower case, with the dot.
-        ignore: patterns of names that are left alone, compared without regard to case.
+        ignore: patterns of names of files and folders that are left alone, compared without
+            regard to case.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class Inbox:
     def use(self, suffixes: Sequence[str], ignore: Sequence[str]) -> None:
         """Look for other files from now on."""
         self._suffixes = tuple(suffixes)
-        self._ignore = tuple(pattern.lower() for pattern in ignore)
+        self._ignores = _matcher(ignore)
         self._device: int | None = None
         self._is_network = False
 
@@ -79,37 +83,68 @@ class Inbox:
         Raises:
             Unavailable: it is missing, another device lies under it, or it cannot be read.
         """
+        *_, look = self.begin_look()
+        assert look is not None
+        return look
+
+    def begin_look(self) -> Iterator[Look | None]:
+        """List the inbox piece by piece: None after each entry, and at the end what was found.
+
+        Raises:
+            Unavailable: it is missing, another device lies under it, or it cannot be read.
+        """
         self._note_device(checked_device(self.folder, self._work))
+        scan = _Scan(self.folder, self._ignores)
+        files: list[SeenFile] = []
+        ignored = 0
         try:
-            return self._listed()
+            for path, status in scan.entries():
+                if status is not None and self._is_handled(path):
+                    files.append(_seen(path, status, is_network=self._is_network))
+                else:
+                    ignored += 1
+                yield None
         except OSError as error:
             raise Unavailable(
                 "inbox", f"The inbox {self.folder} cannot be read ({_reason(error)})."
             ) from error
+        if scan.barred:  # perhaps the whole share went away meanwhile
+            self._note_device(checked_device(self.folder, self._work))
+        yield Look(tuple(files), ignored, self._is_network, scan.barred)
 
     def _note_device(self, device: int) -> None:
         if device != self._device:  # a share may have been mounted since
             self._device, self._is_network = device, is_network(self.folder)
 
-    def _listed(self) -> Look:
-        files: list[SeenFile] = []
-        ignored = 0
-        for path, status in self._entries():
-            if status is not None and self._is_handled(path):
-                files.append(_seen(path, status))
-            else:
-                ignored += 1
-        return Look(tuple(files), ignored, self._is_network)
+    def _is_handled(self, path: str) -> bool:
+        name = path.rpartition("/")[2]
+        return name.lower().endswith(self._suffixes) and not self._ignores(name)
 
-    def _entries(self) -> Iterator[tuple[str, os.stat_result | None]]:
+
+class _Scan:
+    """One walk through the inbox.
+
+    Attributes:
+        barred: what could not be read, with the reason.
+    """
+
+    def __init__(self, folder: str, ignores: Callable[[str], bool]) -> None:
+        self._folder = folder
+        self._ignores = ignores
+        self.barred: dict[str, str] = {}
+
+    def entries(self) -> Iterator[tuple[str, os.stat_result | None]]:
         """Every entry that is not a folder, with its status if it is a regular file.
 
-        What may not be read is among them, without a status. Senders may nest folders deeper than
-        Python nests calls: hence a list of what is still to be looked at, the next one last.
+        Senders may nest folders deeper than Python nests calls: hence a list of what is still to
+        be looked at, the next one last.
+
+        Raises:
+            OSError: the inbox itself cannot be listed; what lies below costs itself alone.
         """
-        top = os.path.join(self.folder, ".")  # for which it must be entered, not only listed
+        top = os.path.join(self._folder, ".")  # for which it must be entered, not only listed
         below = len(top) + 1
-        to_do = _scan(top)
+        to_do = _listed(top)
         while to_do:
             entry = to_do.pop()
             path = entry.path[below:]
@@ -117,19 +152,20 @@ class Inbox:
                 if not entry.is_dir(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     yield path, status if stat.S_ISREG(status.st_mode) else None
-                elif not entry.name.startswith("."):
-                    to_do += _scan(entry.path)
+                elif not entry.name.startswith(".") and not self._ignores(entry.name):
+                    to_do += _listed(entry.path)
             except OSError as error:
-                if error.errno in _UNREADABLE:
+                if error.errno in _NOT_OURS:
                     yield path, None
                 elif error.errno not in _VANISHED:
-                    raise
+                    self.barred[path] = _reason(error)
 
-    def _is_handled(self, path: str) -> bool:
-        name = path.rpartition("/")[2].lower()
-        return name.endswith(self._suffixes) and not any(
-            fnmatchcase(name, pattern) for pattern in self._ignore
-        )
+
+def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """What tells whether a name is left alone; each name is compared in one go."""
+    whole = "|".join(translate(pattern.lower()) for pattern in patterns)
+    found = re.compile(whole).match if patterns else lambda _name: None
+    return lambda name: found(name.lower()) is not None
 
 
 class Wakeup:
@@ -216,14 +252,15 @@ class _Waker(FileSystemEventHandler):
             self._wake()
 
 
-def _scan(folder: str) -> list[os.DirEntry[str]]:
+def _listed(folder: str) -> list[os.DirEntry[str]]:
     """The entries of one folder, from the last to the first."""
     with os.scandir(folder) as entries:
         return list(entries)[::-1]
 
 
-def _seen(path: str, status: os.stat_result) -> SeenFile:
-    return SeenFile(path, status.st_size, status.st_mtime_ns, status.st_ino)
+def _seen(path: str, status: os.stat_result, *, is_network: bool) -> SeenFile:
+    inode = 0 if is_network else status.st_ino  # on a share it may be another at each look
+    return SeenFile(path, status.st_size, status.st_mtime_ns, inode)
 
 
 def _reason(error: OSError) -> str:

@@ -302,11 +302,6 @@ class Ledger(LedgerReader):
         with self.transaction():
             self._update("DELETE FROM image WHERE id = ? AND state = 'CLAIMING'", image_ids)
 
-    def mark_claimed(self, image_ids: Sequence[int]) -> None:
-        """Commit that these files lie in the work folder."""
-        with self.transaction():
-            self._update("UPDATE image SET state = 'CLAIMED' WHERE id = ?", image_ids)
-
     def count_attempts(self, image_ids: Sequence[int]) -> None:
         """Commit one more attempt each, before it is made."""
         with self.transaction():

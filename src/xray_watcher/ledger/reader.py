@@ -226,6 +226,11 @@ class LedgerReader:
             return row
         raise LedgerError(f"The ledger has no image with the id {image_id}.")
 
+    def filed_row(self, image_id: int) -> ImageRow | None:
+        """One image by its id, if it is filed; None when it is not, or not known."""
+        where = "WHERE id = ? AND state IN ('DONE', 'RETRIED')"
+        return next(iter(self._images(where, image_id)), None)
+
     def classified_index(self, sha256: bytes) -> int | None:
         """Index of the first classified image with the same bytes."""
         value = self._value(

@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from xray_watcher import __version__
 from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core import tally as t
+from xray_watcher.core.retries import REASONS
 from xray_watcher.core.times import to_us
 from xray_watcher.core.values import LEVELS, REJECTIONS
 from xray_watcher.ledger.reader import LedgerReader, Totals
@@ -30,7 +31,10 @@ from xray_watcher.system.lock import is_held, read_holder
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 """What an HTTP answer with this text says of itself."""
 
-CAUSES = ("inbox", "disk", "work", "summary")
+CAUSES = (
+    *("inbox", "uploads", "disk", "folders", "logs", "storage"),
+    *("files", "decoder", "model", "summary"),
+)
 """What may keep the service from working in full; always told, others when they are there."""
 
 _ANSWER_S = 2.0  # a scrape has ten seconds; the disks are five at most
@@ -171,6 +175,16 @@ def _told(told: Mapping[str, Any]) -> Iterator[Metric]:
     for name, key, text in _TOLD_GAUGES:
         if told.get(key) is not None:
             yield _gauge(name, text, told[key])
+    waiting = told.get("waiting", {})
+    retries = GaugeMetricFamily(
+        "xray_watcher_retry_images", "Images that are tried again later, by reason.",
+        labels=["reason"],
+    )  # fmt: skip
+    _add(retries, dict.fromkeys(REASONS, 0) | waiting.get("codes", {}))
+    yield retries
+    if waiting.get("oldest_s") is not None:
+        yield _gauge("retry_oldest_seconds", "For how long the first of them has failed.",
+                     waiting["oldest_s"])  # fmt: skip
     model = told.get("model")
     if model is not None:
         labels = {name: str(value) for name, value in model.items()}

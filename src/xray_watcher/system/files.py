@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -188,13 +188,20 @@ def give_like(fd: int, path: str | int) -> None:
         os.fchown(fd, theirs.st_uid, theirs.st_gid)
 
 
-def copy(source: str, target: str, *, target_dir: int | None = None) -> None:
-    """Copy bytes, mode, owner (where allowed) and times to a file that is then on disk.
+def copy(
+    source: str,
+    target: str,
+    *,
+    target_dir: int | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> None:
+    """Copy bytes, and mode, owner and times where allowed, to a file that is then on disk.
 
     Args:
         source: the file.
         target: a name of our own; what a kill left under it is removed.
         target_dir: what `target` is relative to, opened; None is the current folder.
+        beat: is called after each piece.
 
     Raises:
         OSError: it cannot be copied.
@@ -206,22 +213,36 @@ def copy(source: str, target: str, *, target_dir: int | None = None) -> None:
     ):
         while chunk := reader.read(_CHUNK_BYTES):
             writer.write(chunk)
+            beat()
         writer.flush()
         status = os.fstat(reader.fileno())
-        with suppress(PermissionError):
+        with suppress(OSError):  # not every file system has owners, nor every user the right
             os.fchown(writer.fileno(), status.st_uid, status.st_gid)
-        os.fchmod(writer.fileno(), stat.S_IMODE(status.st_mode))
-        os.utime(writer.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        with suppress(OSError):
+            os.fchmod(writer.fileno(), stat.S_IMODE(status.st_mode))
+        with suppress(OSError):
+            os.utime(writer.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
         sync(writer.fileno())
 
 
-def sha256_of(fd: int) -> bytes:
-    """SHA-256 of all that an open file holds, from its beginning."""
+def sha256_of(
+    fd: int, at_most: int | None = None, beat: Callable[[], None] = lambda: None
+) -> bytes:
+    """SHA-256 of what an open file holds, from its beginning.
+
+    Args:
+        fd: the file.
+        at_most: bytes that are read; a file that grows meanwhile would have no end.
+        beat: is called after each piece.
+    """
     digest = hashlib.sha256()
     offset = 0
     while chunk := os.pread(fd, _CHUNK_BYTES, offset):
         digest.update(chunk)
         offset += len(chunk)
+        beat()
+        if at_most is not None and offset > at_most:
+            break
     return digest.digest()
 
 

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from xray_watcher.core.naming import MAX_NAME_BYTES
 from xray_watcher.errors import Unavailable
 
-NETWORK_FILE_SYSTEMS = ("cifs", "smb", "nfs", "fuse", "9p", "ceph", "glusterfs", "afs", "lustre")
+NETWORK_FILE_SYSTEMS = (
+    "9p", "afs", "beegfs", "ceph", "cifs", "fakeowner", "fuse", "gfs2", "glusterfs", "gpfs",
+    "lustre", "nfs", "ocfs2", "prl_fs", "smb", "vboxsf", "virtiofs", "vmhgfs",
+)  # fmt: skip
 """Beginnings of file-system types on which other hosts write without an event here."""
 
 _MOUNTS = "/proc/self/mountinfo"
@@ -60,6 +63,17 @@ def file_system_type(path: str) -> str:
 def is_network(path: str) -> bool:
     """Whether other hosts may write there without an event on this one."""
     return mount_of(path).is_network
+
+
+def is_same_mount(path: str, other: str) -> bool:
+    """Whether a file can be renamed from one folder to the other.
+
+    The kernel renames within one mount alone: also where the same disk is mounted in two places.
+    """
+    return (
+        mount_of(path).point == mount_of(other).point
+        and os.stat(path).st_dev == os.stat(other).st_dev
+    )
 
 
 def is_network_device(device: int) -> bool:

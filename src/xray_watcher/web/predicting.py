@@ -32,7 +32,10 @@ from xray_watcher.web.security import Refused, who
 LINES = "application/x-ndjson"
 
 _WRITERS = 8  # threads that write uploads; others stay free for everything else
-_KEEPS_FROM_CLAIMING = ("starting", "hangs", "inbox", "uploads", "work")
+_KEEPS_FROM_CLAIMING = (
+    *("starting", "hangs", "inbox", "uploads"),
+    *("folders", "logs", "storage", "ledger", "model"),
+)
 _PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     MalformedBody: (400, "malformed", ""),
     TooSlow: (408, "too_slow", "The upload came in too slowly and was cut off."),

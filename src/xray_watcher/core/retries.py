@@ -1,0 +1,137 @@
+"""Which images are tried again later: one table for all, whatever failed over them.
+
+What one file does costs that file alone. It waits here for its next try, and the others go on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+FIRST_DELAY_S = 1.0
+LONGEST_DELAY_S = 60.0
+
+Where = Literal["inbox", "upload", "claimed"]
+Key = tuple[Where, str | int]
+"""Where an image lies, and what it is known by there: its path, its name, its row in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an image waits for its next try.
+
+    Attributes:
+        code: one of `REASONS`.
+        detail: what was seen, for a person; it names no file.
+    """
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """One image that waits for its next try.
+
+    Attributes:
+        reason: why; None for an image that only waits for its turn.
+        name: its path below the inbox, for whoever may see names.
+        since_s: when it failed first.
+        due_s: when it is tried again; infinity while it is being tried.
+        delay_s: the wait before that; it doubles up to a minute.
+        tries: how often it failed.
+    """
+
+    reason: Reason | None
+    name: str
+    since_s: float
+    due_s: float
+    delay_s: float
+    tries: int
+
+
+REASONS: Mapping[str, str] = {
+    "unreadable": "it cannot be read",
+    "forbidden": "this user may not read or move it",
+    "busy": "another program keeps it for itself",
+    "slow": "it does not answer",
+    "changing": "it is still being written",
+    "other_disk": "it lies on another file system that is mounted within the inbox",
+    "unmovable": "it cannot be moved",
+    "decoder": "it could not be decoded for a reason that is not its own",
+    "model": "the network failed over it",
+    "claim": "it is not known whether it was claimed",
+}
+"""Every reason to try an image again, by its code."""
+
+GIVEN_UP = frozenset({"unreadable", "forbidden", "busy", "slow", "changing"})
+"""Reasons for which a claimed image is rejected unread when they have lasted too long."""
+
+COMPONENTS: Mapping[str, str] = {"decoder": "decoder", "model": "model"}
+"""Reasons that are no fault of a file, and the component that they tell of; else `FILES`."""
+
+FILES = "files"
+"""What `status` calls the trouble of single files."""
+
+
+class Retries:
+    """The table, with times on the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._tables: dict[Where, dict[Key, Retry]] = {"inbox": {}, "upload": {}, "claimed": {}}
+
+    def failed(self, key: Key, name: str, reason: Reason, now_s: float) -> Retry:
+        """Note one more failure; the wait grows with each."""
+        before = self.get(key)
+        if before is None or before.reason is None:
+            retry = Retry(reason, name, now_s, now_s + FIRST_DELAY_S, FIRST_DELAY_S, 1)
+        else:
+            delay_s = min(before.delay_s * 2, LONGEST_DELAY_S)
+            due_s = now_s + delay_s
+            retry = Retry(reason, name, before.since_s, due_s, delay_s, before.tries + 1)
+        self._tables[key[0]][key] = retry
+        return retry
+
+    def queue(self, key: Key, name: str, now_s: float) -> None:
+        """Let an image wait for its turn, which is now; what it failed by before stays known."""
+        before = self.get(key) or Retry(None, name, now_s, now_s, 0.0, 0)
+        self._tables[key[0]][key] = replace(before, due_s=now_s)
+
+    def begin(self, key: Key) -> None:
+        """Note that an image is being tried; until that fails or succeeds it is not due."""
+        before = self.get(key)
+        if before is not None:
+            self._tables[key[0]][key] = replace(before, due_s=math.inf)
+
+    def forget(self, key: Key) -> None:
+        """Take an image off the table: it went on, or is gone."""
+        self._tables[key[0]].pop(key, None)
+
+    def get(self, key: Key) -> Retry | None:
+        """What is known of one image; None when it does not wait."""
+        return self._tables[key[0]].get(key)
+
+    def of(self, where: Where) -> Mapping[Key, Retry]:
+        """The images that wait at one place, in the order in which they came."""
+        return self._tables[where]
+
+    def due(self, where: Where, now_s: float) -> list[Key]:
+        """Those of one place whose time has come, the longest due first."""
+        due = [key for key, retry in self.of(where).items() if retry.due_s <= now_s]
+        return sorted(due, key=lambda key: self.of(where)[key].due_s)
+
+    def next_due_s(self, where: Where) -> float | None:
+        """When the next image of a place is due; None when none waits there."""
+        return min((retry.due_s for retry in self.of(where).values()), default=None)
+
+    def failures(self) -> list[tuple[Key, Retry]]:
+        """Every image that failed, the oldest first."""
+        failed = [
+            (key, retry)
+            for table in self._tables.values()
+            for key, retry in table.items()
+            if retry.reason is not None
+        ]
+        return sorted(failed, key=lambda each: each[1].since_s)

@@ -1,0 +1,50 @@
+"""What the kernel's answers say: of one file, of a folder, of a share."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from xray_watcher.errors import Unavailable
+from xray_watcher.intake.claims import FileTrouble, Signature
+
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
+"""What the kernel says when a file is not there any more, or a link or a device in its place."""
+
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+"""What it says of a file that belongs to others."""
+
+BUSY = frozenset({errno.EBUSY, errno.ETXTBSY, errno.EAGAIN})
+"""What it says of a file that others keep for themselves; EAGAIN: somebody holds a lease."""
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What it says where nothing can be written; that is never one file's fault."""
+
+REFUSING = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
+"""What file systems say of a name: too long, or with a character that they do not have."""
+
+
+def trouble_of(code: str, error: OSError) -> FileTrouble:
+    """One file's trouble: what the kernel's answer says of it, or else a code of `REASONS`."""
+    if error.errno in BUSY:
+        code = "busy"
+    elif error.errno in FORBIDDEN:
+        code = "forbidden"
+    elif error.errno == errno.EXDEV:
+        code = "other_disk"
+    return FileTrouble(code, reason_of(error))
+
+
+def reason_of(error: OSError) -> str:
+    """The kernel's answer in words."""
+    return os.strerror(error.errno or 0)
+
+
+def unavailable(cause: str, what: str, error: OSError) -> Unavailable:
+    """Something of ours is out of reach, with the kernel's answer."""
+    return Unavailable(cause, f"{what} ({reason_of(error)}).")
+
+
+def signature_of(status: os.stat_result) -> Signature:
+    """What tells that a claimed file is still the same."""
+    return Signature(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
