@@ -18,11 +18,12 @@ from rig import GIVE_UP_S, SCAN_S, Rig
 from xray_watcher import arriving as arriving_module
 from xray_watcher import daemon as daemon_module
 from xray_watcher.core.retries import LONGEST_DELAY_S
-from xray_watcher.core.values import SeenFile
+from xray_watcher.core.values import Arrival, SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake import spool as spool_module
 from xray_watcher.intake.decoding import DecodeOutcome
+from xray_watcher.intake.uploads import Upload, upload_name
 from xray_watcher.live_parts import timetable
 from xray_watcher.system.hands import Threads
 from xray_watcher.waiting import BUSY_IS_NORMAL_S
@@ -374,3 +375,38 @@ def test_equal_files_of_one_batch_are_set_aside_but_for_the_first(tmp_path: Path
     folders = sorted(r["saved_path"].split("/")[0] for r in audit.jsonl_records(rig.root))
     assert folders == ["classified_images"] * 2 + ["duplicates"] * 2
     rig.crash()
+
+
+# -- who goes first -----------------------------------------------------------------------
+
+
+def test_an_upload_and_an_urgent_film_are_filed_within_two_batches_of_an_archive(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path, urgent=["ER"])
+    arrived = [rig.drop(f"archive/{n:04}.jpg", f"picture:Edema#{n}") for n in range(300)]
+    while len(rig.engine.batches) < 3:  # the archive is on its way, other batches in hand
+        rig.tick(0.5)
+    arrived.append(rig.drop("ER/now.jpg", "picture:Fracture"))
+    while not any(arrival.file.path == "ER/now.jpg" for arrival in settled(rig)):
+        rig.tick(0.5)
+    folder = rig.spool.uploads.folder
+    upload = Upload(folder, upload_name("20261123T120000-0123456789ab", 0))
+    upload.write(b"picture:Effusion")
+    upload.hand_over("u.jpg")
+    arrived.append(b"picture:Effusion")
+    before = len(audit.jsonl_records(rig.root))
+    rig.ticks(1)
+    assert len(audit.jsonl_records(rig.root)) == before + 2 * 16
+    names = [record["filename"] for record in audit.jsonl_records(rig.root)]
+    assert {"now.jpg", "u.jpg"} <= set(names[before:])
+    rig.settle()
+    audit.check(rig.root, arrived)
+    rig.crash()
+
+
+def settled(rig: Rig) -> list[Arrival]:
+    """Files whose settle time will be over at the next turn."""
+    now_s = rig.clock.monotonic_s() + 0.5
+    waiting = rig.settling._waiting.values()
+    return [Arrival(w.file, 0.0, 0.0) for w in waiting if w.unchanged_since_s + 2 <= now_s]
