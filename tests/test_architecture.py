@@ -55,6 +55,7 @@ ROWS = (
     ("config.sources",),
     ("config.keys",),
     ("config.settings",),
+    ("config.folders",),
     ("config.care",),
     ("config.base",),
     ("log", "system"),

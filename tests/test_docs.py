@@ -16,6 +16,7 @@ from xray_watcher import errors
 from xray_watcher.cli import main as cli
 from xray_watcher.cli import options as cli_options
 from xray_watcher.config.keys import FIELDS
+from xray_watcher.core.retries import COMPONENTS, FILES
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.phantoms import write_phantoms
 from xray_watcher.records import CSV_COLUMNS
@@ -68,7 +69,9 @@ def test_every_reject_code_is_explained_and_no_other() -> None:
 
 
 def test_every_degraded_cause_says_what_to_do() -> None:
-    named = literals(r"Unavailable|_unavailable|self\._attempt") | {"hangs", "starting"}
+    named = literals(r"Unavailable|_?unavailable|self\._attempt") | {"hangs", "starting"}
+    named |= {FILES, *COMPONENTS.values()}
+    named -= {"work"}  # a step, whose troubles are told by their own causes
     named |= {f"notify-{kind}" for kind in ("webhook", "smtp", "command")}
     causes = {cause for cause in named if " " not in cause}
     explained = first_cells(page("operations.md"), "Every degraded cause, and what to do")

@@ -14,7 +14,8 @@ import structlog
 from xray_watcher import __version__
 from xray_watcher.arriving import Arrivals
 from xray_watcher.bootstrap_care import metrics_files, notifier_of, retention_of
-from xray_watcher.config.settings import Folders, Settings
+from xray_watcher.config.folders import Folders
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
 from xray_watcher.core.naming import index_of

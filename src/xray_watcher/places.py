@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from xray_watcher.config.settings import Folders, Settings
+from xray_watcher.config.folders import Folders
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import WORK_FOLDER
 from xray_watcher.intake.watcher import Inbox
 from xray_watcher.system.mounts import is_same_mount

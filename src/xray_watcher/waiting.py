@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from heapq import nsmallest
 from typing import Any
 
 from xray_watcher.arriving import Arrivals
@@ -45,12 +46,12 @@ class Waiting:
 
     def figures(self, now_s: float) -> dict[str, Any]:
         """How many images wait for another try, for how long the oldest, and by which codes."""
-        failed = [retry for _, retry in self._retries.failures()]
-        oldest_s = max((now_s - retry.since_s for retry in failed), default=None)
+        codes = Counter(_code(retry) for _, retry in self._retries.failures())
+        since_s = min((retry.since_s for _, retry in self._retries.failures()), default=None)
         return {
-            "images": len(failed),
-            "oldest_s": None if oldest_s is None else round(oldest_s, 1),
-            "codes": dict(Counter(_code(retry) for retry in failed)),
+            "images": codes.total(),
+            "oldest_s": None if since_s is None else round(now_s - since_s, 1),
+            "codes": dict(codes),
             "barred": len(self._arrivals.barred),
         }
 
@@ -90,7 +91,8 @@ class Waiting:
         return rows
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        for (where, _), retry in self._retries.failures():
+        oldest = nsmallest(MOST_NAMES, self._retries.failures(), key=lambda each: each[1].since_s)
+        for (where, _), retry in oldest:
             row = {"where": where, "name": retry.name, "code": _code(retry), "tries": retry.tries}
             row |= {"detail": retry.reason.detail if retry.reason else "", "since": retry.since_s}
             if retry.due_s != float("inf"):
@@ -119,7 +121,7 @@ def _sentence(retries: list[Retry], now_s: float) -> str | None:
         return None
     codes = Counter(_code(retry) for retry in retries)
     kinds = "; ".join(f"{count} because {REASONS[code]}" for code, count in codes.most_common())
-    oldest = retries[0]
+    oldest = min(retries, key=lambda retry: retry.since_s)
     minutes = (now_s - oldest.since_s) / 60
     detail = "" if oldest.reason is None else oldest.reason.detail
     who = "1 image waits" if len(retries) == 1 else f"{len(retries)} images wait"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from xray_watcher.config.settings import Folders, Settings
+from xray_watcher.config.folders import Folders
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import LedgerError, Unavailable, UsageError

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -28,6 +27,7 @@ from xray_watcher.config.base import (
     usable_path,
 )
 from xray_watcher.config.care import MetricsSettings, NotifySettings, RetentionSettings
+from xray_watcher.config.folders import Folders
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS, WeightSet
 from xray_watcher.core.values import LARGEST_FILE_BYTES, LEVELS, Level, RiskRules
 
@@ -356,59 +356,6 @@ class LogSettings(Section):
     level: Literal["debug", "info", "warning"] = Field(
         "info", description="The least severe messages that the service writes to stderr."
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Where everything lies: absolute paths, symbolic links not resolved.
-
-    Attributes:
-        root: the folder that the others lie below unless they are set.
-        inbox: watched for images.
-        classified: holds High, Medium and Low.
-        rejected: holds what could not be scored.
-        duplicates: holds repeated images that were set aside.
-        logs: holds the JSONL and CSV logs and the daily figures.
-        state: local disk of the service.
-    """
-
-    root: str
-    inbox: str
-    classified: str
-    rejected: str
-    duplicates: str
-    logs: str
-    state: str
-
-    @property
-    def ledger(self) -> str:
-        """The file of the ledger."""
-        return os.path.join(self.state, "ledger.sqlite3")
-
-    @property
-    def lock(self) -> str:
-        """The file whose lock says that the ledger is in use."""
-        return os.path.join(self.state, "lock")
-
-    @property
-    def bell(self) -> str:
-        """The named pipe by which the web wakes the daemon."""
-        return os.path.join(self.state, "bell")
-
-    @property
-    def heartbeat(self) -> str:
-        """The file in which the running daemon tells `status` how things are."""
-        return os.path.join(self.state, "heartbeat.json")
-
-    @property
-    def waiting(self) -> str:
-        """The file in which the running daemon names the images that wait; not for everybody."""
-        return os.path.join(self.state, "waiting.json")
-
-    @property
-    def weights(self) -> str:
-        """The folder of imported weights."""
-        return os.path.join(self.state, "weights")
 
 
 class Settings(BaseSettings):

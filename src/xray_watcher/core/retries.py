@@ -6,7 +6,7 @@ What one file does costs that file alone. It waits here for its next try, and th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -126,12 +126,9 @@ class Retries:
         """When the next image of a place is due; None when none waits there."""
         return min((retry.due_s for retry in self.of(where).values()), default=None)
 
-    def failures(self) -> list[tuple[Key, Retry]]:
-        """Every image that failed, the oldest first."""
-        failed = [
-            (key, retry)
-            for table in self._tables.values()
-            for key, retry in table.items()
-            if retry.reason is not None
-        ]
-        return sorted(failed, key=lambda each: each[1].since_s)
+    def failures(self) -> Iterator[tuple[Key, Retry]]:
+        """Every image that failed; there may be a hundred thousand."""
+        for table in self._tables.values():
+            for key, retry in table.items():
+                if retry.reason is not None:
+                    yield key, retry

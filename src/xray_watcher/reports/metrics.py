@@ -18,7 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from xray_watcher import __version__
-from xray_watcher.config.settings import Folders, Settings
+from xray_watcher.config.folders import Folders
+from xray_watcher.config.settings import Settings
 from xray_watcher.core import tally as t
 from xray_watcher.core.retries import REASONS
 from xray_watcher.core.times import to_us
