@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -135,11 +136,20 @@ def test_the_example_for_pandas_runs_on_a_real_log(
     service = Service(tmp_path / "root")
     write_phantoms(str(service.inbox), 6, 1, lambda: None)
     shutil.copy(service.inbox / "drawn.csv", service.inbox / "notes.png")
+    pictures = sorted(service.inbox.glob("*.png"))
+    wards = ("NA", "0012", "1E5", "null")
+    for ward, picture in zip(wards, pictures, strict=False):
+        (service.inbox / ward).mkdir()
+        picture.rename(service.inbox / ward / picture.name)
     service.start("--once", "--weights", "phantom")
     assert service.ended() == 3
     monkeypatch.chdir(service.root)
-    (example,) = re.findall(r"```python\n(.*?)```", page("csv.md"), re.DOTALL)
-    exec(compile(example, "csv.md", "exec"), {})
+    blocks = re.findall(r"```python\n(.*?)```", page("csv.md"), re.DOTALL)
+    (example,) = [block for block in blocks if "import pandas" in block]
+    scope: dict[str, Any] = {}
+    exec(compile(example, "csv.md", "exec"), scope)
+    assert set(scope["results"]["source"]) == {"", *wards}
+    assert scope["results"]["top_probability"].dtype == "float64"
     shown = capsys.readouterr().out
     assert "High" in shown
     assert "wrong_format" in shown

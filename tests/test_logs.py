@@ -15,6 +15,7 @@ import audit
 from rig import Rig
 from xray_watcher import logs
 from xray_watcher.logs import LogFiles
+from xray_watcher.records import CsvLayout, Record
 from xray_watcher.system.files import write_all
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -157,4 +158,29 @@ def test_a_deleted_folder_of_logs_is_made_anew_from_the_ledger(rig: Rig) -> None
     arrived = [file_one(rig, "a.jpg")]
     shutil.rmtree(rig.root / "logs")
     arrived.append(file_one(rig, "b.jpg"))
+    audit.check(rig.root, arrived)
+
+
+def test_a_day_goes_on_in_its_file_where_an_earlier_version_wrote_rows_of_another_form(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are the bytes that the ledger keeps, so none of the old ones changes, even anew."""
+
+    def as_before(layout: CsvLayout, record: Record) -> bytes:
+        return with_numbers_missing_in_quotes(layout, record).replace(b",,", b',"",')
+
+    with_numbers_missing_in_quotes = CsvLayout.row
+    monkeypatch.setattr(CsvLayout, "row", as_before)
+    arrived = [file_one(rig, "a.jpg")]
+    before = file(rig, "csv").read_bytes()
+    assert b',"",' in before
+    monkeypatch.undo()
+    arrived.append(file_one(rig, "b.jpg"))
+    whole = file(rig, "csv").read_bytes()
+    assert whole.startswith(before)
+    assert b",,," in whole[len(before) :]
+    file(rig, "csv").unlink()
+    arrived.append(file_one(rig, "c.jpg"))
+    assert file(rig, "csv").read_bytes().startswith(whole)
+    assert [path.name for path in (rig.root / "logs").glob("*.csv*")] == [file(rig, "csv").name]
     audit.check(rig.root, arrived)

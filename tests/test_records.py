@@ -6,7 +6,10 @@ import base64
 import csv
 import json
 import os
+import re
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -33,6 +36,9 @@ LABELS = ("Edema", "Effusion", "Fracture", "Lung Lesion")
 MODEL = ModelInfo("phantom", "ab" * 32, "float32", simulated=True)
 TIMINGS = Timings(2000.123, 1.5, 10.25, 40.0, 2.0)
 LAYOUT = CsvLayout(LABELS, ZoneInfo("Europe/Athens"))
+DOCS = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "csv.md").read_text(), re.DOTALL
+)
 PATHS = st.binary(min_size=1, max_size=120).map(os.fsdecode)
 
 
@@ -59,6 +65,40 @@ def rejected(path: str = "a.jpg") -> Record:
     return rejected_record(
         facts(path), filing, MODEL, TIMINGS, Rejection("corrupt", "The picture is damaged.")
     )
+
+
+SEPARATORS = ",;|\t"
+JOINED = st.lists(
+    st.sampled_from([*SEPARATORS, *"=+-@\"' \n\\", "\uff1d", "\u2028", "\0", "\\x3b", "=1+1", "a"]),
+    min_size=1,
+    max_size=12,
+).map("".join)
+"""Names made of what separates, quotes, escapes and begins a formula."""
+
+
+def cells_of(line: str, separators: str, quote: str) -> list[str]:
+    """The cells of a row as a spreadsheet with these settings has them."""
+    plain, quoted = f"[^{separators}]*", f"{quote}((?:[^{quote}]|{quote}{quote})*)(?:{quote}|$)"
+    found = re.findall(f"(?:^|[{separators}])(?:{quoted}({plain})|({plain}))", line)
+    return [inner.replace(quote * 2, quote) + rest + bare for inner, rest, bare in found]
+
+
+def undefused(text: str) -> str:
+    """What docs/csv.md says brings a name back as it came."""
+    (code,) = [block for block in DOCS if "def as_it_came" in block]
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    found: str = scope["as_it_came"](text)
+    return found
+
+
+def typed(line: bytes) -> list[object]:
+    """The cells of a row as a strict reader has them: a text only where it is quoted."""
+    cells = re.findall(r'(?:^|,)("(?:[^"]|"")*"|[^,"]*)', line.decode().removesuffix("\r\n"))
+    return [
+        cell[1:-1].replace('""', '"') if cell[:1] == '"' else float(cell) if cell else None
+        for cell in cells
+    ]
 
 
 def row(record: Record) -> dict[str, str]:
@@ -132,6 +172,42 @@ def test_names_that_a_spreadsheet_would_run_are_defused(name: str) -> None:
     found = row(classified(name))
     assert found["filename"].startswith("'")
     assert found["inbox_path"].startswith("'")
+
+
+@given(name=JOINED, folder=JOINED)
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("separators", [*SEPARATORS, ",;", ",;\t|"])
+def test_no_cell_begins_as_a_formula_whatever_separates(
+    separators: str, quote: str, name: str, folder: str
+) -> None:
+    """Also in a reader that takes other characters for those that separate and quote."""
+    line = LAYOUT.row(classified(f"{folder}/{name}")).decode().removesuffix("\r\n")
+    assert line.count("\n") == line.count("\r") == 0
+    for cell in cells_of(line, separators, quote):
+        assert not re.match('[\\s\0"]*[=+\\-@\uff1d\uff0b\uff0d\uff20]', cell), cell
+
+
+@given(name=JOINED)
+def test_the_name_as_it_came_can_be_told_from_its_cell(name: str) -> None:
+    """By the rule of docs/csv.md, whatever the name: no two names look alike."""
+    assert undefused(row(classified(name))["filename"]) == classified(name)["filename"]
+
+
+def test_a_missing_number_is_an_empty_cell_and_a_text_is_quoted() -> None:
+    """As PostgreSQL, polars and csv.QUOTE_STRINGS want it: what is quoted is no number."""
+    columns = [*CSV_COLUMNS, *LABELS]
+    scored = dict(zip(columns, typed(LAYOUT.row(classified("a.jpg"))), strict=True))
+    aside = dict(zip(columns, typed(LAYOUT.row(rejected())), strict=True))
+    numbers = {*LABELS, "index", "top_probability", "duplicate_of", "bytes", "width", "height"}
+    numbers |= {"batch_size", *(f"{step}_ms" for step in Timings.__slots__)}
+    for column in columns:
+        kinds = {type(cells[column]) for cells in (scored, aside)} - {type(None)}
+        assert kinds <= {float if column in numbers else str}, column
+    assert [aside[column] for column in ("top_probability", "duplicate_of", *LABELS)] == [None] * 6
+    assert scored["source"] == ""
+    assert scored["Edema"] == 0.9
+    assert aside["top_label"] is None
+    assert scored["reject_code"] is None
 
 
 @pytest.mark.parametrize("name", ["a=1.jpg", "1-2.jpg", "a@b.jpg", "a,b;\"c'.jpg"])

