@@ -263,9 +263,35 @@ def test_each_mistake_is_told_with_its_key_and_what_is_allowed(
     assert all("\n" not in problem for problem in found)
 
 
+SERVICE = {
+    "SERVICE_HOST": "10.43.218.30",
+    "SERVICE_PORT": "8080",
+    "SERVICE_PORT_HTTP": "8080",
+    "PORT": "tcp://10.43.218.30:8080",
+    "PORT_8080_TCP": "tcp://10.43.218.30:8080",
+    "PORT_8080_TCP_PROTO": "tcp",
+    "PORT_8080_TCP_PORT": "8080",
+    "PORT_8080_TCP_ADDR": "fd00::1e",
+}
+
+
+@pytest.mark.parametrize("service", ["XRAY_WATCHER", "XRAY_WATCHER_WEB"])
+def test_what_kubernetes_says_of_a_service_of_our_name_is_passed_over(
+    service: str, tmp_path: Path
+) -> None:
+    given = {f"{service}_{name}": value for name, value in SERVICE.items()}
+    assert load_settings(None, {"root": "/r"}, {"HOME": str(tmp_path)} | given).settings
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
+        ("XRAY_WATCHER_PORT", "8080", "is unknown"),
+        ("XRAY_WATCHER_WEB_PORT", "8080", "XRAY_WATCHER_WEB__PORT"),
+        ("XRAY_WATCHER_SERVICE_HOST", "mail.example", "is unknown"),
+        ("XRAY_WATCHER_SERVICE", "x", "is unknown"),
+        ("XRAY_WATCHER_PORT_8080_TCP_NAME", "x", "is unknown"),
+        ("xray_watcher_service_host", "10.0.0.1", "is unknown"),
         ("XRAY_WATCHER_ROT", "/r", "XRAY_WATCHER_ROOT"),
         ("XRAY_WATCHER_BATCH_MAX_SIZE", "3", "XRAY_WATCHER_BATCH__MAX_SIZE"),
         ("XRAY_WATCHER_BATCH__MAX_SIZE", "many", "whole number"),

@@ -33,6 +33,14 @@ _TEXT_READERS: Mapping[object, Callable[[str], object]] = {
     str: str,
     Literal: str,
 }
+_IP, _PROTOCOL = "[0-9A-Fa-f.:]+", "(?:tcp|udp|sctp)"
+_OF_A_SERVICE = re.compile(
+    rf"{ENV_PREFIX}(?:[A-Z0-9_]+_)?(?:SERVICE_HOST={_IP}|SERVICE_PORT(?:_[A-Z0-9_]+)?=\d+"
+    rf"|PORT(?:_\d+_(?:TCP|UDP|SCTP))?={_PROTOCOL}://.+"
+    rf"|PORT_\d+_(?:TCP|UDP|SCTP)_(?:PROTO={_PROTOCOL}|PORT=\d+|ADDR={_IP}))"
+)
+"""What Kubernetes puts into every container for a Service named xray-watcher, or that and more."""
+
 _PART = r"""[\w-]+|"[^"\n]*"|'[^'\n]*'"""
 _NAME = rf"(?:{_PART})(?:[ \t]*\.[ \t]*(?:{_PART}))*"
 _HEADER_OR_KEY = re.compile(rf"^[ \t]*(?:\[\[?[ \t]*({_NAME})[ \t]*\]|({_NAME})[ \t]*=)")
@@ -187,6 +195,8 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         if not name.upper().startswith(ENV_PREFIX) or name == CONFIG_VARIABLE:
             continue
         key = _ENV_NAMES.get(name)
+        if key is None and _OF_A_SERVICE.fullmatch(f"{name}={environ[name]}"):
+            continue
         if key is None:
             problems.append(_unknown_variable(name))
             continue
