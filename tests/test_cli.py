@@ -111,6 +111,38 @@ def test_check_config_says_what_is_in_force_and_from_where(tmp_path: Path) -> No
     assert "/r/inbox" in text
 
 
+BAD_CHANNELS = {
+    "address with a port of none": ('[notify.webhook]\nurl = "http://h:99999/geheim"', b""),
+    "address with half a bracket": ('[notify.webhook]\nurl = "http://[::1/geheim"', b""),
+    "secret that is no base64": (
+        '[notify.webhook]\nurl = "http://h/"\nsecret_file = "{file}"',
+        b"whsec_geheim-geheim-geheim",
+    ),
+    "address in a file that is none": ('[notify.webhook]\nurl_file = "{file}"', b"h/geheim"),
+    "password that is not UTF-8": (
+        '[notify.smtp]\nhost="h"\nsender="a@b.c"\nto=["d@e.f"]\nuser="u"\npassword_file="{file}"',
+        b"geheim\xf6",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "content"), BAD_CHANNELS.values(), ids=BAD_CHANNELS)
+@pytest.mark.parametrize("arguments", [("check-config",), ("run", "--once"), ("notify", "test")])
+def test_a_channel_that_could_never_tell_is_a_mistake_in_the_configuration(
+    arguments: tuple[str, ...], text: str, content: bytes, tmp_path: Path
+) -> None:
+    """Whoever asks gets the same answer, and nobody is shown the secret."""
+    secret, config = tmp_path / "file", tmp_path / "x.toml"
+    secret.write_bytes(content)
+    secret.chmod(0o600)
+    head = f'root = "{tmp_path}/r"\nstate_dir = "{tmp_path}/s"\n[model]\nweights = "untrained"\n'
+    config.write_text(head + text.replace("{file}", str(secret)))
+    found = call(*arguments, "--config", str(config))
+    assert found.returncode == 78, found.stderr
+    assert "a mistake" in found.stderr
+    assert "geheim" not in found.stdout + found.stderr
+
+
 def test_commands_before_the_first_start_say_that_there_is_no_ledger(tmp_path: Path) -> None:
     folders = ("--root", str(tmp_path / "r"), "--state-dir", str(tmp_path / "s"))
     assert call("summary", *folders).returncode == 1

@@ -230,6 +230,31 @@ BROKEN = {
         "notify.webhook.url",
         "https://",
     ),
+    "two addresses": (
+        ROOT + '[notify.webhook]\nurl = "https://h/"\nurl_file = "/x"',
+        "notify.webhook.url_file",
+        "one of them",
+    ),
+    "port of no address": (
+        ROOT + '[notify.webhook]\nurl = "http://h:99999/x"',
+        "notify.webhook.url",
+        "from 1 to 65535",
+    ),
+    "half a bracket": (
+        ROOT + '[notify.webhook]\nurl = "http://[::1/x"',
+        "notify.webhook.url",
+        "IPv6",
+    ),
+    "port in a mail server's name": (
+        ROOT + '[notify.smtp]\nhost = "mail:25"',
+        "notify.smtp.host",
+        "neither a name",
+    ),
+    "sender without a host": (
+        ROOT + '[notify.smtp]\nsender = "xray"',
+        "notify.smtp.sender",
+        "name@host",
+    ),
     "program without path": (
         ROOT + '[notify.command]\nargv = ["page"]',
         "notify.command.argv",
@@ -261,6 +286,25 @@ def test_each_mistake_is_told_with_its_key_and_what_is_allowed(
     found = problems(text, tmp_path)
     assert any(key in problem and said in problem for problem in found), found
     assert all("\n" not in problem for problem in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[notify.webhook]\nurl = "https://xray:geheim@h/"',
+        '[notify.webhook]\nurl = "http://h:geheim/"',
+        '[notify.webhook]\nurl = "hooks.example/geheim"',
+        '[notify.webhook]\nurl = ["https://h/geheim"]',
+        '[notify]\nwebhook = "https://xray:geheim@h/"',
+        '[notify.smtp]\nhost = "xray:geheim@mail"',
+        '[notify.smtp]\npassword = "geheim"',
+        '[notify.command]\nargv = "/bin/page --password geheim"',
+    ],
+)
+def test_no_complaint_repeats_what_may_be_a_secret(text: str, tmp_path: Path) -> None:
+    found = problems(ROOT + text, tmp_path)
+    assert found
+    assert not [problem for problem in found if "geheim" in problem]
 
 
 SERVICE = {

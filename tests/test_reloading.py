@@ -325,6 +325,17 @@ def test_a_running_service_takes_a_new_file_and_refuses_a_broken_one(tmp_path: P
         service.wait_until(lambda: bool(logged("configuration not reloaded")))
         (refused,) = logged("configuration not reloaded")
         assert re.search(r"root.toml:\d+: batch.quiet_seconds: -1", refused["problems"][0])
+        secret = tmp_path / "secret"
+        secret.write_text("too short")
+        secret.chmod(0o600)
+        hook = f'[notify.webhook]\nurl = "http://h/"\nsecret_file = "{secret}"\n'
+        service.config.write_text(text + hook)
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_until(lambda: len(logged("configuration not reloaded")) == 2)
+        assert "too short" in logged("configuration not reloaded")[1]["problems"][0]
+        service.config.write_text(text.replace("quiet_seconds = 0.3", "quiet_seconds = -1"))
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_until(lambda: len(logged("configuration not reloaded")) == 3)
         service.config.write_text(text)  # for `status` must read it too
         service.wait_until(lambda: "batch.quiet_seconds" in service.command("status").stdout)
         service.config.write_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import socket
 import socketserver
@@ -16,11 +17,13 @@ from typing import Any
 
 @dataclass
 class Received:
-    """What came, and how to behave: `mode` may be changed at any time."""
+    """What came, and how to behave: `mode` may be changed at any time, `ways` of logging in too."""
 
     mode: str = "take"
+    ways: str = "PLAIN"
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
     arrived: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
     port: int = 0
@@ -95,7 +98,7 @@ def http_sink(
 
 class _Http(_Handler):
     def handle(self) -> None:
-        self.rfile.readline()
+        self.sink.targets.append(self.rfile.readline().decode("ascii").split()[1])
         headers = http.client.parse_headers(self.rfile)
         mode = self.sink.mode
         body = self.rfile.read(int(headers["Content-Length"]))
@@ -115,6 +118,8 @@ def smtp_sink(
     received: Received | None = None, tls: ssl.SSLContext | None = None, *, at_once: bool = False
 ) -> Iterator[Received]:
     """Modes: take, refuse (the address), busy (the mail), hang, drip, drop (takes, then closes).
+
+    A mode that names ways of logging in refuses those.
 
     With `tls` it offers STARTTLS, and `at_once` it begins with TLS.
     """
@@ -146,7 +151,7 @@ class _Smtp(_Handler):
         self.say("250-sink")
         if can_begin and "tls" not in self.said:
             self.say("250-STARTTLS")
-        self.say("250 AUTH PLAIN")
+        self.say(f"250 AUTH {self.sink.ways}" if self.sink.ways else "250 HELP")
 
     def on_starttls(self, _line: str) -> None:
         self.say("220 go on")
@@ -155,8 +160,20 @@ class _Smtp(_Handler):
         super().setup()
 
     def on_auth(self, line: str) -> None:
-        self.said["auth"] = line.split()[2]
-        self.say("235 welcome")
+        way, *first = line.split()[1:]
+        self.said["way"] = way
+        if way == "PLAIN":
+            self.said["auth"] = first[0]
+        elif way == "LOGIN":
+            self.said["user"] = self.ask("Username:")
+            self.said["auth"] = self.ask("Password:")
+        else:
+            self.said["auth"] = self.ask("<a challenge>")
+        self.say("535 no" if way in self.sink.mode else "235 welcome")
+
+    def ask(self, challenge: str) -> str:
+        self.say(f"334 {base64.b64encode(challenge.encode()).decode()}")
+        return self.rfile.readline().decode().strip()
 
     def on_rcpt(self, _line: str) -> None:
         self.say("550 nobody here" if self.sink.mode == "refuse" else "250 well")

@@ -20,7 +20,8 @@ from sinks import closed_port, http_sink, smtp_sink
 
 from xray_watcher.config.care import CommandSettings, NotifySettings, SmtpSettings, WebhookSettings
 from xray_watcher.errors import ConfigError
-from xray_watcher.notify.channels import Command, DeliveryFailed, Mail, Webhook, read_secret
+from xray_watcher.notify.channels import Command, DeliveryFailed, Mail, Webhook
+from xray_watcher.notify.secrets import SecretFileError, read_secret
 from xray_watcher.notify.setup import audience_of, channels_of
 from xray_watcher.notify.texts import body_of
 
@@ -86,6 +87,63 @@ def test_a_secret_in_the_form_of_standard_webhooks_is_understood(tmp_path: Path)
     signed = f"id-1.{headers['webhook-timestamp']}.".encode() + BODY
     expected = base64.b64encode(hmac.new(SECRET, signed, hashlib.sha256).digest()).decode()
     assert headers["webhook-signature"] == f"v1,{expected}"
+
+
+@pytest.mark.parametrize("lost", ["padding", "alphabet"])
+def test_a_secret_in_that_form_that_is_no_base64_is_refused(tmp_path: Path, lost: str) -> None:
+    """Used as it stands, it would sign what no receiver can check."""
+    key = base64.b64encode(b"\xfb\xff" * 16).decode()
+    broken = key.rstrip("=") if lost == "padding" else key.replace("/", "_").replace("+", "-")
+    with pytest.raises(SecretFileError, match="not base64") as raised:
+        webhook(1, secret_file=secret_file(tmp_path, f"whsec_{broken}".encode()))
+    assert broken not in str(raised.value)
+
+
+def test_an_address_beyond_ascii_is_posted_to_as_browsers_do() -> None:
+    with http_sink() as sink:
+        webhook(1, url=f"http://127.0.0.1:{sink.port}/θ?to=θάλαμος").send("id-1", "high", BODY)
+        host = f"http://röntgen.localhost:{sink.port}/"
+        assert Webhook(WebhookSettings(url=host))._address().host == "xn--rntgen-wxa.localhost"
+    assert sink.targets == ["/%CE%B8?to=%CE%B8%CE%AC%CE%BB%CE%B1%CE%BC%CE%BF%CF%82"]
+
+
+def test_an_address_that_is_a_secret_stands_in_a_file_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "address"
+    with http_sink() as first, http_sink() as second:
+        for sink, mark in ((first, b""), (second, b"\xef\xbb\xbf")):
+            file.write_bytes(mark + f"http://127.0.0.1:{sink.port}/T0/geheim\r\n".encode())
+            file.chmod(0o640)
+            if sink is first:
+                made = Webhook(WebhookSettings(url_file=str(file)))
+            made.send("id-1", "high", BODY)
+    assert first.targets == second.targets == ["/T0/geheim"]
+    assert list(channels_of(NotifySettings(webhook=WebhookSettings(url_file=str(file))))) == [
+        "webhook"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [
+        (b"http://h/geheim", 0o644, "open to others"),
+        (b"", 0o600, "empty"),
+        (b"http://geheim:x@h/", 0o600, "user or password"),
+        (b"http://h:99999/geheim", 0o600, "port"),
+        (b"http://h/geheim http://i/", 0o600, "blank"),
+        ("http://h/geheim".encode("utf-16"), 0o600, "UTF-8"),
+        ("http://h/geheim".encode("utf-16-le"), 0o600, "UTF-8"),
+    ],
+)
+def test_a_file_without_an_address_of_use_is_told_and_not_repeated(
+    tmp_path: Path, content: bytes, mode: int, said: str
+) -> None:
+    file = tmp_path / "address"
+    file.write_bytes(content)
+    file.chmod(mode)
+    with pytest.raises(ConfigError, match=said) as raised:
+        channels_of(NotifySettings(webhook=WebhookSettings(url_file=str(file))))
+    assert str(file) in str(raised.value)
+    assert "geheim" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +276,108 @@ def test_a_mail_goes_through_tls_and_after_a_login(tmp_path: Path, security: str
         trusting.send("id-1", "high", BODY)
     (said,) = sink.headers
     assert base64.b64decode(said["auth"]) == b"\0xray\0pass word"
+
+
+PASSWORDS = ["plain-password-1", "Röntgen-Paßwort", "κωδικός ακτίνες"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("user", ["xray", "röntgen"])
+@pytest.mark.parametrize("way", ["PLAIN", "LOGIN", "CRAM-MD5"])
+def test_a_user_and_a_password_beyond_ascii_log_in(
+    tmp_path: Path, way: str, user: str, password: str
+) -> None:
+    file = secret_file(tmp_path, b"\xef\xbb\xbf" + password.encode() + b"\r")
+    with smtp_sink() as sink:
+        sink.ways = f"GSSAPI {way}"
+        mail(sink.port, user=user, password_file=file).send("id-1", "high", BODY)
+    (said,) = sink.headers
+    assert said["way"] == way
+    given = base64.b64decode(said["auth"])
+    digest = hmac.new(password.encode(), b"<a challenge>", "md5").hexdigest()
+    assert (
+        given
+        == {
+            "PLAIN": f"\0{user}\0{password}".encode(),
+            "LOGIN": password.encode(),
+            "CRAM-MD5": f"{user} {digest}".encode(),
+        }[way]
+    )
+    if way == "LOGIN":
+        assert base64.b64decode(said["user"]).decode() == user
+
+
+@pytest.mark.parametrize(
+    ("ways", "refused", "said"),
+    [
+        ("PLAIN LOGIN", "PLAIN LOGIN", "said 535"),
+        ("GSSAPI", "", "offers none of"),
+        ("", "", "offers none of"),
+    ],
+)
+def test_a_login_that_is_not_taken_is_told_and_sends_no_mail(
+    tmp_path: Path, ways: str, refused: str, said: str
+) -> None:
+    login = {"user": "xray", "password_file": secret_file(tmp_path)}
+    with smtp_sink() as sink:
+        sink.ways, sink.mode = ways, refused or "take"
+        with pytest.raises(DeliveryFailed, match=said):
+            mail(sink.port, **login).send("id-1", "high", BODY)
+    assert sink.headers == []
+
+
+def test_a_way_of_logging_in_that_is_refused_is_followed_by_the_next(tmp_path: Path) -> None:
+    login = {"user": "xray", "password_file": secret_file(tmp_path)}
+    with smtp_sink() as sink:
+        sink.ways, sink.mode = "CRAM-MD5 PLAIN LOGIN", "CRAM-MD5 PLAIN"
+        mail(sink.port, **login).send("id-1", "high", BODY)
+    assert sink.headers[0]["way"] == "LOGIN"
+
+
+@pytest.mark.parametrize(
+    "content", ["Röntgen".encode("latin-1"), "geheim".encode("utf-16"), b"gehe\0im"]
+)
+def test_a_password_that_is_no_text_is_told_at_the_start(tmp_path: Path, content: bytes) -> None:
+    smtp = SmtpSettings(
+        host="h", sender="x@y.z", to=("a@b.c", "d@e.f"), user="xray",
+        password_file=secret_file(tmp_path, content),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="UTF-8") as raised:
+        channels_of(NotifySettings(smtp=smtp))
+    assert len(raised.value.problems) == 1, "of one file once"
+    assert "gehe" not in str(raised.value)
+
+
+def test_every_file_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
+    smtp = SmtpSettings(
+        host="h", sender="x@y.z", to=("a@b.c",), user="xray", password_file=str(tmp_path / "pw")
+    )
+    hook = WebhookSettings(url="http://h/", secret_file=str(tmp_path / "key"))
+    with pytest.raises(ConfigError) as raised:
+        channels_of(NotifySettings(smtp=smtp, webhook=hook))
+    assert len(raised.value.problems) == 2
+
+
+def test_the_host_of_a_mail_address_is_sent_in_ascii() -> None:
+    with smtp_sink() as sink:
+        channel = Mail(
+            SmtpSettings(
+                host="127.0.0.1", port=sink.port, security="none", sender="x@köln.example"
+            ),
+            "it@krankenhaus-köln.example",
+        )
+        channel.send("id-1", "high", BODY)
+    message = email.message_from_bytes(sink.bodies[0])
+    assert message["From"] == "x@xn--kln-sna.example"
+    assert message["To"] == "it@" + "krankenhaus-köln.example".encode("idna").decode()
+
+
+def test_a_name_beyond_ascii_needs_a_server_that_takes_it() -> None:
+    with smtp_sink() as sink:
+        settings = SmtpSettings(host="127.0.0.1", port=sink.port, security="none", sender="x@y.z")
+        with pytest.raises(DeliveryFailed, match="SMTPUTF8"):
+            Mail(settings, "röntgen@h.example").send("id-1", "high", BODY)
+    assert sink.bodies == []
 
 
 def test_a_server_without_starttls_gets_neither_password_nor_mail(tmp_path: Path) -> None:

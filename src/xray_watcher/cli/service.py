@@ -42,12 +42,19 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
     def load() -> Settings:
         return settings_of(options, {"intake.inbox": inbox})
 
+    def reload() -> Settings:
+        from xray_watcher.notify.setup import channels_of
+
+        settings = load()
+        channels_of(settings.notify)  # its files are checked as they are at the start
+        return settings
+
     settings = load()
     shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
     log.set_up("warning" if shows_bar else settings.log.level)
     if once:
         return supervised(lambda reports: _telling(lambda: _run_to_the_end(settings, reports)))
-    return supervised(lambda reports: _telling(lambda: _watch(settings, reports, load)))
+    return supervised(lambda reports: _telling(lambda: _watch(settings, reports, reload)))
 
 
 def _telling(work: Callable[[], int]) -> int:

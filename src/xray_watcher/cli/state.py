@@ -101,14 +101,19 @@ def fsck(deep: bool, repair: bool, **options: str | None) -> int:
 @weights_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check_config(as_json: bool, **options: str | None) -> int:
-    """Say which settings are in force and where each is from; exit code 78 if one is wrong."""
+    """Say which settings are in force and where each is from; exit code 78 if one is wrong.
+
+    The files that [notify] names are read as well: call it as the service's user.
+    """
     from xray_watcher.config.loading import describe_json, describe_text
+    from xray_watcher.notify.setup import channels_of
 
     flags = {
         "model.weights": options["weights"],
         "model.weights_file": options["weights_file"],
     }
     found = loaded(options["config"], options["root"], options["state_dir"], flags)
+    channels_of(found.settings.notify)
     if as_json:
         print_json(describe_json(found))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -13,9 +14,16 @@ def unit(name: str) -> FieldInfo:
     return Field(json_schema_extra={"unit": name})  # type: ignore[no-any-return]
 
 
-def allowed(text: str) -> FieldInfo:
-    """What a key may hold, in words, where its type does not say it."""
-    return Field(json_schema_extra={"allowed": text})  # type: ignore[no-any-return]
+def allowed(text: str, *, is_secret: bool = False) -> FieldInfo:
+    """What a key may hold, in words, where its type does not say it.
+
+    Args:
+        text: the words.
+        is_secret: whether the value may be a secret, so that no complaint repeats it.
+    """
+    return Field(  # type: ignore[no-any-return]
+        json_schema_extra={"allowed": text, "is_secret": is_secret}
+    )
 
 
 def usable_path(path: str) -> str:
@@ -27,6 +35,21 @@ def usable_path(path: str) -> str:
     if "\0" in path:
         raise ValueError("a path has no NUL character")
     return path
+
+
+def readable(read: Callable[[str], object]) -> AfterValidator:
+    """A text that is empty or that this can read; it stays as people wrote it.
+
+    Args:
+        read: raises ValueError for what it cannot read.
+    """
+
+    def as_it_is(text: str) -> str:
+        if text:
+            read(text)
+        return text
+
+    return AfterValidator(as_it_is)
 
 
 Seconds = Annotated[float, unit("seconds")]

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from xray_watcher.config.base import Seconds, Section, allowed, unit, usable_path
+from xray_watcher.config.base import Seconds, Section, allowed, readable, unit, usable_path
+from xray_watcher.core.addresses import host_name, mail_address, web_address
 
 Event = Literal["high", "rejected", "degraded", "recovered", "summary"]
 EVENTS: tuple[Event, ...] = get_args(Event)
@@ -16,7 +17,7 @@ OptionalFile = Annotated[str, AfterValidator(usable_path), allowed('a path, or "
 Events = Annotated[
     tuple[Event, ...], allowed("a list of " + ", ".join(f'"{event}"' for event in EVENTS))
 ]
-Address = Annotated[str, Field(pattern=r"^[^\s@<>,]+@[^\s@<>,]+$")]
+Address = Annotated[str, Field(min_length=1), readable(mail_address)]
 
 
 class MetricsSettings(Section):
@@ -38,10 +39,15 @@ class MetricsSettings(Section):
 class WebhookSettings(Section):
     """`[notify.webhook]`: messages by HTTP POST."""
 
-    url: Annotated[str, allowed('an http:// or https:// address, or "" for none')] = Field(
+    url: Annotated[
+        str,
+        readable(web_address),
+        allowed('an http:// or https:// address, or "" for none', is_secret=True),
+    ] = Field("", description="Where messages are posted as JSON; redirections are not followed.")
+    url_file: OptionalFile = Field(
         "",
-        pattern=r"^$|^https?://[^/@\s]+(/\S*)?$",
-        description="Where messages are posted as JSON; redirections are not followed.",
+        description="Holds that address, where it is a secret itself (Slack, Teams), in place of "
+        "url; not readable by everybody.",
     )
     secret_file: OptionalFile = Field(
         "",
@@ -56,13 +62,20 @@ class WebhookSettings(Section):
     )
     events: Events = Field(EVENTS, description="What is told this way.")
 
+    @property
+    def is_set_up(self) -> bool:
+        """Whether messages are told this way."""
+        return bool(self.url or self.url_file)
+
 
 class SmtpSettings(Section):
     """`[notify.smtp]`: messages by mail."""
 
-    host: Annotated[str, allowed('the name of a mail server, or "" for none')] = Field(
-        "", pattern=r"^[^\s/]*$", description="The mail server that takes the messages."
-    )
+    host: Annotated[
+        str,
+        readable(host_name),
+        allowed('the name of a mail server, or "" for none', is_secret=True),
+    ] = Field("", description="The mail server that takes the messages.")
     port: Annotated[int, unit("port")] = Field(25, ge=1, le=65535, description="Its port.")
     security: Literal["starttls", "tls", "none"] = Field(
         "starttls",
@@ -78,8 +91,8 @@ class SmtpSettings(Section):
     password_file: OptionalFile = Field(
         "", description="Holds that user's password; not readable by everybody."
     )
-    sender: Annotated[str, allowed("a mail address")] = Field(
-        "", pattern=r"^$|^[^\s@<>,]+@[^\s@<>,]+$", description="Whom the messages are from."
+    sender: Annotated[str, readable(mail_address), allowed("a mail address")] = Field(
+        "", description="Whom the messages are from."
     )
     to: Annotated[tuple[Address, ...], allowed("a list of mail addresses")] = Field(
         (), max_length=20, description="Who gets them; each gets mails of their own."
@@ -94,7 +107,8 @@ class CommandSettings(Section):
     """`[notify.command]`: messages to a program of yours."""
 
     argv: Annotated[
-        tuple[str, ...], allowed("a list: the program's full path and its arguments; [] for none")
+        tuple[str, ...],
+        allowed("a list: the program's full path and its arguments; [] for none", is_secret=True),
     ] = Field(
         (),
         description="A program that is started for each message and reads it as JSON from its "
@@ -144,7 +158,7 @@ class NotifySettings(Section):
     def kinds(self) -> tuple[str, ...]:
         """The ways of telling that are set up."""
         is_set = {
-            "webhook": self.webhook.url,
+            "webhook": self.webhook.is_set_up,
             "smtp": self.smtp.host,
             "command": self.command.argv,
         }

@@ -157,7 +157,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _unfinished_channels(notify: NotifySettings) -> Iterator[Finding]:
-    smtp, argv = notify.smtp, notify.command.argv
+    webhook, smtp, argv = notify.webhook, notify.smtp, notify.command.argv
+    if webhook.url and webhook.url_file:
+        keys = ("notify.webhook.url_file", "notify.webhook.url")
+        yield Finding(keys, "stands beside notify.webhook.url; set one of them")
     if smtp.host and not smtp.sender:
         yield Finding(("notify.smtp.sender", "notify.smtp.host"), "is not set; a mail needs one")
     if smtp.host and not smtp.to:

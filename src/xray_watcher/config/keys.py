@@ -23,7 +23,7 @@ FOLDERS: Mapping[str, str] = {
 """The keys that place a folder, with the name of that folder in `Folders`."""
 
 NOTIFY_FILES = (
-    *("notify.webhook.secret_file", "notify.webhook.ca_file"),
+    *("notify.webhook.url_file", "notify.webhook.secret_file", "notify.webhook.ca_file"),
     *("notify.smtp.password_file", "notify.smtp.ca_file"),
 )
 """The keys that name a file with something secret or trusted in it."""
@@ -79,6 +79,11 @@ def allowed(key: str) -> str:
     return _extra(field, "allowed") or _allowed_by_type(field)
 
 
+def may_be_secret(key: str) -> bool:
+    """Whether a key's value may be a secret, so that no complaint repeats it."""
+    return bool(_extra(FIELDS[THRESHOLDS if key.startswith(THRESHOLDS) else key], "is_secret"))
+
+
 def neighbours(key: str) -> str:
     """What may stand in the table where this unknown key stands."""
     table, _, _ = key.rpartition(".")
@@ -101,7 +106,7 @@ def _shown(name: str, table: str) -> str:
 
 def _extra(field: FieldInfo, name: str) -> str:
     extra = field.json_schema_extra
-    return str(extra.get(name, "")) if isinstance(extra, dict) else ""
+    return str(extra.get(name) or "") if isinstance(extra, dict) else ""
 
 
 def _allowed_by_type(field: FieldInfo) -> str:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from xray_watcher.config.checks import check
-from xray_watcher.config.keys import FOLDERS, KEYS, NOTIFY_FILES, THRESHOLDS, allowed
+from xray_watcher.config.keys import FOLDERS, KEYS, NOTIFY_FILES, THRESHOLDS, allowed, may_be_secret
 from xray_watcher.config.settings import SYSTEM_STATE_DIR, Settings
 from xray_watcher.config.sources import (
     SYSTEM_CONFIG,
@@ -163,7 +163,8 @@ def _key_of(detail: ErrorDetails, given: Mapping[str, Given]) -> str:
 
 def _problem(key: str, detail: ErrorDetails, where: str) -> str:
     hint = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else ""
-    parts = (f"{shown(detail['input'])} is not allowed", hint, f"allowed: {allowed(key)}")
+    value = "the value" if may_be_secret(key) else shown(detail["input"])
+    parts = (f"{value} is not allowed", hint, f"allowed: {allowed(key)}")
     return one_line(f"{where}: {key}: {'; '.join(filter(None, parts))}")
 
 

@@ -16,7 +16,6 @@ import signal
 import smtplib
 import socket
 import ssl
-import stat
 import subprocess
 import threading
 import time
@@ -25,23 +24,20 @@ from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 from email.utils import formatdate
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from xray_watcher import __version__
 from xray_watcher.config.care import CommandSettings, SmtpSettings, WebhookSettings
+from xray_watcher.core.addresses import WebAddress, host_name, mail_address, web_address
 from xray_watcher.errors import XrayWatcherError
+from xray_watcher.notify.login import log_in
+from xray_watcher.notify.secrets import SecretFileError, read_key, read_secret_text
 from xray_watcher.notify.texts import title_of, words_of
 
-_SHORTEST_SECRET = 16
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "TZ")
 
 
 class DeliveryFailed(XrayWatcherError):
     """A message was not taken; it may be tried again."""
-
-
-class SecretFileError(XrayWatcherError):
-    """A file with a secret cannot be used: it is missing, too short, or open to everybody."""
 
 
 class Channel(Protocol):
@@ -56,27 +52,6 @@ class Channel(Protocol):
         ...
 
 
-def read_secret(path: str) -> bytes:
-    """The secret in a file, without white space around it.
-
-    Raises:
-        SecretFileError: it cannot be used; the message names the file and not what is in it.
-    """
-    try:
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            secret = file.read(4096).strip()
-    except OSError as error:
-        raise SecretFileError(f"{path} cannot be read ({os.strerror(error.errno or 0)}).") from None
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
-        raise SecretFileError(
-            f"{path} is open to others (mode {stat.S_IMODE(mode):o}): chmod 640, or 600."
-        )
-    if not secret:
-        raise SecretFileError(f"{path} is empty.")
-    return secret
-
-
 # -- HTTP ---------------------------------------------------------------------------------
 
 
@@ -89,7 +64,6 @@ class Webhook:
 
     def __init__(self, settings: WebhookSettings) -> None:
         self._settings = settings
-        self._url = urlsplit(settings.url)
         self.check()
 
     def check(self) -> None:
@@ -99,36 +73,46 @@ class Webhook:
             SecretFileError: one cannot.
         """
         self._key()
-        if self._url.scheme == "https":
+        if self._address().is_tls:
             _tls(self._settings.ca_file)
 
     def send(self, message_id: str, event: str, body: bytes) -> None:
         """Post a message; any answer but 2xx is a failure, and no redirection is followed."""
         del event  # it stands in the body
-        connection = self._connection()
+        held: list[http.client.HTTPConnection] = []
         try:
-            with _deadline(self._settings.timeout_seconds, lambda: connection.sock):
-                connection.request("POST", self._target, body, self._headers(message_id, body))
-                status = connection.getresponse().status
+            with _deadline(self._settings.timeout_seconds, lambda: held[0].sock if held else None):
+                status = self._post(message_id, body, held)
         except (OSError, http.client.HTTPException, SecretFileError) as error:
             raise DeliveryFailed(_reason(error)) from error
         finally:
-            connection.close()
+            for connection in held:
+                connection.close()
         if not 200 <= status < 300:
             raise DeliveryFailed(f"the answer was {status}")
 
-    def _connection(self) -> http.client.HTTPConnection:
-        host, port, timeout_s = self._url.hostname, self._url.port, self._settings.timeout_seconds
-        assert host is not None, "the settings have checked it"
-        if self._url.scheme == "http":
-            return http.client.HTTPConnection(host, port, timeout=timeout_s)
-        context = _tls(self._settings.ca_file)
-        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+    def _post(self, message_id: str, body: bytes, held: list[http.client.HTTPConnection]) -> int:
+        address = self._address()
+        held.append(self._connection(address))
+        held[0].request("POST", address.target, body, self._headers(message_id, body))
+        return held[0].getresponse().status
 
-    @property
-    def _target(self) -> str:
-        query = f"?{self._url.query}" if self._url.query else ""
-        return (self._url.path or "/") + query
+    def _connection(self, to: WebAddress) -> http.client.HTTPConnection:
+        timeout_s = self._settings.timeout_seconds
+        if not to.is_tls:
+            return http.client.HTTPConnection(to.host, to.port, timeout=timeout_s)
+        context = _tls(self._settings.ca_file)
+        return http.client.HTTPSConnection(to.host, to.port, timeout=timeout_s, context=context)
+
+    def _address(self) -> WebAddress:
+        """Read anew each time, as the key is."""
+        path = self._settings.url_file
+        if not path:
+            return web_address(self._settings.url)
+        try:
+            return web_address(read_secret_text(path))
+        except ValueError as error:
+            raise SecretFileError(f"{path} holds no address that can be used: {error}.") from None
 
     def _headers(self, message_id: str, body: bytes) -> dict[str, str]:
         timestamp = str(int(time.time()))
@@ -146,15 +130,7 @@ class Webhook:
     def _key(self) -> bytes | None:
         """Read anew each time, so that a secret can be changed while the service runs."""
         path = self._settings.secret_file
-        if not path:
-            return None
-        secret = read_secret(path)
-        if secret.startswith(b"whsec_"):
-            with suppress(ValueError):
-                secret = base64.b64decode(secret.removeprefix(b"whsec_"), validate=True)
-        if len(secret) < _SHORTEST_SECRET:
-            raise SecretFileError(f"{path} is too short: {_SHORTEST_SECRET} bytes at least.")
-        return secret
+        return read_key(path) if path else None
 
 
 def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
@@ -186,7 +162,7 @@ class Mail:
             SecretFileError: one cannot.
         """
         if self._settings.user:
-            read_secret(self._settings.password_file)
+            read_secret_text(self._settings.password_file)
         if self._settings.security != "none":
             _tls(self._settings.ca_file)
 
@@ -210,8 +186,7 @@ class Mail:
         if settings.security == "starttls":
             server.starttls(context=tls)
         if settings.user:
-            password = read_secret(settings.password_file).decode()
-            server.login(settings.user, password)
+            log_in(server, settings.user, read_secret_text(settings.password_file))
         server.send_message(mail)
         with suppress(OSError, smtplib.SMTPException):
             server.putcmd("quit")  # its answer is not waited for: the mail is taken
@@ -219,8 +194,8 @@ class Mail:
     def _mail(self, message_id: str, event: str, body: bytes) -> EmailMessage:
         told = json.loads(body)
         mail = EmailMessage()
-        mail["From"] = self._settings.sender
-        mail["To"] = self._to
+        mail["From"] = mail_address(self._settings.sender)
+        mail["To"] = mail_address(self._to)
         mail["Subject"] = title_of(told)
         mail["Date"] = formatdate(localtime=True)
         mail["Message-ID"] = f"<{message_id}@xray-watcher.invalid>"
@@ -256,7 +231,7 @@ class _SmtpTls(smtplib.SMTP_SSL):
 def _connected(
     settings: SmtpSettings, tls: ssl.SSLContext | None, held: list[smtplib.SMTP]
 ) -> smtplib.SMTP:
-    where = (settings.host, settings.port, settings.timeout_seconds)
+    where = (host_name(settings.host), settings.port, settings.timeout_seconds)
     return _SmtpTls(held, *where, tls) if settings.security == "tls" else _Smtp(held, *where)
 
 
@@ -346,6 +321,8 @@ def _reason(error: BaseException) -> str:
     elif isinstance(error, smtplib.SMTPRecipientsRefused):
         codes = {code for code, _ in error.recipients.values()}
         text = f"the mail server refused the address ({', '.join(map(str, sorted(codes)))})"
+    elif isinstance(error, smtplib.SMTPNotSupportedError):
+        text = f"the mail server cannot do what is needed ({error})"
     elif isinstance(error, TimeoutError):
         text = "no answer in time"
     elif isinstance(error, SecretFileError):

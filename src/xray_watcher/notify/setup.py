@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 
 from xray_watcher.config.care import NotifySettings
 from xray_watcher.core.telling import Audience
@@ -14,9 +15,9 @@ from xray_watcher.notify.channels import (
     Command,
     DeliveryFailed,
     Mail,
-    SecretFileError,
     Webhook,
 )
+from xray_watcher.notify.secrets import SecretFileError
 from xray_watcher.notify.texts import body_of
 
 
@@ -24,25 +25,34 @@ def channels_of(settings: NotifySettings) -> dict[str, Channel]:
     """Every channel that is set up, by its name; each address of a mail is one.
 
     Raises:
-        ConfigError: a secret or a certificate cannot be used.
+        ConfigError: secrets or certificates cannot be used; it carries every problem.
     """
     channels: dict[str, Channel] = {}
-    try:
-        if settings.webhook.url:
-            channels["webhook"] = Webhook(settings.webhook)
-        if settings.smtp.host:
-            channels |= {f"smtp:{to}": Mail(settings.smtp, to) for to in settings.smtp.to}
-        if settings.command.argv:
-            channels["command"] = Command(settings.command)
-    except SecretFileError as error:
-        raise ConfigError([f"notify: {error}"]) from error
+    problems: dict[str, None] = {}  # that of a file once, however many addresses use it
+    for name, make in _makers(settings):
+        try:
+            channels[name] = make()
+        except SecretFileError as error:
+            problems[f"notify: {error}"] = None
+    if problems:
+        raise ConfigError(list(problems))
     return channels
+
+
+def _makers(settings: NotifySettings) -> Iterator[tuple[str, Callable[[], Channel]]]:
+    if settings.webhook.is_set_up:
+        yield "webhook", partial(Webhook, settings.webhook)
+    if settings.smtp.host:
+        for to in settings.smtp.to:
+            yield f"smtp:{to}", partial(Mail, settings.smtp, to)
+    if settings.command.argv:
+        yield "command", partial(Command, settings.command)
 
 
 def audience_of(settings: NotifySettings) -> Audience:
     """Who wants to hear what."""
     wants: dict[str, tuple[str, ...]] = {}
-    if settings.webhook.url:
+    if settings.webhook.is_set_up:
         wants["webhook"] = settings.webhook.events
     if settings.smtp.host:
         wants |= {f"smtp:{to}": settings.smtp.events for to in settings.smtp.to}
