@@ -99,6 +99,9 @@ def test_a_body_that_is_cut_off_is_never_whole(cut: int) -> None:
             "a; filename*=UTF-8''b.png",
         ),
         ('form-data; name="files"; filename="é.png"', "é.png"),
+        (f'form-data; name="files"; filename="{ENCODED_WORD}"', "é/png"),
+        (f'form-data; name="files"; filename="{ENCODED_WORD}.png"', f"{ENCODED_WORD}.png"),
+        ('form-data; name="files"; filename="a%22b%20c.png"', 'a"b%20c.png'),
     ],
 )
 def test_names_are_read_as_clients_write_them(disposition: str, name: str) -> None:

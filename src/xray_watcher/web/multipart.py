@@ -10,6 +10,8 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from xray_watcher.core.form_names import form_name
+
 FILES_FIELD = "files"
 """The field that holds the images."""
 
@@ -132,7 +134,7 @@ class _Reader:
         )
         if self._is_file:
             plain = (filename or b"").decode("utf-8", "surrogateescape")
-            self._events.append(FileBegin(extended or plain))
+            self._events.append(FileBegin(extended or form_name(plain)))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
