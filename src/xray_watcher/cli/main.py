@@ -15,6 +15,7 @@ import click
 from xray_watcher import __version__
 from xray_watcher.cli.care import metrics, notify, retention
 from xray_watcher.cli.images import phantoms, predict, retry
+from xray_watcher.cli.locales import begin_in_utf8, escape_what_cannot_be_printed
 from xray_watcher.cli.options import EXIT_INTERRUPTED
 from xray_watcher.cli.service import demo, run, serve, token, up
 from xray_watcher.cli.state import backup, check_config, fsck, status, summary, waiting
@@ -37,6 +38,8 @@ Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some files were rejecte
 
 def main() -> None:
     """Run a command and end the process with its exit code."""
+    begin_in_utf8()
+    escape_what_cannot_be_printed()
     try:
         code = cli.main(standalone_mode=False) or 0
     except click.ClickException as error:
