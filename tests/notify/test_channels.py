@@ -173,6 +173,11 @@ def test_a_webhook_where_nobody_listens_is_a_failure() -> None:
         webhook(closed_port()).send("id-1", "high", BODY)
 
 
+def test_a_host_that_nobody_knows_is_told_in_words() -> None:
+    with pytest.raises(DeliveryFailed, match="name cannot be looked up"):
+        webhook(1, url="http://nobody.invalid/").send("id-1", "high", BODY)
+
+
 def test_https_takes_only_a_certificate_that_is_trusted(tmp_path: Path) -> None:
     context, certificate = make(tmp_path)
     with http_sink(tls=context) as sink:

@@ -90,6 +90,7 @@ def test_a_body_that_is_cut_off_is_never_whole(cut: int) -> None:
             "é.png",
         ),
         ("form-data; name=images; filename*=utf-8''%C3%A9.png", "é.png"),
+        ("form-data; name=files; filename=x.png; filename*=utf8''%C3%A9.png", "é.png"),
         ("form-data; name=images; FileName* = ISO-8859-1'en'%e9.png; x=y", "é.png"),
         ("form-data; name=images; filename*=\"UTF-8''%C3%A9 (1).png\"", "é (1).png"),
         ("form-data; filename*=UTF-8''%C3%A9.png; filename=a.png", "é.png"),

@@ -281,6 +281,13 @@ def test_a_token_gets_a_line_of_its_own_though_the_last_one_has_no_end(tmp_path:
     assert (holder.name, holder.role) == ("b", "upload")
 
 
+def test_the_byte_order_mark_of_a_windows_editor_locks_nobody_out(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    token = add_token(str(path), "a", "view")
+    path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
+    assert Tokens(str(path), HandClock()).holder(token) is not None
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
 def test_a_token_file_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "tokens"

@@ -327,6 +327,8 @@ def _reason(error: BaseException) -> str:
         text = "no answer in time"
     elif isinstance(error, SecretFileError):
         text = str(error)
+    elif isinstance(error, socket.gaierror):
+        text = "the host's name cannot be looked up"
     elif isinstance(error, OSError) and error.errno:
         text = os.strerror(error.errno) if error.errno > 0 else type(error).__name__
     else:

@@ -16,7 +16,7 @@ FILES_FIELD = "files"
 """The field that holds the images."""
 
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
-_EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[ -$&-~])+)", re.IGNORECASE)
+_EXTENDED = re.compile(r"(utf-?8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[ -$&-~])+)", re.IGNORECASE)
 
 
 class MalformedBody(Exception):

@@ -55,7 +55,7 @@ def read_tokens(path: str) -> tuple[Holder, ...]:
         ConfigError: it is missing, not ours alone, or a line of it is wrong.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             status = os.fstat(file.fileno())
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
