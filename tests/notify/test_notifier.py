@@ -280,7 +280,7 @@ def test_a_trouble_and_its_end_are_told_once_each(tmp_path: Path) -> None:
         telling.sender.answer()
     assert telling.sender.events() == ["degraded"]
     ((_, told),) = telling.sender.sent
-    assert told["items"][0]["cause"] == "work"
+    assert told["items"][0]["cause"] == "model"
     assert "out of memory" in told["items"][0]["detail"]
     telling.rig.engine.broken = False
     for _ in range(240):

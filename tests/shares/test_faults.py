@@ -155,7 +155,7 @@ def test_images_in_hand_are_not_called_missing_when_their_share_is_away(
         service.wait_until(lambda: len(list(work.glob("0*"))) == 3)
         share.unmount()
         (tmp_path / "go").touch()  # they are scored now
-        service.wait_until(lambda: "work" in service.troubles())
+        service.wait_until(lambda: {"folders", "inbox"} & set(service.troubles()))
         time.sleep(2)
         assert list(share.mounted.iterdir()) == [], "something was written under the mount point"
         share.mount()
