@@ -43,6 +43,7 @@ ROWS = (
     ("ledger.outbox", "ledger.removals"),
     ("ledger.ledger",),
     ("ledger.reader", "records"),
+    ("ledger.schema",),
     ("system.disks",),
     ("heartbeat", "supervisor", "system.lock"),
     ("system.sd_notify",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from io import FileIO
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mounted import small_disk
 from xray_watcher.core.tally import Tally
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
 from xray_watcher.ledger.ledger import Decision, Ledger, NewClaim
@@ -219,20 +219,11 @@ def _as_nobody(action: Callable[[str], str], path: str) -> bytes:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_full_disk_changes_nothing_and_is_waited_for(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)],
-        check=False,
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("this machine lets nobody mount")
-    try:
-        with Ledger(str(disk / "ledger.sqlite3")) as ledger:
-            _fill_and_empty(disk, ledger)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    with (
+        small_disk(tmp_path / "disk", "256k") as disk,
+        Ledger(str(disk / "ledger.sqlite3")) as ledger,
+    ):
+        _fill_and_empty(disk, ledger)
 
 
 def _fill_and_empty(disk: Path, ledger: Ledger) -> None:

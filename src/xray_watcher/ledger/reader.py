@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from xray_watcher.core.tally import Tally
 from xray_watcher.errors import LedgerError
+from xray_watcher.ledger.schema import check_version
 
 Outcome = Literal["classified", "rejected"]
 
@@ -48,6 +49,7 @@ class ImageRow:
     upload: str | None
     removal: Literal["begun", "done"] | None
     removed_us: int | None
+    retry_of: int | None
 
     @property
     def inbox_path(self) -> str:
@@ -128,10 +130,21 @@ class LedgerReader:
         """Open the ledger beside a running daemon, read only.
 
         Raises:
-            LedgerError: there is no ledger at this path, or it cannot be read.
+            LedgerError: there is no ledger at this path, it cannot be read, or this program
+                does not know its version.
         """
         if not os.path.exists(path):
             raise LedgerError(f"There is no ledger at {path}: has `xray-watcher run` run here?")
+        ledger = cls._opened(path)
+        try:
+            check_version(path, int(ledger._value("PRAGMA user_version")))  # noqa: SLF001
+        except LedgerError:
+            ledger.close()
+            raise
+        return ledger
+
+    @classmethod
+    def _opened(cls, path: str) -> Self:
         try:
             return cls(_connected(path, "mode=ro"))
         except sqlite3.OperationalError as error:
