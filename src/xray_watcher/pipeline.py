@@ -220,6 +220,7 @@ class Pipeline:
             settled_us=to_us(settled),
             day=local_day(received, self._zone),
             upload=arrival.upload,
+            retry_of=arrival.retry_of,
         )
 
     def _claim(

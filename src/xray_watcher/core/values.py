@@ -45,6 +45,7 @@ class Arrival:
         overdue: true when it has stayed as it is for so long that it is taken even if
             it does not look whole; the decoder then says what it lacks.
         upload: its name at the second door; None for a file of the inbox.
+        retry_of: index of its rejection, when `retry` has put it back.
     """
 
     file: SeenFile
@@ -52,6 +53,7 @@ class Arrival:
     settled_s: float
     overdue: bool = False
     upload: str | None = None
+    retry_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,6 @@ from xray_watcher.core.telling import Notice
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
 from xray_watcher.ledger.reader import LAST_FILED, LedgerReader, LogState, Outcome
 from xray_watcher.ledger.schema import MIGRATIONS, check_not_newer, keep_copy, statements_after
-from xray_watcher.records import from_jsonl
 
 RESTORED = "restored"
 """The fact by which a backup knows that it is one, until the service has started on it."""
@@ -50,6 +49,7 @@ class NewClaim:
         settled_us: when it was complete.
         day: local day of `received_us`, as 2026-11-23.
         upload: its name at the second door, if it came by that.
+        retry_of: index of its rejection, if `retry` has put it back.
     """
 
     path: bytes
@@ -58,6 +58,7 @@ class NewClaim:
     settled_us: int
     day: str
     upload: str | None = None
+    retry_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +198,11 @@ class Ledger(LedgerReader):
 
     def _insert(self, claim: NewClaim) -> int:
         cursor = self._db.execute(
-            "INSERT INTO image (state, path, size, received_us, settled_us, day, upload, attempts)"
-            " VALUES ('CLAIMING', ?, ?, ?, ?, ?, ?, 1)",
-            (claim.path, claim.size, claim.received_us, claim.settled_us, claim.day, claim.upload),
-        )
+            "INSERT INTO image (state, attempts, path, size, received_us, settled_us, day, upload,"
+            " retry_of) VALUES ('CLAIMING', 1, ?, ?, ?, ?, ?, ?, ?)",
+            (claim.path, claim.size, claim.received_us, claim.settled_us, claim.day, claim.upload,
+             claim.retry_of),
+        )  # fmt: skip
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
@@ -268,11 +270,12 @@ class Ledger(LedgerReader):
         A rejection of which it was the retry waits for one again.
         """
         with self.transaction():
-            for line in self._lines("JOIN image USING (idx) WHERE image.id = ?", image_id):
-                self._db.execute(
-                    "UPDATE image SET state = 'DONE' WHERE idx = ? AND state = 'RETRIED'",
-                    (from_jsonl(line.jsonl).get("retry_of"),),
-                )
+            self._db.execute(
+                "UPDATE image SET state = 'DONE' WHERE state = 'RETRIED' AND idx = (SELECT"
+                " json_extract(CAST(jsonl AS TEXT), '$.retry_of') FROM record JOIN image AS retry"
+                " USING (idx) WHERE retry.id = ?)",
+                (image_id,),
+            )
             self._forget_record(image_id)
             self._db.execute(
                 "UPDATE image SET state = 'CLAIMED', idx = NULL, outcome = NULL, level = NULL,"

@@ -248,14 +248,6 @@ class LedgerReader:
         )
         return None if value is None else int(value)
 
-    def rejected_rows(self, sha256: bytes) -> list[ImageRow]:
-        """Filed rejections of the same bytes: a file put back by `retry` is among them."""
-        return self._images(
-            "WHERE sha256 = ? AND idx IS NOT NULL AND outcome = 'rejected'"
-            " AND state = 'DONE' AND removal IS NULL ORDER BY idx",
-            sha256,
-        )
-
     def image_with_index(self, idx: int) -> ImageRow | None:
         """The image that was filed under an index, if there is one."""
         return next(iter(self._images("WHERE idx = ?", idx)), None)
