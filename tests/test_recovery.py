@@ -241,7 +241,7 @@ def put_back_one(root: Path) -> tuple[Rig, list[bytes]]:
     rig = Rig(root)
     arrived = [rig.drop("ward/a.jpg", "nan"), rig.drop("b.jpg", "picture:Edema")]
     rig.settle()
-    (outcome,) = retry.put_back(rig.settings, [], every=True)
+    (outcome,) = retry.put_back(rig.settings, [], rig.clock.now(), every=True)
     assert outcome.trouble is None
     return rig, arrived
 

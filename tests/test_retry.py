@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import audit
-from rig import Rig
+from rig import START, Rig
 from xray_watcher.commands import retry
 from xray_watcher.system import files
 
@@ -37,7 +37,7 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def reject(rig: Rig, *paths: str) -> None:
     """Let files come and be set aside, with the indexes from 0 on."""
     for path in paths:
-        rig.drop(path, f"words of {path}")
+        rig.drop(path, f"words of {path!a}")
         rig.settle()
 
 
@@ -102,7 +102,7 @@ def test_senders_folders_are_neither_made_nor_entered(rig: Rig) -> None:
 
 def test_a_name_that_is_no_text_is_kept_byte_by_byte(rig: Rig) -> None:
     reject(rig, os.fsdecode(b"w\xffrd/\xfe.png"))
-    (outcome,) = retry.put_back(rig.settings, [], every=True)
+    (outcome,) = retry.put_back(rig.settings, [], START, every=True)
     assert outcome.trouble is None
     rig.settle()
     first, second = audit.jsonl_records(rig.root)
@@ -115,7 +115,7 @@ def test_two_calls_at_once_wait_for_each_other(rig: Rig) -> None:
     with files.directory(rig.settings.folders.state) as state:
         fcntl.flock(state, fcntl.LOCK_EX)
         with ThreadPoolExecutor() as threads:
-            call = threads.submit(retry.put_back, rig.settings, [], every=True)
+            call = threads.submit(retry.put_back, rig.settings, [], START, every=True)
             with pytest.raises(TimeoutError):
                 call.result(timeout=0.5)
             assert set_aside(rig) == ["0000_a.png"]
@@ -128,13 +128,13 @@ def test_a_file_that_is_not_there_any_more_is_told_when_it_was_named_and_else_le
 ) -> None:
     reject(rig, "a.png", "b.png")
     Path(rig.settings.folders.rejected, "0000_a.png").unlink()
-    outcomes = retry.put_back(rig.settings, ["0", "1"], every=False)
+    outcomes = retry.put_back(rig.settings, ["0", "1"], START, every=False)
     assert [(outcome.name, outcome.inbox_path) for outcome in outcomes] == [
         ("0000_a.png", None),
         ("0001_b.png", "b.png"),
     ]
     assert outcomes[0].trouble == "It does not lie in the rejected folder any more."
-    assert retry.put_back(rig.settings, [], every=True) == []
+    assert retry.put_back(rig.settings, [], START, every=True) == []
     assert len(rings) == 2
 
 
@@ -151,7 +151,7 @@ def test_the_service_is_told_of_what_is_back_even_if_the_disk_then_fails(
     monkeypatch.setattr(files, "rename_noreplace", across)
     monkeypatch.setattr(files.os, "fsync", failing)
     with pytest.raises(files.StorageFailure):
-        retry.put_back(rig.settings, [], every=True)
+        retry.put_back(rig.settings, [], START, every=True)
     assert rings == [rig.settings.folders.bell]
     assert set_aside(rig) == ["0000_a.png"]
 

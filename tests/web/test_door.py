@@ -260,7 +260,7 @@ def test_a_rejected_upload_is_tried_again_under_the_name_that_its_client_gave(
     content = put(begin(rig), 0, "notes", b"nan")
     rig.tick()
     (rejected,) = audit.jsonl_records(tmp_path)
-    retry.put_back(rig.settings, [], every=True)
+    retry.put_back(rig.settings, [], rig.clock.now(), every=True)
     assert waiting_uploads(rig.spool.uploads.folder, BATCH) == {}  # its request is answered
     rig.tick()
     last = audit.jsonl_records(tmp_path)[-1]

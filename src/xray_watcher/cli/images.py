@@ -56,10 +56,11 @@ def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
     """
     from xray_watcher.commands.retry import put_back
     from xray_watcher.core.naming import safe_name
+    from xray_watcher.system.clock import SystemClock
 
     if bool(names) == every:
         raise UsageError("Give the names of rejected files, or --all.")
-    outcomes = put_back(settings_of(options), names, every=every)
+    outcomes = put_back(settings_of(options), names, SystemClock().now(), every=every)
     back = 0
     for outcome in outcomes:
         if outcome.inbox_path is None:

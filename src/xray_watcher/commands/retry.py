@@ -12,10 +12,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from xray_watcher.bootstrap import spool_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of
+from xray_watcher.core.times import utc_text
 from xray_watcher.errors import Unavailable, UsageError
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.uploads import Returned
@@ -44,12 +46,15 @@ class Outcome:
     trouble: str | None = None
 
 
-def put_back(settings: Settings, names: Sequence[str], *, every: bool) -> list[Outcome]:
+def put_back(
+    settings: Settings, names: Sequence[str], now: datetime, *, every: bool
+) -> list[Outcome]:
     """Hand rejected files over to be tried again.
 
     Args:
         settings: what is in force.
         names: names of files in the rejected folder, or their indexes.
+        now: the time, aware; noted beside each file.
         every: all that lie there, instead of `names`.
 
     Returns:
@@ -66,7 +71,7 @@ def put_back(settings: Settings, names: Sequence[str], *, every: bool) -> list[O
         spool = spool_of(settings, ledger.meta("work") or work_folder(settings.folders))
     try:
         with _alone(settings.folders.state):
-            outcomes = [_outcome(spool, row) for row in rows]
+            outcomes = [_outcome(spool, row, utc_text(now)) for row in rows]
     finally:
         ring_from_outside(settings.folders.bell)  # for those that are back when another fails
     return [outcome for outcome in outcomes if not every or outcome.trouble != _GONE]
@@ -81,12 +86,12 @@ def _alone(state: str) -> Iterator[None]:
         yield
 
 
-def _outcome(spool: Spool, row: ImageRow) -> Outcome:
+def _outcome(spool: Spool, row: ImageRow, now: str) -> Outcome:
     assert row.idx is not None
     assert row.folder is not None
     assert row.filed_name is not None
     try:
-        spool.put_back(Returned(row.idx, row.path, row.folder, row.filed_name))
+        spool.put_back(Returned(row.idx, row.path, row.folder, row.filed_name, now))
     except FileNotFoundError:
         return Outcome(row.filed_name, trouble=_GONE)
     except Unavailable as error:

@@ -93,12 +93,14 @@ class Returned:
         inbox_path: where in the inbox it came from, as the file system has it.
         folder: key of the folder that it lay in.
         filed_name: its name there.
+        put_back_at: when, for people; the daemon does without.
     """
 
     index: int
     inbox_path: bytes
     folder: str
     filed_name: str
+    put_back_at: str = ""
 
     @property
     def name(self) -> str:
@@ -112,6 +114,7 @@ class Returned:
             "inbox_path_b64": base64.b64encode(self.inbox_path).decode("ascii"),
             "folder": self.folder,
             "filed_name": self.filed_name,
+            "put_back_at": self.put_back_at,
         }
         return json.dumps(facts).encode("ascii")
 

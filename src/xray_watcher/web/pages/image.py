@@ -63,8 +63,9 @@ class ImagePages:
         """Put a rejected file back for another try, and say so on the live page."""
         index = request.path_params["index"]
         settings = self._pages.context.settings
+        now = self._pages.now()
         try:
-            (outcome,) = await run_sync(lambda: put_back(settings, [str(index)], every=False))
+            (outcome,) = await run_sync(lambda: put_back(settings, [str(index)], now, every=False))
         except (XrayWatcherError, OSError) as error:
             return await self._not_put_back(request, str(error))
         if outcome.trouble is not None:
