@@ -35,6 +35,9 @@ from xray_watcher.ledger.schema import MIGRATIONS, check_not_newer, keep_copy, s
 RESTORED = "restored"
 """The fact by which a backup knows that it is one, until the service has started on it."""
 
+_WAL_BYTES = 16_000_000
+"""To what the write-ahead log is cut when a reader has kept it from starting anew; mostly 4 MB."""
+
 _log = structlog.get_logger()
 
 
@@ -133,7 +136,12 @@ class Ledger(LedgerReader):
 
     def _prepare(self, path: str) -> None:
         # FULL: with NORMAL 41 of 50 power cuts lost a decision (RELIABILITY.md, 0.3).
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"journal_size_limit = {_WAL_BYTES}",
+        ):
             self._db.execute(f"PRAGMA {pragma}")
         version = int(self._value("PRAGMA user_version"))
         check_not_newer(path, version)
