@@ -15,21 +15,24 @@ from typing import Literal
 from xray_watcher.bootstrap import spool_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of, safe_name
-from xray_watcher.errors import LedgerError
+from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.claims import Move
 from xray_watcher.intake.spool import Spool
-from xray_watcher.ledger.reader import ImageRow, LedgerReader
+from xray_watcher.ledger.reader import ImageRow, LedgerReader, LogState
 from xray_watcher.logs import LogFiles
 from xray_watcher.places import work_folder
 from xray_watcher.system.files import OPEN_FILE, sha256_of
 from xray_watcher.system.lock import InstanceLock, is_held
 
-Kind = Literal["ledger", "missing", "changed", "stranger", "reason", "log", "open", "leftover"]
+Kind = Literal[
+    "ledger", "missing", "changed", "unreadable", "stranger", "reason", "log", "open", "leftover"
+]
 
 _ADVICE: dict[Kind, str] = {
     "ledger": "restore it from a backup",
     "missing": "it was moved or deleted after it was filed; its record stays",
     "changed": "its bytes are not those that were filed; its record tells the right hash",
+    "unreadable": "nothing is known of it; it may be damaged, or may not be read by this user",
     "stranger": "the ledger does not know it; it was put there by somebody, or filed after the "
     "backup that the ledger was restored from",
     "reason": "--repair writes it again",
@@ -46,14 +49,16 @@ _PAUSE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as the ledger has it."""
+    """One thing that is not as the ledger has it; `reason` is what the system says of it."""
 
     kind: Kind
     what: str
+    reason: str = ""
 
     def __str__(self) -> str:
         """For people: what, and what becomes of it."""
-        return f"{self.kind}: {self.what} ({_ADVICE[self.kind]})"
+        reason = f"{self.reason}; " if self.reason else ""
+        return f"{self.kind}: {self.what} ({reason}{_ADVICE[self.kind]})"
 
 
 def check(settings: Settings, *, deep: bool) -> list[Difference]:
@@ -68,7 +73,6 @@ def check(settings: Settings, *, deep: bool) -> list[Difference]:
 
     Raises:
         LedgerError: there is no ledger.
-        Unavailable: the work folder cannot be listed.
     """
     with LedgerReader.open(settings.folders.ledger) as ledger:
         spool = _spool(settings, ledger)
@@ -86,8 +90,8 @@ def _found_again(
     settings: Settings, ledger: LedgerReader, spool: Spool, found: list[Difference], *, deep: bool
 ) -> list[Difference]:
     """Those of the differences that another look finds too; only their files are read again."""
-    changed = {difference.what for difference in found if difference.kind == "changed"}
-    again = set(_differences(settings, ledger, spool, lambda shown: deep and shown in changed))
+    read = {each.what for each in found if each.kind in ("changed", "unreadable")}
+    again = set(_differences(settings, ledger, spool, lambda shown: deep and shown in read))
     return [difference for difference in found if difference in again]
 
 
@@ -140,12 +144,10 @@ def _differences(
         if not in_hand:
             yield difference
     yield from _strangers(spool, known)
-    for name in spool.leftovers() if os.path.isdir(spool.work) else ():
-        yield Difference("leftover", os.path.join(spool.work, name))
+    yield from _leftovers(spool)
     logs = LogFiles(settings.folders.logs, ledger)
     for state in ledger.log_states():
-        for form in logs.differing(state):
-            yield Difference("log", f"{state.name}.{form}")
+        yield from _of_log(logs, state)
 
 
 def _unfinished(ledger: LedgerReader) -> Iterator[tuple[ImageRow, Difference]]:
@@ -165,6 +167,9 @@ def _of_file(spool: Spool, row: ImageRow, is_read: Callable[[str], bool]) -> Ite
     except FileNotFoundError:  # perhaps only now: retention and `retry` go on
         yield Difference("missing", shown)
         return
+    except OSError as error:
+        yield _unreadable(shown, error)
+        return
     if is_changed:
         yield Difference("changed", shown)
     if row.outcome == "rejected" and not os.path.lexists(f"{path}.json"):
@@ -172,13 +177,39 @@ def _of_file(spool: Spool, row: ImageRow, is_read: Callable[[str], bool]) -> Ite
 
 
 def _strangers(spool: Spool, known: set[tuple[str, str]]) -> Iterator[Difference]:
-    for folder, name in spool.filed_names():
-        beside = name.removesuffix(".json")
-        is_ours = (folder, name) in known or (beside != name and (folder, beside) in known)
-        if not is_ours and not name.startswith(".tmp."):
-            index = index_of(name)
-            shown = f"{folder}/{safe_name(name)}"
-            yield Difference("stranger", shown if index is None else f"{shown} (index {index})")
+    for folder in spool.folders:
+        try:
+            names = spool.names_in(folder)
+        except OSError as error:
+            yield _unreadable(f"{folder}/", error)
+            continue
+        for name in names:
+            beside = name.removesuffix(".json")
+            is_ours = (folder, name) in known or (beside != name and (folder, beside) in known)
+            if not is_ours and not name.startswith(".tmp."):
+                index = index_of(name)
+                shown = f"{folder}/{safe_name(name)}"
+                yield Difference("stranger", shown if index is None else f"{shown} (index {index})")
+
+
+def _leftovers(spool: Spool) -> Iterator[Difference]:
+    try:
+        names = spool.leftovers() if os.path.isdir(spool.work) else []
+    except Unavailable as error:
+        yield Difference("unreadable", spool.work, error.detail)
+        return
+    yield from (Difference("leftover", os.path.join(spool.work, name)) for name in names)
+
+
+def _of_log(logs: LogFiles, state: LogState) -> Iterator[Difference]:
+    try:
+        yield from (Difference("log", f"{state.name}.{form}") for form in logs.differing(state))
+    except OSError as error:
+        yield _unreadable(state.name, error)
+
+
+def _unreadable(what: str, error: OSError) -> Difference:
+    return Difference("unreadable", what, os.strerror(error.errno or 0))
 
 
 def _mended_reasons(ledger: LedgerReader, spool: Spool) -> Iterator[str]:
@@ -195,8 +226,12 @@ def _mended_reasons(ledger: LedgerReader, spool: Spool) -> Iterator[str]:
 
 def _mended_logs(ledger: LedgerReader, logs: LogFiles, now: datetime) -> Iterator[str]:
     for state in ledger.log_states():
-        differing = logs.differing(state)
-        kept = [conflict.path for conflict in logs.repair(state, now)]
+        try:
+            differing = logs.differing(state)
+            kept = [conflict.path for conflict in logs.repair(state, now)]
+        except OSError as error:
+            yield f"log: {state.name} cannot be written anew ({os.strerror(error.errno or 0)})"
+            continue
         for form in differing:
             yield f"log: {state.name}.{form} is written anew"
         for path in kept:
