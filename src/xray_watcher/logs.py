@@ -249,11 +249,22 @@ def last_index(folder: str) -> int:
         OSError: the folder or the log cannot be read.
     """
     for name in sorted(_jsonl_names(folder), reverse=True):
-        with open(os.path.join(folder, name), "rb") as log:
-            log.seek(max(os.fstat(log.fileno()).st_size - _LAST_BYTES, 0))
-            for line in reversed(log.read().splitlines()):
-                if (index := _index_in(line)) is not None:
-                    return index
+        if (index := last_index_in(os.path.join(folder, name))) >= 0:
+            return index
+    return -1
+
+
+def last_index_in(path: str) -> int:
+    """The index on the last whole line of a JSONL log; -1 if there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as log:
+        log.seek(max(os.fstat(log.fileno()).st_size - _LAST_BYTES, 0))
+        for line in reversed(log.read().splitlines()):
+            if (index := _index_in(line)) is not None:
+                return index
     return -1
 
 

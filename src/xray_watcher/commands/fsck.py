@@ -21,11 +21,21 @@ from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.reader import ImageRow, LedgerReader, LogState
 from xray_watcher.logs import LogFiles
 from xray_watcher.places import work_folder
+from xray_watcher.restoring import logs_ahead
 from xray_watcher.system.files import OPEN_FILE, sha256_of
 from xray_watcher.system.lock import InstanceLock, is_held
 
 Kind = Literal[
-    "ledger", "missing", "changed", "unreadable", "stranger", "reason", "log", "open", "leftover"
+    "ledger",
+    "missing",
+    "changed",
+    "unreadable",
+    "stranger",
+    "reason",
+    "log",
+    "ahead",
+    "open",
+    "leftover",
 ]
 
 _ADVICE: dict[Kind, str] = {
@@ -37,6 +47,8 @@ _ADVICE: dict[Kind, str] = {
     "backup that the ledger was restored from",
     "reason": "--repair writes it again",
     "log": "--repair writes it anew from the ledger and keeps what is there beside it",
+    "ahead": "it holds records that the ledger, an older copy, lacks; the service takes them back "
+    "when it starts",
     "open": "the service takes it up when it starts",
     "leftover": "it is no claimed image and nobody touches it; see what it is and move it away",
 }
@@ -117,7 +129,7 @@ def repair(settings: Settings, now: datetime) -> list[str]:
     ):
         return [
             *_mended_reasons(ledger, _spool(settings, ledger)),
-            *_mended_logs(ledger, LogFiles(folders.logs, ledger), now),
+            *_mended_logs(ledger, folders.logs, now),
         ]
 
 
@@ -145,9 +157,7 @@ def _differences(
             yield difference
     yield from _strangers(spool, known)
     yield from _leftovers(spool)
-    logs = LogFiles(settings.folders.logs, ledger)
-    for state in ledger.log_states():
-        yield from _of_log(logs, state)
+    yield from _of_logs(settings.folders.logs, ledger)
 
 
 def _unfinished(ledger: LedgerReader) -> Iterator[tuple[ImageRow, Difference]]:
@@ -201,6 +211,19 @@ def _leftovers(spool: Spool) -> Iterator[Difference]:
     yield from (Difference("leftover", os.path.join(spool.work, name)) for name in names)
 
 
+def _of_logs(folder: str, ledger: LedgerReader) -> Iterator[Difference]:
+    try:
+        ahead = logs_ahead(ledger, folder)
+    except OSError as error:
+        yield _unreadable(folder, error)
+        return
+    logs = LogFiles(folder, ledger)
+    for state in ledger.log_states():
+        if state.name not in ahead:
+            yield from _of_log(logs, state)
+    yield from (Difference("ahead", name) for name in ahead)
+
+
 def _of_log(logs: LogFiles, state: LogState) -> Iterator[Difference]:
     try:
         yield from (Difference("log", f"{state.name}.{form}") for form in logs.differing(state))
@@ -224,8 +247,12 @@ def _mended_reasons(ledger: LedgerReader, spool: Spool) -> Iterator[str]:
             yield f"reason: written again beside index {row.idx}"
 
 
-def _mended_logs(ledger: LedgerReader, logs: LogFiles, now: datetime) -> Iterator[str]:
+def _mended_logs(ledger: LedgerReader, folder: str, now: datetime) -> Iterator[str]:
+    logs, ahead = LogFiles(folder, ledger), logs_ahead(ledger, folder)
     for state in ledger.log_states():
+        if state.name in ahead:
+            yield f"log: {state.name} is left: it holds more than the ledger; start the service"
+            continue
         try:
             differing = logs.differing(state)
             kept = [conflict.path for conflict in logs.repair(state, now)]
