@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -19,7 +20,7 @@ from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.claims import Move
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.reader import ImageRow, LedgerReader, LogState
-from xray_watcher.logs import LogFiles
+from xray_watcher.logs import LogFiles, edited_copies
 from xray_watcher.places import work_folder
 from xray_watcher.restoring import logs_ahead
 from xray_watcher.system.files import OPEN_FILE, sha256_of
@@ -131,6 +132,18 @@ def repair(settings: Settings, now: datetime) -> list[str]:
             *_mended_reasons(ledger, _spool(settings, ledger)),
             *_mended_logs(ledger, folders.logs, now),
         ]
+
+
+def copies_of_logs(settings: Settings) -> str:
+    """What there is to say of edited logs that were kept; empty when there are none."""
+    with suppress(OSError):  # which `check` has told
+        if kept := edited_copies(settings.folders.logs):
+            return (
+                f"{len(kept)} edited logs are kept in {settings.folders.logs} as .conflict-TIME; "
+                f"the oldest is {safe_name(os.path.basename(kept[0]))}. Nothing removes them: see "
+                "what was edited, and delete them."
+            )
+    return ""
 
 
 def _spool(settings: Settings, ledger: LedgerReader) -> Spool:
