@@ -1,8 +1,26 @@
-"""What the kernel says is mounted, as a test would have it."""
+"""What the kernel says is mounted, as a test would have it; and small disks to be filled."""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of a few kilobytes in memory; the test is skipped where nobody may mount."""
+    folder.mkdir()
+    call = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(call, check=False, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def fake_mounts(folder: Path, point: str, kind: str, source: str = "//nas/xray") -> str:

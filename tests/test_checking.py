@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.logs import LogFiles
 from xray_watcher.system.lock import InstanceLock
 
-LOOKS = [(LedgerReader, "open_rows"), (Spool, "filed_names"), (LogFiles, "differing")]
+LOOKS = [(LedgerReader, "open_rows"), (Spool, "names_in"), (LogFiles, "differing")]
 
 
 @pytest.fixture
@@ -126,6 +128,85 @@ def test_an_image_that_is_taken_away_while_it_is_read_is_missing_and_no_crash(
 
     monkeypatch.setattr(fsck, "_hash", taken_away)
     assert [kind for kind, _ in found(rig, deep=True)] == ["missing", "missing"]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, wanted: str, code: int) -> None:
+    """Let a call fail where its first argument has a text in it."""
+    call = getattr(owner, name)
+
+    def fail(path: str, *arguments: Any, **options: Any) -> Any:
+        if wanted in str(path):
+            raise OSError(code, os.strerror(code), path)
+        return call(path, *arguments, **options)
+
+    monkeypatch.setattr(owner, name, fail)
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_looked_at(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector is what `fsck --deep` is there to find (C1e)."""
+    rig.drop("c.jpg", "picture:Edema#c")
+    rig.settle()
+    (rig.root / "classified_images/High/0002_c.jpg").write_text("picture:Edema#x")
+    for code in (errno.EIO, errno.EACCES):
+        with monkeypatch.context() as patched:
+            failing(patched, fsck.os, "open", "0000_a.jpg", code)
+            told = check(rig.settings, deep=True)
+        assert [(each.kind, each.what) for each in told] == [
+            ("unreadable", "High/0000_a.jpg"),
+            ("changed", "High/0002_c.jpg"),
+        ]
+        assert str(told[0]).startswith(f"unreadable: High/0000_a.jpg ({os.strerror(code)}; ")
+    assert found(rig) == []  # whose bytes were not asked for
+
+
+def test_what_cannot_be_read_beside_a_running_service_is_read_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(rig):
+        with monkeypatch.context() as patched:
+            failing(patched, fsck.os, "open", "0000_a.jpg", errno.EIO)
+            assert found(rig, deep=True) == [("unreadable", "High/0000_a.jpg")]
+        call, failures = fsck._hash, [OSError(errno.EIO, "once")]
+
+        def once(path: str) -> bytes:
+            if failures:
+                raise failures.pop()
+            return call(path)
+
+        monkeypatch.setattr(fsck, "_hash", once)
+        assert found(rig, deep=True) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "wanted", "what"),
+    [("listdir", "/rejected", "rejected/"), ("scandir", ".xray-watcher", ".xray-watcher")],
+)
+def test_a_folder_that_cannot_be_listed_is_named(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, call: str, wanted: str, what: str
+) -> None:
+    failing(monkeypatch, os, call, wanted, errno.EACCES)
+    ((kind, told),) = found(rig)
+    assert kind == "unreadable"
+    assert told.endswith(what)
+
+
+def test_a_log_that_cannot_be_read_is_named_and_stops_no_repair(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = rig.root / "rejected/0001_b.jpg.json"
+    reason.unlink()
+    failing(monkeypatch, builtins, "open", "results-2026-11-23.csv", errno.EIO)
+    assert found(rig) == [
+        ("reason", "rejected/0001_b.jpg.json"),
+        ("unreadable", "results-2026-11-23"),
+    ]
+    assert fsck.repair(rig.settings, rig.clock.now()) == [
+        "reason: written again beside index 1",
+        "log: results-2026-11-23 cannot be written anew (Input/output error)",
+    ]
+    assert reason.exists()
 
 
 def test_an_image_in_hand_is_a_difference_only_when_no_service_has_it(rig: Rig) -> None:

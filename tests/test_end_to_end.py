@@ -219,7 +219,7 @@ def test_a_rejected_file_is_tried_again_when_it_is_put_back(filing: Service) -> 
     assert filing.command("retry", "no-such-file.png").returncode == 2
     back = filing.command("retry", "--all")
     assert back.returncode == 0
-    assert "0000_a.png -> ward" in back.stdout
+    assert "0000_a.png: waits to be tried again as ward/a.png" in back.stdout
     filing.wait_until(lambda: records(filing) == 2)
     assert audit.jsonl_records(filing.root)[1]["retry_of"] == 0
     assert [path.name for path in audit.filed(filing.root).values()] == ["0001_a.png"]

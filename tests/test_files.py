@@ -235,18 +235,18 @@ def test_a_file_that_moves_to_another_file_system_has_its_name_there_before_it_i
     steps: list[str] = []
     rename, sync, unlink = files.rename_noreplace, files.sync, os.unlink
 
-    def across(source: str, target: str, **folders: int) -> None:
+    def across(source: str, target: str, **how: bool) -> None:
         if source.endswith("source"):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-        rename(source, target, **folders)
+        rename(source, target, is_own_name=how["is_own_name"])
         steps.append("rename")
 
     def noted_sync(fd: int) -> None:
         sync(fd)
         steps.append(f"sync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
 
-    def noted_unlink(path: str, **folder: int) -> None:
-        unlink(path, **folder)
+    def noted_unlink(path: str) -> None:
+        unlink(path)
         steps.append(f"unlink {Path(path).name}")
 
     monkeypatch.setattr(files, "rename_noreplace", across)
@@ -255,8 +255,7 @@ def test_a_file_that_moves_to_another_file_system_has_its_name_there_before_it_i
     (tmp_path / "there").mkdir()
     source, target = tmp_path / "source", tmp_path / "there" / "target"
     source.write_text("ours")
-    with files.directory(str(target.parent)) as there:
-        files.move(str(source), "target", "part", there)
+    files.move(str(source), str(target), str(target.with_name("part")))
     assert steps == ["sync part", "rename", "sync there", "unlink source"]
     assert target.read_text() == "ours"
     assert os.listdir(tmp_path) == ["there"]
@@ -272,7 +271,8 @@ def test_a_move_to_another_file_system_that_fails_leaves_no_part_there(
     source = tmp_path / "source"
     source.write_text("ours")
     (tmp_path / "there").mkdir()
-    with files.directory(str(tmp_path / "there")) as there, pytest.raises(OSError, match="cross"):
-        files.move(str(source), "target", "part", there)
+    there = str(tmp_path / "there")
+    with pytest.raises(OSError, match="cross"):
+        files.move(str(source), f"{there}/target", f"{there}/part")
     assert source.read_text() == "ours"
     assert os.listdir(tmp_path / "there") == []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from rig import Rig
+from rig import INCOMPLETE_S, Rig
 
 _seen: list[str] = []
 
@@ -58,3 +60,54 @@ def test_a_start_beside_what_was_done_lists_no_folder_of_results(
     again.settle()
     assert len(again.records()) == 21
     assert not [folder for folder in listings if "classified_images" in folder]
+
+
+def seed_rejections(rig: Rig, count: int) -> None:
+    """So many empty files that were set aside before, from index 0 on."""
+    with rig.ledger.transaction():
+        rig.ledger.connection.executemany(
+            "INSERT INTO image (state, path, size, received_us, settled_us, day, sha256, idx,"
+            " outcome, reject_code, folder, filed_name, filed_us) VALUES ('DONE', ?, 0, 0, 0,"
+            " '2026-01-01', ?, ?, 'rejected', 'empty', 'rejected', ?, 1)",
+            [
+                (b"mod/e.jpg", hashlib.sha256(b"").digest(), index, f"{index:04d}_e.jpg")
+                for index in range(count)
+            ],
+        )
+        rig.ledger.set_meta("next_index", str(count))
+
+
+def steps_to_decide_an_empty_file(rig: Rig) -> int:
+    """How many steps SQLite takes for it, from its claim to its end; the same on every machine."""
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    index = rig.ledger.next_index
+    rig.drop("again.jpg", "")
+    rig.ticks(INCOMPLETE_S, 10.0)
+    rig.ledger.connection.set_progress_handler(step, 1)
+    rig.ticks(60.0, 2.0)
+    rig.ledger.connection.set_progress_handler(None, 1)
+    assert rig.ledger.next_index == index + 1
+    return steps
+
+
+@pytest.mark.parametrize("duplicates", ["flag", "set-aside"])
+def test_one_more_empty_file_costs_the_same_behind_thousands_of_them(
+    tmp_path: Path, duplicates: Literal["flag", "set-aside"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A modality that sent one a minute made every image wait for seconds after 70 days (C8)."""
+    found = []
+    for count in (10, 5_000):
+        (tmp_path / str(count)).mkdir()
+        rig = Rig(tmp_path / str(count), duplicates=duplicates)
+        seed_rejections(rig, count)
+        monkeypatch.setattr(rig.daemon._summaries, "refresh", lambda _now_s: None)
+        found.append(steps_to_decide_an_empty_file(rig))
+        rig.crash()
+    few, many = found
+    assert many < few * 1.2, found

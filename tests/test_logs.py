@@ -14,6 +14,8 @@ import pytest
 import audit
 from rig import Rig
 from xray_watcher import logs
+from xray_watcher.commands import fsck
+from xray_watcher.commands.status import status_of, to_text
 from xray_watcher.logs import LogFiles
 from xray_watcher.records import CsvLayout, Record
 from xray_watcher.system.files import write_all
@@ -184,3 +186,49 @@ def test_a_day_goes_on_in_its_file_where_an_earlier_version_wrote_rows_of_anothe
     assert file(rig, "csv").read_bytes().startswith(whole)
     assert [path.name for path in (rig.root / "logs").glob("*.csv*")] == [file(rig, "csv").name]
     audit.check(rig.root, arrived)
+
+
+def test_a_log_that_is_edited_in_the_same_way_again_is_kept_once(rig: Rig) -> None:
+    """Ten openings in Excel left ten whole copies (C25)."""
+    log = rig.root / "logs" / "results-2026-11-23.csv"
+    for number in range(4):
+        rig.drop(f"{number}.jpg", f"picture:Edema#{number}")
+        rig.settle()
+        log.write_bytes([b"mine\r\n", b"mine, too\r\n"][number % 2])
+    rig.drop("last.jpg", "picture:Edema#last")
+    rig.settle()
+    assert [path.read_bytes() for path in conflicts(rig)] == [b"mine\r\n", b"mine, too\r\n"]
+    assert [str(path) for path in conflicts(rig)] == logs.edited_copies(str(rig.root / "logs"))
+    assert len(audit.csv_rows(rig.root)) == 5
+
+
+def test_an_edited_log_that_cannot_be_compared_is_kept(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_paths: str, **_how: bool) -> bool:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(logs.filecmp, "cmp", failing)
+    log = rig.root / "logs" / "results-2026-11-23.csv"
+    for number in range(3):
+        rig.drop(f"{number}.jpg", f"picture:Edema#{number}")
+        rig.settle()
+        log.write_bytes(b"mine\r\n")
+    assert len(conflicts(rig)) == 2
+
+
+def test_edited_logs_are_counted_and_told(rig: Rig) -> None:
+    rig.drop("a.jpg", "picture:Edema")
+    rig.settle()
+    status = status_of(rig.settings, rig.clock.now())
+    assert status["edited_logs_kept"] == 0
+    assert "edited logs" not in to_text(status)
+    assert fsck.copies_of_logs(rig.settings) == ""
+    (rig.root / "logs" / "results-2026-11-23.csv").write_bytes(b"mine\r\n")
+    rig.drop("b.jpg", "picture:Edema#b")
+    rig.settle()
+    status = status_of(rig.settings, rig.clock.now())
+    assert status["edited_logs_kept"] == 1
+    assert "edited logs kept as .conflict-TIME: 1" in to_text(status)
+    assert fsck.copies_of_logs(rig.settings).startswith("1 edited logs are kept in ")
+    assert fsck.check(rig.settings, deep=True) == []  # they are no differences

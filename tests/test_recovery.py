@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 import audit
 from rig import Rig
 from xray_watcher import pipeline as pipeline_module
+from xray_watcher.commands import fsck, retry
 from xray_watcher.core.naming import index_of
 from xray_watcher.intake import filing as filing_module
 
@@ -234,19 +235,61 @@ def test_the_index_goes_on_after_a_restart_and_is_never_used_again(tmp_path: Pat
     assert sorted(index_of(path.name) for path in tmp_path.glob("0*.jpg")) == [0, 1, 2]
 
 
+def put_back_one(root: Path) -> tuple[Rig, list[bytes]]:
+    """A daemon with a rejected file that `retry` has just handed over; all bytes that arrived."""
+    rig = Rig(root)
+    arrived = [rig.drop("ward/a.jpg", "nan"), rig.drop("b.jpg", "picture:Edema")]
+    rig.settle()
+    (outcome,) = retry.put_back(rig.settings, [], rig.clock.now(), every=True)
+    assert outcome.trouble is None
+    return rig, arrived
+
+
+def check_put_back(root: Path, arrived: list[bytes]) -> None:
+    """It is filed once, under its own name and source, and linked to its rejection."""
+    first, *_, last = sorted(
+        (r for r in audit.jsonl_records(root) if r["inbox_path"] == "ward/a.jpg"),
+        key=lambda record: int(record["index"]),
+    )
+    assert (last["filename"], last["source"]) == ("a.jpg", "ward")
+    assert last["retry_of"] == first["index"]
+    assert [r.get("retry_of") for r in audit.jsonl_records(root)].count(first["index"]) == 1
+    filed = [path.read_bytes() for path in audit.filed(root).values()]
+    assert sorted(filed) == sorted(arrived)
+
+
 def test_a_rejected_file_that_is_put_back_is_scored_and_linked_to_its_rejection(
     tmp_path: Path,
 ) -> None:
-    rig = Rig(tmp_path)
-    arrived = [rig.drop("ward/a.jpg", "nan"), rig.drop("b.jpg", "picture:Edema")]
+    rig, arrived = put_back_one(tmp_path)
     rig.settle()
-    rejected = next(r for r in audit.jsonl_records(tmp_path) if "rejected" in r)
-    name = os.path.basename(rejected["saved_path"])
-    assert rig.spool.put_back("rejected", name, "ward/a.jpg") == "ward/a.jpg"
-    rig.settle()
-    last = audit.jsonl_records(tmp_path)[-1]
-    assert last["retry_of"] == rejected["index"]
-    assert {audit.sha256(p.read_bytes()) for p in audit.filed(tmp_path).values()} == {
-        audit.sha256(content) for content in arrived
-    }
+    check_put_back(tmp_path, arrived)
+    assert fsck.check(rig.settings, deep=True) == []
+    rig.crash()
+
+
+def test_a_file_that_is_put_back_while_no_service_runs_is_taken_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    rig, arrived = put_back_one(tmp_path)
+    rig.crash()
+    run_to_the_end(tmp_path).crash()
+    check_put_back(tmp_path, arrived)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("part", "step"), [*STEPS, ("uploads", "claim"), ("uploads", "sync_claims")]
+)
+def test_a_kill_at_any_step_loses_doubles_and_unlinks_no_file_that_was_put_back(
+    tmp_path: Path, part: str, step: str, when: str
+) -> None:
+    rig, arrived = put_back_one(tmp_path)
+    rig.uploads = rig.spool.uploads  # type: ignore[attr-defined]
+    kill_at(rig, part, step, when, 1)
+    was_killed = run_until_killed(rig)
+    assert was_killed or (part, step) == ("spool", "claim")
+    rig = run_to_the_end(tmp_path)
+    check_put_back(tmp_path, arrived)
+    assert fsck.check(rig.settings, deep=True) == []
     rig.crash()

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 import audit
-from rig import Rig
+from rig import INCOMPLETE_S, Rig
 from xray_watcher.commands import fsck
 from xray_watcher.core.naming import PLAIN_NAME_BYTES, is_plain
 from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake.claims import Move, TargetTaken
 from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.removing import remove_image
-from xray_watcher.intake.uploads import new_batch, upload_name
+from xray_watcher.intake.uploads import Returned
 
 
 @pytest.fixture
@@ -247,12 +247,11 @@ def tidy_away(path: Path) -> None:
     path.with_name(f"{path.name}.json").unlink()
 
 
-def upload(rig: Rig, name: str) -> None:
-    """Hand a file over at the other door."""
-    rig.tick()  # which makes its folder
-    handed = rig.root / "handed"
-    handed.write_text("no picture")
-    rig.spool.uploads.put_back(str(handed), upload_name(new_batch(rig.clock.now()), 0), name)
+def put_back(rig: Rig, path: Path) -> None:
+    """Hand a rejected file over once more, as `retry` does."""
+    row = rig.ledger.image_with_index(int(path.name[:4]))
+    assert row is not None
+    rig.spool.put_back(Returned(int(path.name[:4]), row.path, "rejected", path.name))
 
 
 def last_record(rig: Rig) -> dict[str, Any]:
@@ -276,29 +275,82 @@ def test_the_same_bytes_by_another_name_are_no_retry_of_a_file_that_was_tidied_a
 def test_a_file_put_back_beside_one_with_its_name_is_a_retry(rig: Rig) -> None:
     rejected = set_aside(rig, "er/a.jpg")
     rig.drop("er/a.jpg", "picture:Edema")
-    assert rig.spool.put_back("rejected", rejected.name, "er/a.jpg") == "er/a-2.jpg"
+    put_back(rig, rejected)
     rig.settle()
-    record = next(r for r in audit.jsonl_records(rig.root) if r["filename"] == "a-2.jpg")
-    assert record["retry_of"] == 0
+    records = audit.jsonl_records(rig.root)[1:]
+    assert {record["inbox_path"] for record in records} == {"er/a.jpg"}
+    assert {record.get("retry_of"): record["risk_level"] for record in records} == {
+        0: "Rejected",
+        None: "High",
+    }
     assert fsck.check(rig.settings, deep=True) == []
 
 
-@pytest.mark.parametrize(("name", "retry_of"), [("a.jpg", 0), ("b.jpg", None), ("a-2.jpg", None)])
-def test_an_upload_is_a_retry_of_an_upload_with_its_name(
-    name: str, retry_of: int | None, rig: Rig
+def test_equal_bytes_are_linked_to_the_very_rejection_that_was_put_back(rig: Rig) -> None:
+    """All empty files have the same bytes; `retry_of` was wrong for three of 2,991 (C18)."""
+    for name in ("scan.png", "scan-2.png", "scan-3.png"):
+        rig.drop(name, "")
+        rig.ticks(INCOMPLETE_S + 10, 5.0)
+    paths = sorted(rig.root.glob("rejected/*.png"))
+    for path in (paths[1], paths[0]):
+        put_back(rig, path)
+        rig.settle()
+    records = audit.jsonl_records(rig.root)
+    assert [(r["filename"], r.get("retry_of")) for r in records] == [
+        ("scan.png", None), ("scan-2.png", None), ("scan-3.png", None),
+        ("scan-2.png", 1), ("scan.png", 0),
+    ]  # fmt: skip
+    assert fsck.check(rig.settings, deep=True) == []
+
+
+def test_a_file_that_was_adopted_without_an_ending_is_tried_again_too(tmp_path: Path) -> None:
+    (tmp_path / ".xray-watcher").mkdir()
+    (tmp_path / ".xray-watcher" / "000000000007").write_text("unreadable")
+    (tmp_path / "inbox").mkdir()
+    rig = Rig(tmp_path)
+    rig.settle()
+    (path,) = (p for p in rig.root.glob("rejected/*") if p.suffix != ".json")
+    put_back(rig, path)
+    rig.settle()
+    last = audit.jsonl_records(rig.root)[-1]
+    assert (last["inbox_path"], last["retry_of"]) == ("recovered/000000000007", 0)
+    assert fsck.check(rig.settings, deep=True) == []
+    rig.crash()
+
+
+FORGED = {
+    "other bytes": (b"other words", 0),
+    "an image that was scored": (b"picture:Edema", 1),
+    "an index that nobody has": (b"no picture", 99),
+}
+
+
+@pytest.mark.parametrize(("content", "index"), FORGED.values(), ids=FORGED.keys())
+def test_what_claims_to_be_a_retry_is_one_only_if_the_ledger_bears_it_out(
+    rig: Rig, content: bytes, index: int
 ) -> None:
-    upload(rig, "a.jpg")
+    tidy_away(set_aside(rig, "a.jpg"))
+    rig.drop("b.jpg", "picture:Edema")
     rig.settle()
-    tidy_away(next(rig.root.glob("rejected/*.jpg")))
-    upload(rig, name)
-    assert last_record(rig).get("retry_of") == retry_of
+    forged = Returned(index, b"a.jpg", "rejected", f"{index:04d}_a.jpg")
+    folder = Path(rig.spool.uploads.folder)
+    (folder / f"{forged.name}.json").write_bytes(forged.to_json())
+    (folder / f"{forged.name}.image").write_bytes(content)
+    record = last_record(rig)
+    assert record["index"] == 2
+    assert "retry_of" not in record
+    row = rig.ledger.image_with_index(0)
+    assert row is not None
+    assert row.state == "DONE"
 
 
-def test_a_file_of_the_inbox_is_no_retry_of_an_upload(rig: Rig) -> None:
-    upload(rig, "a.jpg")
+def test_a_rejection_is_tried_again_once(rig: Rig) -> None:
+    rejected = set_aside(rig, "a.jpg")
+    put_back(rig, rejected)
     rig.settle()
-    tidy_away(next(rig.root.glob("rejected/*.jpg")))
-    rig.drop("web/a.jpg", "no picture")  # as the record shows the upload
+    again = Returned(0, b"a.jpg", "rejected", "0000_a.jpg")
+    folder = Path(rig.spool.uploads.folder)
+    (folder / f"{again.name}.image").write_text("no picture")
     assert "retry_of" not in last_record(rig)
 
 
@@ -306,7 +358,7 @@ def test_a_file_of_the_inbox_is_no_retry_of_an_upload(rig: Rig) -> None:
 def test_a_retry_that_is_decided_anew_is_still_one(is_killed: bool, tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rejected = set_aside(rig, "a.jpg")
-    rig.spool.put_back("rejected", rejected.name, "a.jpg")
+    put_back(rig, rejected)
     file, withdraw, taken = rig.spool.file, rig.ledger.withdraw, [TargetTaken("by another file")]
 
     def file_later(move: Move) -> None:

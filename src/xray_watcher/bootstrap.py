@@ -49,6 +49,7 @@ from xray_watcher.places import inbox_of, work_folder
 from xray_watcher.records import CsvLayout, model_fields
 from xray_watcher.reloading import NoReloading, Reloading, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
+from xray_watcher.restoring import take_back
 from xray_watcher.scoring import Scorer
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.system.clock import Clock, SystemClock
@@ -317,6 +318,7 @@ def _go_on_behind_the_outputs(ledger: Ledger, spool: Spool, logs: str) -> None:
         raise Unavailable(
             "logs", f"The logs in {logs} cannot be read ({os.strerror(error.errno or 0)})."
         ) from error
+    take_back(ledger, logs)
     next_index = ledger.next_index
     if ledger.meta(RESTORED) is None and 0 < next_index > logged:
         return

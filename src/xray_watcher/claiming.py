@@ -154,4 +154,5 @@ class Claims:
             settled_us=to_us(settled),
             day=local_day(received, self._zone),
             upload=arrival.upload,
+            retry_of=arrival.retry_of,
         )

@@ -8,6 +8,7 @@ else (somebody edited or deleted it: keep theirs as `.conflict-TIME`, write ours
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ from xray_watcher.system.mounts import Place
 Form = Literal["jsonl", "csv"]
 
 _FORMS: tuple[Form, ...] = ("jsonl", "csv")
+_CONFLICT = ".conflict-"
 _LAST_BYTES = 1 << 18  # a line has some kilobytes
 _MODE = 0o640
 """Results are for the service's group, not for everybody."""
@@ -249,11 +251,22 @@ def last_index(folder: str) -> int:
         OSError: the folder or the log cannot be read.
     """
     for name in sorted(_jsonl_names(folder), reverse=True):
-        with open(os.path.join(folder, name), "rb") as log:
-            log.seek(max(os.fstat(log.fileno()).st_size - _LAST_BYTES, 0))
-            for line in reversed(log.read().splitlines()):
-                if (index := _index_in(line)) is not None:
-                    return index
+        if (index := last_index_in(os.path.join(folder, name))) >= 0:
+            return index
+    return -1
+
+
+def last_index_in(path: str) -> int:
+    """The index on the last whole line of a JSONL log; -1 if there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as log:
+        log.seek(max(os.fstat(log.fileno()).st_size - _LAST_BYTES, 0))
+        for line in reversed(log.read().splitlines()):
+            if (index := _index_in(line)) is not None:
+                return index
     return -1
 
 
@@ -289,7 +302,29 @@ def _is_torn_from(tail: bytes, ours: bytes) -> bool:
     return ours.startswith(written)
 
 
+def edited_copies(folder: str) -> list[str]:
+    """Paths of the edited logs that were kept, oldest first; nothing removes them.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    kept = sorted((name.partition(_CONFLICT)[2], name) for name in names if _CONFLICT in name)
+    return [os.path.join(folder, name) for _, name in kept]
+
+
 def _set_aside(path: str, now: datetime) -> Conflict:
-    kept = f"{path}.conflict-{now:%Y%m%dT%H%M%S.%fZ}"
+    """Keep what somebody made of a log; of two copies with the same bytes the older one."""
+    before = [each for each in edited_copies(os.path.dirname(path)) if _is_copy_of(each, path)]
+    kept = f"{path}{_CONFLICT}{now:%Y%m%dT%H%M%S.%fZ}"
     rename_noreplace(path, kept)
+    with suppress(OSError):  # what cannot be compared is kept
+        for older in before:
+            if filecmp.cmp(older, kept, shallow=False):
+                os.unlink(kept)
+                return Conflict(older)
     return Conflict(kept)
+
+
+def _is_copy_of(kept: str, path: str) -> bool:
+    return kept.startswith(f"{path}{_CONFLICT}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -201,19 +200,15 @@ class Sealer:
         return run.classified.get(sha256) if known is None else known
 
     def _retried(self, row: ImageRow, sha256: bytes, run: _Run) -> int | None:
-        """Index of the rejection that an image is a retry of: its file was put back as this one.
+        """Index of the rejection that an image is a retry of.
 
-        The same bytes alone do not tell: all empty files have the same, and a file that is gone
-        may have been tidied away.
+        Its claim says so. The ledger has to bear it out: the same bytes, and not tried again yet.
         """
-        for earlier in self._ledger.rejected_rows(sha256):
-            gone = earlier.filed_name is not None and not self._spool.taken(
-                earlier.folder or REJECTED_FOLDER, earlier.filed_name
-            )
-            if gone and earlier.id not in run.retried and _is_put_back_as(earlier, row):
-                run.retried.append(earlier.id)
-                return earlier.idx
-        return None
+        earlier = None if row.retry_of is None else self._ledger.image_with_index(row.retry_of)
+        if earlier is None or earlier.id in run.retried or not _waits_for_retry(earlier, sha256):
+            return None
+        run.retried.append(earlier.id)
+        return earlier.idx
 
     def _record(
         self,
@@ -246,14 +241,9 @@ class _Run:
     retried: list[int] = field(default_factory=list)
 
 
-def _is_put_back_as(earlier: ImageRow, row: ImageRow) -> bool:
-    """Whether `retry` would give an earlier image the door, the folder and the name of this one."""
-    if (earlier.upload is None) != (row.upload is None):
-        return False
-    if row.upload is not None or row.path == earlier.path:
-        return row.path == earlier.path
-    stem, suffix = os.path.splitext(earlier.inbox_path)
-    return bool(re.fullmatch(f"{re.escape(stem)}-[0-9]+{re.escape(suffix)}", row.inbox_path))
+def _waits_for_retry(earlier: ImageRow, sha256: bytes) -> bool:
+    is_rejected = (earlier.outcome, earlier.state) == ("rejected", "DONE")
+    return is_rejected and earlier.removal is None and earlier.sha256 == sha256
 
 
 def _code(finding: Scores | Rejection) -> str | None:

@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake import spool as spool_module
+from xray_watcher.intake import uploads as uploads_module
 from xray_watcher.intake.claims import (
     ChangedAfterClaim,
     FileTrouble,
@@ -27,6 +27,7 @@ from xray_watcher.intake.claims import (
     TargetTaken,
 )
 from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.uploads import Returned
 from xray_watcher.system import files
 from xray_watcher.system.files import directory
 
@@ -356,54 +357,78 @@ def test_a_file_that_its_writer_goes_on_with_while_it_is_hashed_is_not_unchanged
     assert not spool.unchanged(claimed)
 
 
-def test_an_image_goes_back_to_the_inbox_without_overwriting(
-    spool: Spool, tmp_path: Path, targets: Path
-) -> None:
-    (targets / "rejected" / "0003_a.png").write_bytes(HALF_PNG)
-    (targets / "rejected" / "0003_a.png.json").write_text("{}")
-    put(tmp_path, "er/a.png", b"a newer one")
-    assert spool.put_back("rejected", "0003_a.png", "er/a.png") == "er/a-2.png"
-    assert (tmp_path / "inbox" / "er" / "a-2.png").read_bytes() == HALF_PNG
-    assert (tmp_path / "inbox" / "er" / "a.png").read_bytes() == b"a newer one"
-    assert os.listdir(targets / "rejected") == []
-
-
-def test_an_image_goes_back_into_folders_that_are_gone_however_deep_they_were(
-    spool: Spool, tmp_path: Path, targets: Path
-) -> None:
-    (targets / "rejected" / "0003_a.png").write_bytes(HALF_PNG)
-    path = "d/" * 1100 + "a.png"
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(1000)
-    try:
-        assert spool.put_back("rejected", "0003_a.png", path) == path
-    finally:
-        sys.setrecursionlimit(limit)
-    back = tmp_path / "inbox" / path
-    assert back.read_bytes() == HALF_PNG
-    back.unlink()
-    os.removedirs(back.parent)
-
-
-def reject(targets: Path) -> Path:
+def reject(targets: Path, name: str = "0003_a.png") -> Path:
     """A rejected file with its reason; returns its folder."""
     folder = targets / "rejected"
-    (folder / "0003_a.png").write_bytes(HALF_PNG)
-    (folder / "0003_a.png.json").write_text("{}")
+    (folder / name).write_bytes(HALF_PNG)
+    (folder / f"{name}.json").write_text("{}")
     return folder
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for somebody else")
-def test_folders_that_root_makes_to_put_an_image_back_are_the_service_s(
-    spool: Spool, tmp_path: Path, targets: Path
+def returned(path: bytes = b"ward/a.png", name: str = "0003_a.png") -> Returned:
+    return Returned(3, path, "rejected", name)
+
+
+def handed_over(tmp_path: Path) -> list[str]:
+    return sorted(os.listdir(tmp_path / "work" / "uploads"))
+
+
+@pytest.mark.parametrize(
+    "path", [b"a.png", b"ward/night/a.png", b"w\xffrd/\xfe\n.png", b"d/" * 1100 + b"a.png"]
+)
+def test_a_rejected_file_is_handed_over_with_the_path_that_it_came_by(
+    spool: Spool, tmp_path: Path, targets: Path, path: bytes
 ) -> None:
-    """The service could not take the image out of a folder of root's."""
-    (targets / "rejected" / "0003_a.png").write_bytes(WHOLE_PNG)
-    os.chown(tmp_path / "inbox", 12345, 12346)
-    spool.put_back("rejected", "0003_a.png", "ward/night/a.png")
-    for folder in ("ward", "ward/night"):
-        status = (tmp_path / "inbox" / folder).stat()
-        assert (status.st_uid, status.st_gid) == (12345, 12346)
+    assert spool.uploads.look(0.0) == []
+    folder = reject(targets)
+    spool.put_back(returned(path))
+    assert handed_over(tmp_path) == ["retry-000000000003.image", "retry-000000000003.json"]
+    (arrival,) = spool.uploads.look(1.0)
+    assert os.fsencode(arrival.file.path) == path
+    assert (arrival.upload, arrival.retry_of) == ("retry-000000000003", 3)
+    assert (tmp_path / "work/uploads/retry-000000000003.image").read_bytes() == HALF_PNG
+    assert os.listdir(folder) == []
+    assert os.listdir(tmp_path / "inbox") == []  # no folder of senders is made
+
+
+def test_a_long_greek_name_is_handed_over_too(spool: Spool, targets: Path) -> None:
+    wanted = "α" * 125 + ".png"
+    name = indexed_name(3, wanted, MAX_NAME_BYTES - len(".json"))
+    assert spool.uploads.look(0.0) == []
+    reject(targets, name)
+    spool.put_back(returned(f"ward/{wanted}".encode(), name))
+    (arrival,) = spool.uploads.look(1.0)
+    assert arrival.file.path == f"ward/{wanted}"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        None, b"no JSON", b"[]", b'{"inbox_path_b64": 7}', b'{"inbox_path_b64": "x"}',
+        b'{"inbox_path_b64": "L2V0Yy9wYXNzd2Q="}', b'{"inbox_path_b64": "Li4vLi4vYQ=="}',
+        b'{"inbox_path_b64": "YQBi", "folder": ["rejected"], "filed_name": "../../inbox"}',
+    ],
+)  # fmt: skip
+def test_what_is_handed_over_without_a_path_of_ours_is_a_retry_all_the_same(
+    spool: Spool, tmp_path: Path, facts: bytes | None
+) -> None:
+    assert spool.uploads.look(0.0) == []
+    image = tmp_path / "work/uploads/retry-000000000003.image"
+    image.write_bytes(HALF_PNG)
+    if facts is not None:
+        image.with_suffix(".json").write_bytes(facts)
+    (arrival,) = spool.uploads.look(1.0)
+    assert (arrival.file.path, arrival.retry_of) == ("recovered/000000000003", 3)
+
+
+@pytest.mark.parametrize("name", ["retry-3", "retry-00000000000x", "retry-0000000000003", "retry-"])
+def test_what_has_no_name_of_retry_is_an_upload(spool: Spool, tmp_path: Path, name: str) -> None:
+    assert spool.uploads.look(0.0) == []
+    (tmp_path / f"work/uploads/{name}.image").write_bytes(HALF_PNG)
+    facts = '{"filename": "retry_of", "retry_of": 3, "inbox_path_b64": "YQ=="}'
+    (tmp_path / f"work/uploads/{name}.json").write_text(facts)
+    (arrival,) = spool.uploads.look(1.0)
+    assert (arrival.file.path, arrival.retry_of) == ("web/retry_of", None)
 
 
 @pytest.mark.parametrize("gone", ["inbox", "work"])
@@ -413,11 +438,10 @@ def test_nothing_is_put_back_while_the_share_of_the_inbox_is_away(
     folder = reject(targets)
     (tmp_path / gone).rename(tmp_path / "unmounted")
     with pytest.raises(Unavailable, match="mounted") as raised:
-        spool.put_back("rejected", "0003_a.png", "ward/a.png")
+        spool.put_back(returned())
     assert raised.value.cause == "inbox"
     assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
     assert not (tmp_path / gone).exists()
-    assert not (tmp_path / "inbox" / "ward").exists()
 
 
 def test_nothing_is_put_back_where_another_file_system_lies_under_the_inbox(
@@ -427,117 +451,126 @@ def test_nothing_is_put_back_where_another_file_system_lies_under_the_inbox(
     (tmp_path / "inbox").rmdir()
     (tmp_path / "inbox").symlink_to(other)
     with pytest.raises(Unavailable, match="mounted") as raised:
-        spool.put_back("rejected", "0003_a.png", "ward/a.png")
+        spool.put_back(returned())
     assert raised.value.cause == "inbox"
     assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
     assert os.listdir(other) == []
 
 
-IN_THE_WAY: dict[str, Callable[[Path], object]] = {
-    "link": lambda path: path.symlink_to(path.parent.parent / "elsewhere"),
-    "dangling link": lambda path: path.symlink_to(path.parent / "nowhere"),
-    "file": lambda path: path.write_text("theirs"),
-}
-
-
-@pytest.mark.parametrize("make", IN_THE_WAY.values(), ids=IN_THE_WAY.keys())
-def test_an_image_is_not_put_back_through_a_link_or_over_what_is_no_folder(
-    spool: Spool, tmp_path: Path, targets: Path, make: Callable[[Path], object]
-) -> None:
-    folder = reject(targets)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "inbox" / "ward").mkdir()
-    make(tmp_path / "inbox" / "ward" / "7\n")
-    with pytest.raises(Unavailable, match=r"ward/7%0A in the inbox is no folder") as raised:
-        spool.put_back("rejected", "0003_a.png", "ward/7\n/sub/a.png")
-    assert raised.value.cause == "inbox"
-    assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
-    assert os.listdir(tmp_path / "elsewhere") == []
-    assert os.listdir(tmp_path / "inbox" / "ward") == ["7\n"]
-
-
-def test_a_link_by_the_name_of_a_part_is_not_written_through(
-    spool: Spool, tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Across file systems a file is put back under the name of a part first."""
-    reject(targets)
-    (tmp_path / "theirs").write_text("theirs")
-    copy = files.copy
-
-    def copied(source: str, part: str, **folder: int) -> None:
-        (tmp_path / "inbox" / part).symlink_to(tmp_path / "theirs")
-        copy(source, part, **folder)
-
-    monkeypatch.setattr(files, "copy", copied)
-    assert spool.put_back("rejected", "0003_a.png", "a.png") == "a.png"
-    assert (tmp_path / "theirs").read_text() == "theirs"
-    assert (tmp_path / "inbox" / "a.png").read_bytes() == HALF_PNG
-    assert os.listdir(tmp_path / "inbox") == ["a.png"]
-
-
-def test_a_file_that_is_gone_is_not_put_back_and_no_folder_is_made_for_it(
+def test_nothing_is_put_back_while_the_folder_of_uploads_is_away(
     spool: Spool, tmp_path: Path, targets: Path
-) -> None:
-    with pytest.raises(FileNotFoundError):
-        spool.put_back("rejected", "0003_a.png", "ward/a.png")
-    assert os.listdir(tmp_path / "inbox") == []
-    (targets / "rejected").rmdir()
-    with pytest.raises(Unavailable, match="mounted"):
-        spool.put_back("rejected", "0003_a.png", "ward/a.png")
-    (targets / "rejected").mkdir()
-
-
-def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Let the next rename of what is put back fail as the kernel would have it."""
-    rename, first = files.rename_noreplace, [number]
-
-    def refuse(source: str, target: str, **folders: int) -> None:
-        if first:
-            raise OSError(first[0], os.strerror(first.pop()))
-        rename(source, target, **folders)
-
-    monkeypatch.setattr(files, "rename_noreplace", refuse)
-
-
-@pytest.mark.parametrize("length", [118, 125])
-def test_a_long_greek_name_goes_back_across_file_systems(
-    spool: Spool, tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch, length: int
-) -> None:
-    wanted = "α" * length + ".png"
-    name = indexed_name(3, wanted, MAX_NAME_BYTES - len(".json"))
-    (targets / "rejected" / name).write_bytes(HALF_PNG)
-    refusing(monkeypatch, errno.EXDEV)
-    assert spool.put_back("rejected", name, f"ward/{wanted}") == f"ward/{wanted}"
-    assert (tmp_path / "inbox" / "ward" / wanted).read_bytes() == HALF_PNG
-    assert os.listdir(tmp_path / "inbox" / "ward") == [wanted]
-    assert os.listdir(targets / "rejected") == []
-
-
-def test_an_image_that_cannot_go_back_is_told_by_name_and_stays(
-    spool: Spool, targets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = reject(targets)
-    for number in (errno.EROFS, errno.ENOENT):  # the second when a sender removes its folder again
-        refusing(monkeypatch, number)
-        with pytest.raises(Unavailable, match="cannot go back into the inbox") as raised:
-            spool.put_back("rejected", "0003_a.png", "ward/a.png")
-        assert raised.value.cause == "inbox"
-        assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
-
-
-@pytest.mark.parametrize("gone", ["work", "work/uploads"])
-def test_an_upload_is_not_put_back_while_the_folder_of_uploads_is_away(
-    spool: Spool, tmp_path: Path, targets: Path, gone: str
 ) -> None:
     folder = reject(targets)
     assert not spool.uploads.look(0.0).arrivals
-    (tmp_path / gone).rename(tmp_path / "unmounted")
-    source = str(folder / "0003_a.png")
-    with pytest.raises(Unavailable, match="put back") as raised:
-        spool.uploads.put_back(source, "20261123T120001-0123456789ab-000000", "a.png")
+    (tmp_path / "work/uploads").rename(tmp_path / "unmounted")
+    with pytest.raises(Unavailable, match="cannot be handed over") as raised:
+        spool.put_back(returned())
     assert raised.value.cause == "uploads"
     assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
-    assert not (tmp_path / gone).exists()
+    assert not (tmp_path / "work/uploads").exists()
+
+
+def test_a_file_that_is_gone_is_not_put_back(spool: Spool, tmp_path: Path, targets: Path) -> None:
+    assert spool.uploads.look(0.0) == []
+    with pytest.raises(FileNotFoundError):
+        spool.put_back(returned())
+    assert handed_over(tmp_path) == []
+    (targets / "rejected").rmdir()
+    with pytest.raises(Unavailable, match="mounted"):
+        spool.put_back(returned())
+    (targets / "rejected").mkdir()
+
+
+def test_an_image_that_cannot_go_back_is_told_and_stays(
+    spool: Spool, targets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_names: str, **_folders: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    assert spool.uploads.look(0.0) == []
+    folder = reject(targets)
+    monkeypatch.setattr(files, "rename_noreplace", refuse)
+    with pytest.raises(Unavailable, match="Read-only"):
+        spool.put_back(returned())
+    assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
+    assert spool.uploads.look(1.0) == []
+
+
+def test_another_file_by_the_name_of_one_that_was_handed_over_stays(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    assert spool.uploads.look(0.0) == []
+    folder = reject(targets)
+    spool.put_back(returned())
+    (folder / "0003_a.png").write_bytes(b"somebody's")
+    with pytest.raises(Unavailable, match="File exists"):
+        spool.put_back(returned())
+    assert (folder / "0003_a.png").read_bytes() == b"somebody's"
+    assert (tmp_path / "work/uploads/retry-000000000003.image").read_bytes() == HALF_PNG
+
+
+STEPS_BACK = ("uploads.write_whole", "uploads.sync_folder", "uploads.move", "files.copy",
+              "files.rename_noreplace", "files.sync_folder", "os.unlink")  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("step", STEPS_BACK)
+def test_a_kill_at_any_step_of_the_way_back_loses_and_doubles_nothing(
+    spool: Spool, targets: Path, step: str, nth: int, when: str
+) -> None:
+    assert spool.uploads.look(0.0) == []
+    folder = reject(targets)
+    child = os.fork()
+    if child == 0:
+        try:
+            die_at(step, nth, when)
+            spool.put_back(returned())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    source = folder / "0003_a.png"
+    arrivals = spool.uploads.look(1.0)
+    assert len(arrivals) + source.exists() == 1  # never both, and never none
+    if not arrivals:
+        spool.put_back(returned())
+        arrivals = spool.uploads.look(2.0)
+    assert [arrival.retry_of for arrival in arrivals] == [3]
+    assert arrivals[0].file.path == "ward/a.png"
+    assert not source.exists()
+    assert spool.uploads.claim("retry-000000000003", spool.work_path(1))
+    assert Path(spool.work_path(1)).read_bytes() == HALF_PNG
+
+
+def die_at(step: str, nth: int, when: str) -> None:
+    """Let this process end, as by a kill, at the nth call of a step."""
+    owner, _, name = step.partition(".")
+    module = {"uploads": uploads_module, "files": files, "os": os}[owner]
+    original, calls = getattr(module, name), [0]
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == nth and when == "before":
+            os._exit(9)
+        result = original(*args, **kwargs)
+        if calls[0] == nth:
+            os._exit(9)
+        return result
+
+    setattr(module, name, dying)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for somebody else")
+def test_what_root_writes_of_a_file_that_it_puts_back_is_the_service_s(
+    spool: Spool, tmp_path: Path, targets: Path
+) -> None:
+    assert spool.uploads.look(0.0) == []
+    os.chown(tmp_path / "work/uploads", 12345, 12346)
+    os.chown(reject(targets) / "0003_a.png", 12345, 12346)
+    spool.put_back(returned())
+    for name in handed_over(tmp_path):
+        status = (tmp_path / "work/uploads" / name).stat()
+        assert (status.st_uid, status.st_gid) == (12345, 12346)
 
 
 def test_paths_below_the_root_are_shown_relative(spool: Spool, targets: Path) -> None:

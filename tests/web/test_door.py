@@ -14,10 +14,11 @@ import pytest
 import audit
 from rig import Rig
 from test_recovery import Killed, kill_at, run_to_the_end, run_until_killed
+from xray_watcher.commands import retry
 from xray_watcher.core.naming import client_name
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake import uploads as door
-from xray_watcher.intake.uploads import STALE_S, Upload, upload_name, waiting_uploads, write_sidecar
+from xray_watcher.intake.uploads import STALE_S, Upload, upload_name, waiting_uploads
 
 BATCH = "20261123T120000-0123456789ab"
 DAEMON_STEPS = (
@@ -253,29 +254,50 @@ def test_nothing_is_claimed_while_the_disk_is_low(tmp_path: Path) -> None:
     rig.crash()
 
 
-def test_a_rejected_upload_is_tried_again_through_its_own_door(tmp_path: Path) -> None:
+def test_a_rejected_upload_is_tried_again_under_the_name_that_its_client_gave(
+    tmp_path: Path,
+) -> None:
     rig = Rig(tmp_path)
     content = put(begin(rig), 0, "notes", b"nan")
     rig.tick()
     (rejected,) = audit.jsonl_records(tmp_path)
-    path = str(tmp_path / rejected["saved_path"])
-    rig.spool.uploads.put_back(path, upload_name("20261123T120001-0123456789ab", 0), "web/notes")
-    rig.spool.forget_reason("rejected", os.path.basename(path))
+    retry.put_back(rig.settings, [], rig.clock.now(), every=True)
+    assert waiting_uploads(rig.spool.uploads.folder, BATCH) == {}  # its request is answered
     rig.tick()
     last = audit.jsonl_records(tmp_path)[-1]
-    assert (last["filename"], last["retry_of"]) == ("notes", rejected["index"])
+    assert (last["filename"], last["source"]) == ("notes", "web")
+    assert last["retry_of"] == rejected["index"]
     assert [p.read_bytes() for p in audit.filed(tmp_path).values()] == [content]
+    assert left(rig) == []
     rig.crash()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root puts back for another user")
-def test_the_name_of_an_upload_that_root_puts_back_can_be_read_by_the_service(
-    tmp_path: Path,
-) -> None:
-    os.chown(tmp_path, 12345, 12346)
-    write_sidecar(str(tmp_path / "one.json"), "a.jpg")
-    status = (tmp_path / "one.json").stat()
-    assert (status.st_uid, status.st_gid) == (12345, 12346)
+def test_a_client_can_name_a_file_as_it_likes_and_makes_no_retry_of_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.drop("a.jpg", "no picture")
+    rig.settle()
+    folder = begin(rig)
+    names = ["retry-000000000000", "retry-000000000000.image", '", "retry_of": 0, "x": "']
+    for position, name in enumerate(names):
+        put(folder, position, name, b"no picture")
+    rig.settle()
+    assert [r.get("retry_of") for r in audit.jsonl_records(tmp_path)] == [None] * 4
+    rig.crash()
+
+
+def test_a_file_that_is_slowly_put_back_keeps_the_name_that_goes_with_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    part, facts = (Path(folder, f"retry-000000000000.{end}") for end in ("part", "json"))
+    facts.write_text("{}")
+    for _ in range(30):
+        part.write_bytes(b"x" * (part.stat().st_size + 1 if part.exists() else 1))
+        rig.ticks(STALE_S / 2, step_s=300.0)
+    assert facts.exists()
+    part.unlink()
+    rig.ticks(STALE_S * 2, step_s=300.0)
+    assert left(rig) == []
+    rig.crash()
 
 
 def test_part_of_an_upload_is_gone_when_it_is_discarded(tmp_path: Path) -> None:

@@ -49,10 +49,10 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
 @settings_options
 @click.option("--all", "every", is_flag=True, help="All files in the rejected folder.")
 def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
-    """Put rejected files back where they came from, for another try.
+    """Hand rejected files to the service for another try.
 
     NAME is a file's name in the rejected folder, such as 0007_name.jpg, or its index. A file that
-    cannot be put back is told and stays where it is; the exit code is 1 then.
+    cannot be put back is named and stays where it is; the exit code is 1 then.
     """
     from xray_watcher.commands.retry import put_back
     from xray_watcher.core.naming import safe_name
@@ -63,13 +63,13 @@ def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
     outcomes = put_back(settings_of(options), names, SystemClock().now(), every=every)
     back = 0
     for outcome in outcomes:
-        if outcome.target is None:
+        if outcome.inbox_path is None:
             click.echo(f"{outcome.name}: {outcome.trouble}", err=True)
             continue
-        shown = "/".join(safe_name(part) for part in outcome.target.split("/"))
-        click.echo(f"{outcome.name} -> {shown}")
+        shown = "/".join(safe_name(part) for part in outcome.inbox_path.split("/"))
+        click.echo(f"{outcome.name}: waits to be tried again as {shown}")
         back += 1
-    click.echo(f"{back} files are back to be tried again.")
+    click.echo(f"{back} files wait to be tried again.")
     return 0 if back == len(outcomes) else EXIT_FAILED
 
 

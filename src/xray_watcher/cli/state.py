@@ -93,6 +93,8 @@ def fsck(deep: bool, repair: bool, **options: str | None) -> int:
     for difference in differences:
         click.echo(str(difference))
     click.echo(f"{len(differences)} differences.")
+    if copies := comparison.copies_of_logs(settings):
+        click.echo(copies)
     return 1 if differences else 0
 
 

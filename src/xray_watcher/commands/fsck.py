@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -15,25 +16,40 @@ from typing import Literal
 from xray_watcher.bootstrap import spool_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of, safe_name
-from xray_watcher.errors import LedgerError
+from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.claims import Move
 from xray_watcher.intake.spool import Spool
-from xray_watcher.ledger.reader import ImageRow, LedgerReader
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger.reader import ImageRow, LedgerReader, LogState
+from xray_watcher.logs import LogFiles, edited_copies
 from xray_watcher.places import work_folder
+from xray_watcher.restoring import logs_ahead
 from xray_watcher.system.files import OPEN_FILE, sha256_of
 from xray_watcher.system.lock import InstanceLock, is_held
 
-Kind = Literal["ledger", "missing", "changed", "stranger", "reason", "log", "open", "leftover"]
+Kind = Literal[
+    "ledger",
+    "missing",
+    "changed",
+    "unreadable",
+    "stranger",
+    "reason",
+    "log",
+    "ahead",
+    "open",
+    "leftover",
+]
 
 _ADVICE: dict[Kind, str] = {
     "ledger": "restore it from a backup",
     "missing": "it was moved or deleted after it was filed; its record stays",
     "changed": "its bytes are not those that were filed; its record tells the right hash",
+    "unreadable": "nothing is known of it; it may be damaged, or may not be read by this user",
     "stranger": "the ledger does not know it; it was put there by somebody, or filed after the "
     "backup that the ledger was restored from",
     "reason": "--repair writes it again",
     "log": "--repair writes it anew from the ledger and keeps what is there beside it",
+    "ahead": "it holds records that the ledger, an older copy, lacks; the service takes them back "
+    "when it starts",
     "open": "the service takes it up when it starts",
     "leftover": "it is no claimed image and nobody touches it; see what it is and move it away",
 }
@@ -46,14 +62,16 @@ _PAUSE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as the ledger has it."""
+    """One thing that is not as the ledger has it; `reason` is what the system says of it."""
 
     kind: Kind
     what: str
+    reason: str = ""
 
     def __str__(self) -> str:
         """For people: what, and what becomes of it."""
-        return f"{self.kind}: {self.what} ({_ADVICE[self.kind]})"
+        reason = f"{self.reason}; " if self.reason else ""
+        return f"{self.kind}: {self.what} ({reason}{_ADVICE[self.kind]})"
 
 
 def check(settings: Settings, *, deep: bool) -> list[Difference]:
@@ -68,7 +86,6 @@ def check(settings: Settings, *, deep: bool) -> list[Difference]:
 
     Raises:
         LedgerError: there is no ledger.
-        Unavailable: the work folder cannot be listed.
     """
     with LedgerReader.open(settings.folders.ledger) as ledger:
         spool = _spool(settings, ledger)
@@ -86,8 +103,8 @@ def _found_again(
     settings: Settings, ledger: LedgerReader, spool: Spool, found: list[Difference], *, deep: bool
 ) -> list[Difference]:
     """Those of the differences that another look finds too; only their files are read again."""
-    changed = {difference.what for difference in found if difference.kind == "changed"}
-    again = set(_differences(settings, ledger, spool, lambda shown: deep and shown in changed))
+    read = {each.what for each in found if each.kind in ("changed", "unreadable")}
+    again = set(_differences(settings, ledger, spool, lambda shown: deep and shown in read))
     return [difference for difference in found if difference in again]
 
 
@@ -113,8 +130,20 @@ def repair(settings: Settings, now: datetime) -> list[str]:
     ):
         return [
             *_mended_reasons(ledger, _spool(settings, ledger)),
-            *_mended_logs(ledger, LogFiles(folders.logs, ledger), now),
+            *_mended_logs(ledger, folders.logs, now),
         ]
+
+
+def copies_of_logs(settings: Settings) -> str:
+    """What there is to say of edited logs that were kept; empty when there are none."""
+    with suppress(OSError):  # which `check` has told
+        if kept := edited_copies(settings.folders.logs):
+            return (
+                f"{len(kept)} edited logs are kept in {settings.folders.logs} as .conflict-TIME; "
+                f"the oldest is {safe_name(os.path.basename(kept[0]))}. Nothing removes them: see "
+                "what was edited, and delete them."
+            )
+    return ""
 
 
 def _spool(settings: Settings, ledger: LedgerReader) -> Spool:
@@ -140,12 +169,8 @@ def _differences(
         if not in_hand:
             yield difference
     yield from _strangers(spool, known)
-    for name in spool.leftovers() if os.path.isdir(spool.work) else ():
-        yield Difference("leftover", os.path.join(spool.work, name))
-    logs = LogFiles(settings.folders.logs, ledger)
-    for state in ledger.log_states():
-        for form in logs.differing(state):
-            yield Difference("log", f"{state.name}.{form}")
+    yield from _leftovers(spool)
+    yield from _of_logs(settings.folders.logs, ledger)
 
 
 def _unfinished(ledger: LedgerReader) -> Iterator[tuple[ImageRow, Difference]]:
@@ -165,6 +190,9 @@ def _of_file(spool: Spool, row: ImageRow, is_read: Callable[[str], bool]) -> Ite
     except FileNotFoundError:  # perhaps only now: retention and `retry` go on
         yield Difference("missing", shown)
         return
+    except OSError as error:
+        yield _unreadable(shown, error)
+        return
     if is_changed:
         yield Difference("changed", shown)
     if row.outcome == "rejected" and not os.path.lexists(f"{path}.json"):
@@ -172,13 +200,52 @@ def _of_file(spool: Spool, row: ImageRow, is_read: Callable[[str], bool]) -> Ite
 
 
 def _strangers(spool: Spool, known: set[tuple[str, str]]) -> Iterator[Difference]:
-    for folder, name in spool.filed_names():
-        beside = name.removesuffix(".json")
-        is_ours = (folder, name) in known or (beside != name and (folder, beside) in known)
-        if not is_ours and not name.startswith(".tmp."):
-            index = index_of(name)
-            shown = f"{folder}/{safe_name(name)}"
-            yield Difference("stranger", shown if index is None else f"{shown} (index {index})")
+    for folder in spool.folders:
+        try:
+            names = spool.names_in(folder)
+        except OSError as error:
+            yield _unreadable(f"{folder}/", error)
+            continue
+        for name in names:
+            beside = name.removesuffix(".json")
+            is_ours = (folder, name) in known or (beside != name and (folder, beside) in known)
+            if not is_ours and not name.startswith(".tmp."):
+                index = index_of(name)
+                shown = f"{folder}/{safe_name(name)}"
+                yield Difference("stranger", shown if index is None else f"{shown} (index {index})")
+
+
+def _leftovers(spool: Spool) -> Iterator[Difference]:
+    try:
+        names = spool.leftovers() if os.path.isdir(spool.work) else []
+    except Unavailable as error:
+        yield Difference("unreadable", spool.work, error.detail)
+        return
+    yield from (Difference("leftover", os.path.join(spool.work, name)) for name in names)
+
+
+def _of_logs(folder: str, ledger: LedgerReader) -> Iterator[Difference]:
+    try:
+        ahead = logs_ahead(ledger, folder)
+    except OSError as error:
+        yield _unreadable(folder, error)
+        return
+    logs = LogFiles(folder, ledger)
+    for state in ledger.log_states():
+        if state.name not in ahead:
+            yield from _of_log(logs, state)
+    yield from (Difference("ahead", name) for name in ahead)
+
+
+def _of_log(logs: LogFiles, state: LogState) -> Iterator[Difference]:
+    try:
+        yield from (Difference("log", f"{state.name}.{form}") for form in logs.differing(state))
+    except OSError as error:
+        yield _unreadable(state.name, error)
+
+
+def _unreadable(what: str, error: OSError) -> Difference:
+    return Difference("unreadable", what, os.strerror(error.errno or 0))
 
 
 def _mended_reasons(ledger: LedgerReader, spool: Spool) -> Iterator[str]:
@@ -193,10 +260,18 @@ def _mended_reasons(ledger: LedgerReader, spool: Spool) -> Iterator[str]:
             yield f"reason: written again beside index {row.idx}"
 
 
-def _mended_logs(ledger: LedgerReader, logs: LogFiles, now: datetime) -> Iterator[str]:
+def _mended_logs(ledger: LedgerReader, folder: str, now: datetime) -> Iterator[str]:
+    logs, ahead = LogFiles(folder, ledger), logs_ahead(ledger, folder)
     for state in ledger.log_states():
-        differing = logs.differing(state)
-        kept = [conflict.path for conflict in logs.repair(state, now)]
+        if state.name in ahead:
+            yield f"log: {state.name} is left: it holds more than the ledger; start the service"
+            continue
+        try:
+            differing = logs.differing(state)
+            kept = [conflict.path for conflict in logs.repair(state, now)]
+        except OSError as error:
+            yield f"log: {state.name} cannot be written anew ({os.strerror(error.errno or 0)})"
+            continue
         for form in differing:
             yield f"log: {state.name}.{form} is written anew"
         for path in kept:

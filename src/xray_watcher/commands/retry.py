@@ -1,25 +1,30 @@
-"""`xray-watcher retry`: puts rejected files back by the door that they came in by.
+"""`xray-watcher retry`: hands rejected files over to the daemon once more.
 
-It only moves files; the daemon, running or at its next start, takes them as it takes any
-other and links the new record to the old one (`retry_of`).
+It only moves files into the folder of uploads (`intake/uploads.py`). The daemon, running or at its
+next start, takes them from there. Their new records have the names and the source that the old ones
+had, and say what they are a retry of (`retry_of`).
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from xray_watcher.bootstrap import spool_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of
+from xray_watcher.core.times import utc_text
 from xray_watcher.errors import Unavailable, UsageError
 from xray_watcher.intake.spool import Spool
-from xray_watcher.intake.uploads import new_batch, upload_name
+from xray_watcher.intake.uploads import Returned
 from xray_watcher.ledger.reader import ImageRow, LedgerReader
 from xray_watcher.places import work_folder
 from xray_watcher.sealing import REJECTED_FOLDER
+from xray_watcher.system.files import directory
 from xray_watcher.system.signals import ring_from_outside
 
 _GONE = "It does not lie in the rejected folder any more."
@@ -31,25 +36,25 @@ class Outcome:
 
     Attributes:
         name: in the rejected folder.
-        target: its path below the inbox now; an upload has no such path, but the folder `web`
-            stands for its door. None when it was not put back.
+        inbox_path: the path below the inbox that its new record will have, as its old one has;
+            None when it was not put back.
         trouble: a sentence that says why not; None when it was.
     """
 
     name: str
-    target: str | None = None
+    inbox_path: str | None = None
     trouble: str | None = None
 
 
 def put_back(
     settings: Settings, names: Sequence[str], now: datetime, *, every: bool
 ) -> list[Outcome]:
-    """Put rejected files back into the inbox, or among the uploads.
+    """Hand rejected files over to be tried again.
 
     Args:
         settings: what is in force.
         names: names of files in the rejected folder, or their indexes.
-        now: the time, aware.
+        now: the time, aware; noted beside each file.
         every: all that lie there, instead of `names`.
 
     Returns:
@@ -65,31 +70,33 @@ def put_back(
         rows = _all(ledger) if every else [_named(ledger, name) for name in names]
         spool = spool_of(settings, ledger.meta("work") or work_folder(settings.folders))
     try:
-        outcomes = [_outcome(spool, row, now) for row in rows]
+        with _alone(settings.folders.state):
+            outcomes = [_outcome(spool, row, utc_text(now)) for row in rows]
     finally:
         ring_from_outside(settings.folders.bell)  # for those that are back when another fails
     return [outcome for outcome in outcomes if not every or outcome.trouble != _GONE]
 
 
-def _outcome(spool: Spool, row: ImageRow, now: datetime) -> Outcome:
+@contextmanager
+def _alone(state: str) -> Iterator[None]:
+    """Keep other calls waiting: across file systems a file has two places for a moment."""
+    with directory(state) as fd:
+        with suppress(OSError):  # some shares lock no folder
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+
+
+def _outcome(spool: Spool, row: ImageRow, now: str) -> Outcome:
+    assert row.idx is not None
     assert row.folder is not None
     assert row.filed_name is not None
     try:
-        target = _put_back(spool, row, row.folder, row.filed_name, now)
+        spool.put_back(Returned(row.idx, row.path, row.folder, row.filed_name, now))
     except FileNotFoundError:
         return Outcome(row.filed_name, trouble=_GONE)
     except Unavailable as error:
         return Outcome(row.filed_name, trouble=error.detail)
-    return Outcome(row.filed_name, target)
-
-
-def _put_back(spool: Spool, row: ImageRow, folder: str, name: str, now: datetime) -> str:
-    if row.upload is None:
-        return spool.put_back(folder, name, row.inbox_path)
-    upload = upload_name(new_batch(now), 0)
-    spool.uploads.put_back(spool.target_path(folder, name), upload, row.inbox_path)
-    spool.forget_reason(folder, name)
-    return row.inbox_path
+    return Outcome(row.filed_name, row.inbox_path)
 
 
 def _all(ledger: LedgerReader) -> list[ImageRow]:

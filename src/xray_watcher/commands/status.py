@@ -13,6 +13,7 @@ from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import LedgerError, Unavailable, UsageError
 from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.logs import edited_copies
 from xray_watcher.places import inbox_of, work_folder
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.reports.daily import Summary, day_summary
@@ -104,6 +105,7 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
         "unfinished_in_inbox": told.get("unfinished"),
         "ignored_in_inbox": waiting.ignored,
         "retries": told.get("waiting"),
+        "edited_logs_kept": _edited_logs(folders.logs),
         "free_bytes": free,
         "notice": NOTICE,
     }
@@ -142,6 +144,8 @@ def to_text(status: dict[str, Any]) -> str:
         f"inbox: {_inbox(status)}",
         *_retry_lines(status["retries"]),
     ]
+    if status["edited_logs_kept"]:
+        lines.append(f"edited logs kept as .conflict-TIME: {status['edited_logs_kept']}")
     if status["last_error"]:
         lines.append(f"last error: {status['last_error']}")
     lines += [f"free: {free / 1e9:.1f} GB at {at}" for at, free in status["free_bytes"].items()]
@@ -229,6 +233,15 @@ def _ledger_facts(settings: Settings, now: datetime) -> dict[str, Any]:
             "pending": len(rows),
             "next_index": ledger.next_index,
         }
+
+
+def _edited_logs(folder: str) -> int | None:
+    """How many there are; None when the folder does not answer."""
+    try:
+        count: int | None = answer_in_time(lambda: len(edited_copies(folder)), ANSWER_S, folder)
+    except Unavailable:
+        return None
+    return count
 
 
 def _free(folders: Folders) -> dict[str, int]:

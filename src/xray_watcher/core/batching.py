@@ -81,7 +81,7 @@ class Batching:
             self._count += 1
 
     def _queue_of(self, arrival: Arrival) -> _Queue:
-        if arrival.upload is not None:
+        if arrival.upload is not None and arrival.retry_of is None:
             return self._first
         source = source_of(arrival.file.path)
         if source in self._urgent_sources:

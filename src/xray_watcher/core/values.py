@@ -50,6 +50,7 @@ class Arrival:
             it does not look whole; the decoder then says what it lacks.
         upload: its name at the second door; None for a file of the inbox.
         given_up: why it is rejected unread; None for a file that is to be read.
+        retry_of: index of its rejection, when `retry` has put it back.
     """
 
     file: SeenFile
@@ -58,6 +59,7 @@ class Arrival:
     overdue: bool = False
     upload: str | None = None
     given_up: Rejection | None = None
+    retry_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,17 @@
 """The way to a file below the inbox, on which no symbolic link is followed.
 
 Somebody may swap a folder for a link between a look and a claim; each part of the path is
-therefore opened by itself, relative to the one before. On the way back of a file, missing
-folders are made likewise, but never the inbox: it is missing when its share is away.
+therefore opened by itself, relative to the one before.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from xray_watcher.core.naming import safe_name
 from xray_watcher.errors import Unavailable
-from xray_watcher.system.files import OPEN_FILE, give_like
+from xray_watcher.system.files import OPEN_FILE
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """For opening a folder that may be a link put there by somebody else."""
@@ -35,39 +32,6 @@ def parent_below(inbox: str, path: str) -> Iterator[int]:
     try:
         for part in path.split("/")[:-1]:
             child = os.open(part, FOLDER, dir_fd=fd)
-            os.close(fd)
-            fd = child
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def made_below(inbox: str, work: str, path: str) -> Iterator[int]:
-    """Open the folder in which a path below the inbox is to end; missing ones are made.
-
-    Args:
-        inbox: it is never made, and may itself be reached by a link.
-        work: the work folder, on the inbox's file system.
-        path: below the inbox.
-
-    Raises:
-        Unavailable: the share of the inbox is away, or a part is a link or no folder.
-        OSError: a folder cannot be made or opened.
-    """
-    device = checked_device(inbox, work)
-    fd = os.open(inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if os.fstat(fd).st_dev != device:  # a share came or went between the look and this
-            raise _other_device(inbox, work)
-        parts = path.split("/")[:-1]
-        for number, part in enumerate(parts, start=1):
-            try:
-                child = _made(part, fd)
-            except OSError as error:
-                if error.errno not in (errno.ENOTDIR, errno.ELOOP):
-                    raise
-                raise _no_folder(parts[:number]) from error
             os.close(fd)
             fd = child
         yield fd
@@ -113,31 +77,9 @@ def opened_below(inbox: str, path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _made(name: str, parent: int) -> int:
-    """Open a folder, made if it is missing; then it belongs to the owner of the one above."""
-    with suppress(FileNotFoundError):
-        return os.open(name, FOLDER, dir_fd=parent)
-    try:
-        os.mkdir(name, dir_fd=parent)
-    except FileExistsError:
-        return os.open(name, FOLDER, dir_fd=parent)
-    fd = os.open(name, FOLDER, dir_fd=parent)
-    give_like(fd, parent)
-    return fd
-
-
 def _other_device(inbox: str, work: str) -> Unavailable:
     return Unavailable(
         "inbox",
         f"Another file system lies under the inbox {inbox} than under its work "
         f"folder {work}. Is the share mounted, or something else in its place?",
-    )
-
-
-def _no_folder(parts: list[str]) -> Unavailable:
-    shown = "/".join(safe_name(part) for part in parts)
-    return Unavailable(
-        "inbox",
-        f"{shown} in the inbox is no folder, or a link to one. Nothing is put back through it: "
-        "remove or rename it, and try again.",
     )

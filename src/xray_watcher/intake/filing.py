@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -120,11 +120,26 @@ class Filing:
         """Where an image with this name is filed."""
         return os.path.join(self._targets[folder], name)
 
+    @property
+    def folders(self) -> Collection[str]:
+        """The keys of the target folders."""
+        return self._targets.keys()
+
+    def names_in(self, folder: str) -> list[str]:
+        """Every name in a target folder; none when there is no such folder.
+
+        Raises:
+            OSError: it cannot be listed.
+        """
+        try:
+            return sorted(os.listdir(self._targets[folder]))
+        except FileNotFoundError:
+            return []
+
     def filed_names(self) -> Iterator[tuple[str, str]]:
         """Every file in the target folders: key of the folder, and name."""
-        for key, folder in self._targets.items():
-            with suppress(FileNotFoundError):
-                yield from ((key, name) for name in sorted(os.listdir(folder)))
+        for folder in self.folders:
+            yield from ((folder, name) for name in self.names_in(folder))
 
     def shown_path(self, folder: str, name: str) -> str:
         """The path of a filed image as records show it: relative where it lies below the root."""

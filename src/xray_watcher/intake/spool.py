@@ -8,20 +8,14 @@ after a kill: what is already done is found done.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from xray_watcher.core.values import LARGEST_FILE_BYTES, SeenFile
-from xray_watcher.intake.below import (
-    FOLDER,
-    checked_device,
-    made_below,
-    opened_below,
-    parent_below,
-)
+from xray_watcher.errors import Unavailable
+from xray_watcher.intake.below import FOLDER, checked_device, opened_below, parent_below
 from xray_watcher.intake.claims import Claimed, ClaimUnclear
 from xray_watcher.intake.filing import Filing, make_usable
 from xray_watcher.intake.readiness import Readiness, readiness_of
@@ -34,13 +28,12 @@ from xray_watcher.intake.refusals import (
     trouble_of,
     unavailable,
 )
-from xray_watcher.intake.uploads import Uploads
+from xray_watcher.intake.uploads import Returned, Uploads
 from xray_watcher.intake.work_names import claimed_ids, leftovers, work_name
 from xray_watcher.system.files import (
     OPEN_FILE,
     copy,
     directory,
-    move,
     probe,
     rename_noreplace,
     replace,
@@ -70,7 +63,7 @@ class Spool(Filing):
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(inbox, work, targets, root, beat)
-        self.uploads = Uploads(work)
+        self.uploads = Uploads(work, self._still_lies)
 
     @property
     def work(self) -> str:
@@ -297,36 +290,29 @@ class Spool(Filing):
             self._check_work(error)
             raise trouble_of("unmovable", error) from error
 
-    def put_back(self, folder: str, name: str, inbox_path: str) -> str:
-        """Move a filed image back to the inbox, for another try.
+    def put_back(self, returned: Returned) -> None:
+        """Hand a rejected file over once more, for another try.
 
         Args:
-            folder: key of the folder that it lies in.
-            name: its name there.
-            inbox_path: where in the inbox it came from; a free name beside it is found.
-
-        Returns:
-            Its path below the inbox now.
+            returned: which it is, where it lies, and where in the inbox it came from.
 
         Raises:
             FileNotFoundError: it is not there any more.
-            Unavailable: it lies where it was: the share of the inbox is away, a link or a file
-                lies in a folder's place, or it cannot be moved.
+            Unavailable: it lies where it was: the share of the inbox is away, or it cannot be
+                moved.
         """
-        source, wanted = self.target_path(folder, name), os.path.basename(inbox_path)
-        if has_vanished(source):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
-        try:
-            with made_below(self._inbox, self._work, inbox_path) as parent:
-                found = _moved_to_free_name(source, wanted, parent)
-        except OSError as error:
-            if has_vanished(source):
-                raise FileNotFoundError(error.errno, error.strerror, source) from error
-            raise unavailable("inbox", "It cannot go back into the inbox", error) from error
-        self.forget_reason(folder, name)
-        return inbox_path.removesuffix(wanted) + found
+        checked_device(self._inbox, self._work)
+        self.uploads.put_back(self.target_path(returned.folder, returned.filed_name), returned)
+        self._forget_reason(returned.folder, returned.filed_name)
 
-    def forget_reason(self, folder: str, name: str) -> None:
+    def _still_lies(self, folder: str, name: str) -> bool:
+        """Whether a rejected file lies where it lay, or may lie there."""
+        try:
+            return folder in self._targets and not has_vanished(self.target_path(folder, name))
+        except Unavailable:
+            return True
+
+    def _forget_reason(self, folder: str, name: str) -> None:
         """Remove `NAME.json` of a file that was put back: it stands in the ledger and the log.
 
         Raises:
@@ -368,28 +354,3 @@ def _make_sole_name(path: str) -> None:
     part = path + ".tmp"
     copy(path, part)
     replace(part, path)
-
-
-def _moved_to_free_name(source: str, wanted: str, parent: int) -> str:
-    """Move a file into an opened folder, under the name that is wanted or one beside it."""
-    for name in _free_names(wanted):
-        with suppress(FileExistsError):
-            move(source, name, _returning(source), parent)
-            return name
-    raise AssertionError("the free names never end")
-
-
-def _returning(source: str) -> str:
-    """A hidden name beside the target, for a move across file systems."""
-    short = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]  # its own may be too long for one
-    return f".retry-{short}.tmp"
-
-
-def _free_names(name: str) -> Iterator[str]:
-    """The name itself, then `name-2.jpg`, `name-3.jpg` ..."""
-    yield name
-    stem, suffix = os.path.splitext(name)
-    number = 2
-    while True:
-        yield f"{stem}-{number}{suffix}"
-        number += 1

@@ -1,4 +1,4 @@
-"""The second door: finished uploads that the web hands to the daemon, by one rename each.
+"""The second door: whole files that the web or `retry` hands to the daemon, by one rename each.
 
 In the folder `uploads` of the work folder, on the inbox's own file system, lie for one upload
 
@@ -10,16 +10,21 @@ The daemon claims an image as it claims a file of the inbox, row first, then one
 needs no settle time for it. It removes the small file after that. What the web leaves behind
 when it is killed is no image: its client has had no answer. It is removed when it has not
 changed for an hour.
+
+A rejected file that `retry` puts back is NAME = `retry-INDEX`, a name that the web never makes.
+Its NAME.json says where in the inbox it came from, and where it lay: as long as it still lies there
+too, `retry` is about to remove it, or was killed before it could, and the daemon leaves it alone.
 """
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,15 +37,16 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.intake.claims import ClaimUnclear, FileTrouble
 from xray_watcher.system.files import (
     NEW_FILE,
-    directory,
-    give_like,
+    OPEN_FILE,
     move,
     probe,
     read_facts,
     rename_noreplace,
+    sha256_of,
     sync,
     sync_folder,
     write_all,
+    write_whole,
 )
 from xray_watcher.system.mounts import has_vanished
 
@@ -51,6 +57,7 @@ STALE_S = 3600.0
 """What is no image and has not changed for this long was left behind."""
 
 _FOLDER = "uploads"
+_RETRY = "retry-"
 _PART, _SIDECAR, _IMAGE = ".part", ".json", ".image"
 _CLEAN_EVERY_S = 600.0
 _MODE = 0o640
@@ -79,6 +86,67 @@ def upload_name(batch: str, position: int) -> str:
 def position_of(upload: str) -> int:
     """The position that an upload's name tells."""
     return int(upload.rpartition("-")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A rejected file on its way back.
+
+    Attributes:
+        index: under which it was rejected.
+        inbox_path: where in the inbox it came from, as the file system has it.
+        folder: key of the folder that it lay in.
+        filed_name: its name there.
+        put_back_at: when, for people; the daemon does without.
+    """
+
+    index: int
+    inbox_path: bytes
+    folder: str
+    filed_name: str
+    put_back_at: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name among the uploads; each index has one, so that no file has two."""
+        return f"{_RETRY}{self.index:012d}"
+
+    def to_json(self) -> bytes:
+        """The content of its small file; the path in base64, for it may be no text."""
+        facts = {
+            "retry_of": self.index,
+            "inbox_path_b64": base64.b64encode(self.inbox_path).decode("ascii"),
+            "folder": self.folder,
+            "filed_name": self.filed_name,
+            "put_back_at": self.put_back_at,
+        }
+        return json.dumps(facts).encode("ascii")
+
+    @classmethod
+    def read(cls, path: str, index: int) -> Returned:
+        """Read the small file; a path that is missing or not one of ours is `recovered/INDEX`."""
+        facts = read_facts(path)
+        folder, filed_name = (str(facts.get(key, "")) for key in ("folder", "filed_name"))
+        try:
+            inbox_path = base64.b64decode(facts["inbox_path_b64"], validate=True)
+        except (KeyError, TypeError, ValueError):
+            inbox_path = b""
+        if not _is_below(inbox_path):
+            inbox_path = f"recovered/{index:012d}".encode()
+        return cls(index, inbox_path, folder, filed_name if "/" not in filed_name else "")
+
+
+def _is_below(path: bytes) -> bool:
+    """Whether a path is one that a look at the inbox can have found."""
+    parts = path.split(b"/")
+    return b"\0" not in path and not {b"", b".", b".."}.intersection(parts)
+
+
+def _index_of_retry(name: str) -> int | None:
+    """The index that a name of `retry` tells; None for an upload."""
+    digits = name.removeprefix(_RETRY)
+    is_ours = digits != name and re.fullmatch(r"\d{12}", digits, re.ASCII)
+    return int(digits) if is_ours else None
 
 
 # -- the web's side -----------------------------------------------------------------------
@@ -147,7 +215,6 @@ def write_sidecar(path: str, filename: str) -> None:
     """Write down what the client calls a file, whatever that may be."""
     fd = os.open(path, NEW_FILE, _MODE)
     try:
-        give_like(fd, os.path.dirname(path))  # `retry` may be root's
         write_all(fd, json.dumps({"filename": client_name(filename)}).encode("ascii"), 0)
         sync(fd)
     finally:
@@ -185,10 +252,15 @@ class Uploads:
 
     Args:
         work: the work folder.
+        still_lies: tells whether a rejected file lies in a target folder: by the folder's key and
+            the file's name there.
     """
 
-    def __init__(self, work: str) -> None:
+    def __init__(
+        self, work: str, still_lies: Callable[[str, str], bool] = lambda _folder, _name: False
+    ) -> None:
         self.folder = uploads_folder(work)
+        self._still_lies = still_lies
         self._offered: set[str] = set()
         self._leftovers: dict[str, _Leftover] = {}
         self._next_clean_s = float("-inf")
@@ -225,7 +297,8 @@ class Uploads:
                     arrivals.append(arrival)
             except OSError as error:
                 troubles[name] = Reason("unreadable", os.strerror(error.errno or 0))
-        self._offered = names
+        offered = {str(arrival.upload) for arrival in arrivals}
+        self._offered = self._offered & names | offered | troubles.keys()
         return UploadsLook(arrivals, troubles)
 
     def offer_again(self, names: Iterable[str]) -> None:
@@ -287,13 +360,14 @@ class Uploads:
         """Whether an upload lies there with its image."""
         return os.path.lexists(self._path(name, _IMAGE))
 
-    def put_back(self, source: str, name: str, filename: str) -> None:
-        """Hand a file of ours over once more, for another try.
+    def put_back(self, source: str, returned: Returned) -> None:
+        """Hand a rejected file over once more, for another try.
+
+        Call it in one process at a time. Done again after a kill it goes on where it was.
 
         Args:
             source: where it lies, on whatever file system.
-            name: a new name for the upload.
-            filename: what its client called it.
+            returned: what the daemon is told of it.
 
         Raises:
             FileNotFoundError: it is not there any more.
@@ -301,14 +375,19 @@ class Uploads:
         """
         if has_vanished(source):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+        image, part = (self._path(returned.name, ending) for ending in (_IMAGE, _PART))
         try:
-            with directory(self.folder) as folder:  # never made here: its share may be away
-                write_sidecar(self._path(name, _SIDECAR), filename)
-                move(source, name + _IMAGE, name + _PART, folder)
+            if os.path.lexists(image):
+                _remove_copied(source, image)
+            else:  # the folder is never made here: its share may be away
+                write_whole(self._path(returned.name, _SIDECAR), returned.to_json(), _MODE)
+                sync_folder(self.folder)
+                move(source, image, part)
+            sync_folder(self.folder)
         except OSError as error:
             if has_vanished(source):
                 raise FileNotFoundError(error.errno, error.strerror, source) from error
-            what = f"It cannot be put back among the uploads in {self.folder}"
+            what = f"It cannot be handed over in {self.folder}, which the service makes"
             raise _unavailable(what, error) from error
 
     def _arrival(self, name: str, now_s: float) -> Arrival | None:
@@ -316,9 +395,16 @@ class Uploads:
             status = os.lstat(self._path(name, _IMAGE))
         except FileNotFoundError:
             return None
-        path = f"{SOURCE}/{_filename(self.folder, name)}"
+        retry_of = _index_of_retry(name)
+        if retry_of is None:
+            path = f"{SOURCE}/{_filename(self.folder, name)}"
+        else:
+            returned = Returned.read(self._path(name, _SIDECAR), retry_of)
+            if self._still_lies(returned.folder, returned.filed_name):
+                return None
+            path = os.fsdecode(returned.inbox_path)
         file = SeenFile(path, status.st_size, status.st_mtime_ns, status.st_ino)
-        return Arrival(file, now_s, now_s, upload=name)
+        return Arrival(file, now_s, now_s, upload=name, retry_of=retry_of)
 
     def _clean(self, now_s: float) -> None:
         """Remove what was left behind: parts, and names without an image."""
@@ -337,13 +423,16 @@ class Uploads:
                     status.st_mtime_ns,
                 ):
                     known = _Leftover(status.st_size, status.st_mtime_ns, now_s)
-                if now_s - known.since_s >= STALE_S and not self._has_image(entry.name):
+                if now_s - known.since_s >= STALE_S and not self._is_awaited(entry.name):
                     os.unlink(entry.path)
                 else:
                     self._leftovers[entry.name] = known
 
-    def _has_image(self, name: str) -> bool:
-        return os.path.lexists(self._path(name.rpartition(".")[0], _IMAGE))
+    def _is_awaited(self, entry: str) -> bool:
+        """Whether an image lies beside a file, or is still being copied there by `retry`."""
+        name, _, ending = entry.rpartition(".")
+        beside = (_IMAGE, _PART) if f".{ending}" == _SIDECAR else (_IMAGE,)
+        return any(os.path.lexists(self._path(name, each)) for each in beside)
 
     def _path(self, name: str, ending: str) -> str:
         return os.path.join(self.folder, name + ending)
@@ -368,6 +457,18 @@ def _filename(folder: str, name: str) -> str:
     """What the client calls an upload; it is made safe again, for who knows who wrote it."""
     told = read_facts(os.path.join(folder, name + _SIDECAR)).get("filename")
     return client_name(told if isinstance(told, str) else "")
+
+
+def _remove_copied(source: str, image: str) -> None:
+    """Remove a file whose copy an earlier try, killed before this, has handed over whole."""
+    if _sha256(source) != _sha256(image):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), image)
+    os.unlink(source)
+
+
+def _sha256(path: str) -> bytes:
+    with open(os.open(path, OPEN_FILE), "rb") as file:
+        return sha256_of(file.fileno())
 
 
 def _unavailable(what: str, error: OSError) -> Unavailable:

@@ -24,105 +24,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
+import structlog
+
 from xray_watcher.core.tally import Tally, tally_of_batch
 from xray_watcher.core.telling import Notice
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
 from xray_watcher.ledger.reader import LAST_FILED, LedgerReader, LogState, Outcome
-from xray_watcher.records import from_jsonl
-
-SCHEMA_VERSION = 1
+from xray_watcher.ledger.schema import MIGRATIONS, check_not_newer, keep_copy, statements_after
 
 RESTORED = "restored"
 """The fact by which a backup knows that it is one, until the service has started on it."""
 
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+_WAL_BYTES = 16_000_000
+"""To what the write-ahead log is cut when a reader has kept it from starting anew; mostly 4 MB."""
 
-CREATE TABLE image (
-  id          INTEGER PRIMARY KEY AUTOINCREMENT,
-  state       TEXT NOT NULL
-              CHECK (state IN ('CLAIMING', 'CLAIMED', 'FILING', 'DONE', 'RETRIED')),
-  path        BLOB NOT NULL,               -- below the inbox, as the file system has it
-  size        INTEGER NOT NULL,            -- bytes
-  received_us INTEGER NOT NULL,            -- first seen; microseconds since 1970, UTC
-  settled_us  INTEGER NOT NULL,
-  day         TEXT NOT NULL,               -- local day of received_us
-  attempts    INTEGER NOT NULL DEFAULT 0,  -- counted before each try to decode
-  sha256      BLOB,
-  idx         INTEGER UNIQUE,              -- the index in the file name; never used again
-  outcome     TEXT CHECK (outcome IN ('classified', 'rejected')),
-  level       TEXT,
-  top_label   TEXT,
-  reject_code TEXT,
-  folder      TEXT,                        -- key of the folder that it is filed in
-  filed_name  TEXT,
-  filed_us    INTEGER,
-  upload      TEXT,                        -- its name at the second door, if it came by that
-  removal     TEXT CHECK (removal IN ('begun', 'done')),  -- of its file, by retention
-  removed_us  INTEGER
-) STRICT;
-CREATE INDEX image_kept ON image (folder, filed_us)
-  WHERE state = 'DONE' AND filed_name IS NOT NULL AND removal IS NULL;
-CREATE INDEX image_removing ON image (id) WHERE removal = 'begun';
-CREATE INDEX image_open ON image (id) WHERE state IN ('CLAIMING', 'CLAIMED', 'FILING');
-CREATE INDEX image_day ON image (day, outcome, level, state);
-CREATE INDEX image_upload ON image (upload) WHERE upload IS NOT NULL;
-CREATE INDEX image_sha256 ON image (sha256, idx) WHERE idx IS NOT NULL;
-
-CREATE TABLE record (
-  idx   INTEGER PRIMARY KEY,
-  log   TEXT NOT NULL,
-  jsonl BLOB NOT NULL,                     -- the exact bytes of the line
-  csv   BLOB NOT NULL
-) STRICT;
-CREATE INDEX record_log ON record (log, idx);
-
-CREATE TABLE log_file (
-  name        TEXT PRIMARY KEY,            -- without its ending: results-2026-11-23
-  csv_header  BLOB NOT NULL,
-  jsonl_bytes INTEGER NOT NULL DEFAULT 0,  -- watermarks: known to be on disk up to here
-  csv_bytes   INTEGER NOT NULL DEFAULT 0,
-  removal     TEXT CHECK (removal IN ('begun', 'done')),
-  removed_us  INTEGER
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE summary_day (
-  day    TEXT PRIMARY KEY,
-  closed INTEGER NOT NULL                  -- 1 when the day is over and nothing is pending
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE tally (                       -- running totals; core/tally.py says which
-  series TEXT NOT NULL,
-  label  TEXT NOT NULL,
-  bucket TEXT NOT NULL,
-  value  REAL NOT NULL,
-  PRIMARY KEY (series, label, bucket)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE notice (                      -- what a channel has still to be told; outbox.py
-  id      INTEGER PRIMARY KEY,
-  channel TEXT NOT NULL,
-  event   TEXT NOT NULL,
-  at_us   INTEGER NOT NULL,
-  subject TEXT NOT NULL
-) STRICT;
-CREATE INDEX notice_channel ON notice (channel, event, id);
-
-CREATE TABLE message (                     -- what is being told; kept for a day after its end
-  id       TEXT PRIMARY KEY,               -- goes with it, the same in every attempt
-  channel  TEXT NOT NULL,
-  event    TEXT NOT NULL,
-  made_us  INTEGER NOT NULL,
-  body     BLOB NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 0,
-  next_us  INTEGER NOT NULL,               -- not tried again before
-  error    TEXT,                           -- of the last attempt
-  ended_us INTEGER,
-  state    TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'sent', 'given up'))
-) STRICT, WITHOUT ROWID;
-CREATE INDEX message_made ON message (channel, event, made_us);
-CREATE INDEX message_waiting ON message (channel, event, made_us) WHERE state = 'waiting';
-"""
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +52,7 @@ class NewClaim:
         settled_us: when it was complete.
         day: local day of `received_us`, as 2026-11-23.
         upload: its name at the second door, if it came by that.
+        retry_of: index of its rejection, if `retry` has put it back.
     """
 
     path: bytes
@@ -144,6 +61,7 @@ class NewClaim:
     settled_us: int
     day: str
     upload: str | None = None
+    retry_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +103,15 @@ class Ledger(LedgerReader):
     """The one read-write connection; lives as long as the daemon.
 
     Args:
-        path: the database file; made when it is missing, its folder must exist.
+        path: the database file; made when it is missing, its folder must exist. One of an older
+            version is brought up to date, and a copy of it kept beside (`ledger/schema.py`).
 
     Attributes:
         notices_added: how many, since it was opened.
 
     Raises:
         LedgerError: the file is damaged, another user's, or was written by a newer version.
+        Unavailable: there is no room to bring an older one up to date; it is as it was.
     """
 
     def __init__(self, path: str) -> None:
@@ -210,29 +130,34 @@ class Ledger(LedgerReader):
                 f"The ledger {path} cannot be read ({error}). Restore it from a backup, or move "
                 "it away together with the output folders to begin anew."
             ) from error
-        except LedgerError:
+        except XrayWatcherError:
             self.close()
             raise
 
     def _prepare(self, path: str) -> None:
         # FULL: with NORMAL 41 of 50 power cuts lost a decision (RELIABILITY.md, 0.3).
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"journal_size_limit = {_WAL_BYTES}",
+        ):
             self._db.execute(f"PRAGMA {pragma}")
-        version = self._value("PRAGMA user_version")
-        if version == 0:
-            self._create()
-        elif version != SCHEMA_VERSION:
-            raise LedgerError(
-                f"The ledger {path} has version {version}; this program knows version "
-                f"{SCHEMA_VERSION}. Install the program that wrote it, or a newer one."
-            )
+        version = int(self._value("PRAGMA user_version"))
+        check_not_newer(path, version)
+        if version < len(MIGRATIONS):
+            self._bring_up_to_date(path, version)
 
-    def _create(self) -> None:
+    def _bring_up_to_date(self, path: str, version: int) -> None:
+        """Apply the steps that the ledger lacks, all or none; to a new one that is all of them."""
+        kept = None if version == 0 else keep_copy(self._db, path, version)
         with self.transaction():
-            for statement in _SCHEMA.split(";\n"):
+            for statement in statements_after(version):
                 self._db.execute(statement)
-            self.set_meta("id", uuid4().hex)
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if version == 0:
+                self.set_meta("id", uuid4().hex)
+        if kept is not None:
+            _log.warning("the ledger is brought up to date", version=len(MIGRATIONS), kept=kept)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -281,10 +206,11 @@ class Ledger(LedgerReader):
 
     def _insert(self, claim: NewClaim) -> int:
         cursor = self._db.execute(
-            "INSERT INTO image (state, path, size, received_us, settled_us, day, upload, attempts)"
-            " VALUES ('CLAIMING', ?, ?, ?, ?, ?, ?, 1)",
-            (claim.path, claim.size, claim.received_us, claim.settled_us, claim.day, claim.upload),
-        )
+            "INSERT INTO image (state, attempts, path, size, received_us, settled_us, day, upload,"
+            " retry_of) VALUES ('CLAIMING', 1, ?, ?, ?, ?, ?, ?, ?)",
+            (claim.path, claim.size, claim.received_us, claim.settled_us, claim.day, claim.upload,
+             claim.retry_of),
+        )  # fmt: skip
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
@@ -347,11 +273,12 @@ class Ledger(LedgerReader):
         A rejection of which it was the retry waits for one again.
         """
         with self.transaction():
-            for line in self._lines("JOIN image USING (idx) WHERE image.id = ?", image_id):
-                self._db.execute(
-                    "UPDATE image SET state = 'DONE' WHERE idx = ? AND state = 'RETRIED'",
-                    (from_jsonl(line.jsonl).get("retry_of"),),
-                )
+            self._db.execute(
+                "UPDATE image SET state = 'DONE' WHERE state = 'RETRIED' AND idx = (SELECT"
+                " json_extract(CAST(jsonl AS TEXT), '$.retry_of') FROM record JOIN image AS retry"
+                " USING (idx) WHERE retry.id = ?)",
+                (image_id,),
+            )
             self._forget_record(image_id)
             self._db.execute(
                 "UPDATE image SET state = 'CLAIMED', idx = NULL, outcome = NULL, level = NULL,"

@@ -12,8 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from xray_watcher.core.naming import LARGEST_INDEX
 from xray_watcher.core.tally import Tally
 from xray_watcher.errors import LedgerError
+from xray_watcher.ledger.schema import check_version
 
 Outcome = Literal["classified", "rejected"]
 
@@ -48,6 +50,7 @@ class ImageRow:
     upload: str | None
     removal: Literal["begun", "done"] | None
     removed_us: int | None
+    retry_of: int | None
 
     @property
     def inbox_path(self) -> str:
@@ -116,6 +119,14 @@ class Totals:
 
 _COLUMNS = ", ".join(ImageRow.__slots__)
 
+_DAY_IMAGES = (
+    "SELECT idx, image.path, state, outcome, level, top_label, reject_code, received_us,"
+    " filed_us, jsonl FROM image LEFT JOIN record USING (idx)"
+)
+
+PAGE = 500
+"""Rows that are read at once by those who read many; a record has some kilobytes."""
+
 
 class LedgerReader:
     """Queries over one connection to the ledger."""
@@ -128,10 +139,21 @@ class LedgerReader:
         """Open the ledger beside a running daemon, read only.
 
         Raises:
-            LedgerError: there is no ledger at this path, or it cannot be read.
+            LedgerError: there is no ledger at this path, it cannot be read, or this program
+                does not know its version.
         """
         if not os.path.exists(path):
             raise LedgerError(f"There is no ledger at {path}: has `xray-watcher run` run here?")
+        ledger = cls._opened(path)
+        try:
+            check_version(path, int(ledger._value("PRAGMA user_version")))  # noqa: SLF001
+        except LedgerError:
+            ledger.close()
+            raise
+        return ledger
+
+    @classmethod
+    def _opened(cls, path: str) -> Self:
         try:
             return cls(_connected(path, "mode=ro"))
         except sqlite3.OperationalError as error:
@@ -240,25 +262,17 @@ class LedgerReader:
         )
         return None if value is None else int(value)
 
-    def rejected_rows(self, sha256: bytes) -> list[ImageRow]:
-        """Filed rejections of the same bytes: a file put back by `retry` is among them."""
-        return self._images(
-            "WHERE sha256 = ? AND idx IS NOT NULL AND outcome = 'rejected'"
-            " AND state = 'DONE' AND removal IS NULL ORDER BY idx",
-            sha256,
-        )
-
     def image_with_index(self, idx: int) -> ImageRow | None:
         """The image that was filed under an index, if there is one."""
         return next(iter(self._images("WHERE idx = ?", idx)), None)
 
     def filed_rows(self) -> Iterator[ImageRow]:
         """Every image that lies in a folder of results, in the order of the indexes."""
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM image"
-            " WHERE state = 'DONE' AND filed_name IS NOT NULL AND removal IS NULL ORDER BY idx"
+        rows = self._in_pages(
+            f"SELECT idx, {_COLUMNS} FROM image"
+            " WHERE state = 'DONE' AND filed_name IS NOT NULL AND removal IS NULL"
         )
-        return (ImageRow(*row) for row in rows)
+        return (ImageRow(*row) for _, *row in rows)
 
     def is_sound(self) -> bool:
         """Whether the database file itself is whole."""
@@ -298,10 +312,12 @@ class LedgerReader:
 
     def log_lines(self, name: str) -> Iterator[LogLine]:
         """Every finished record of one log, in order: what its files must hold."""
-        return self._lines(
-            "JOIN image USING (idx) WHERE log = ? AND state IN ('DONE', 'RETRIED') ORDER BY idx",
+        rows = self._in_pages(
+            "SELECT record.idx, log, jsonl, csv FROM record JOIN image USING (idx)"
+            " WHERE log = ? AND state IN ('DONE', 'RETRIED')",
             name,
         )
+        return (LogLine(*row) for row in rows)
 
     def log_for(self, day: str, csv_header: bytes) -> str:
         """Name of the day's log with these CSV columns: a new part when they have changed."""
@@ -335,7 +351,10 @@ class LedgerReader:
 
     def day_pending(self, day: str) -> Iterator[DayImage]:
         """Images that were received on a day and are in hand, in the order of their claim."""
-        return self._day_images(f"WHERE {OPEN_STATES} AND +day = ? ORDER BY id", day)
+        rows = self._db.execute(
+            f"{_DAY_IMAGES} WHERE {OPEN_STATES} AND +day = ? ORDER BY id", (day,)
+        )
+        return (DayImage(*row) for row in rows)
 
     def day_finished(self, day: str, after: int = -1) -> Iterator[DayImage]:
         """Images that were received on a day and are filed, in the order of their indexes.
@@ -344,19 +363,22 @@ class LedgerReader:
             day: as 2026-11-23.
             after: only those with a higher index than this.
         """
+        last = LARGEST_INDEX
+        if after < 0:
+            first, last = self._db.execute(
+                "SELECT min(idx), max(idx) FROM image WHERE day = ?", (day,)
+            ).fetchone()
+            if first is None:
+                return
+            after = first - 1
         # The plus keeps SQLite from the index over days, which would find all of this day.
-        only = "day = ?1" if after < 0 else "+day = ?1"
-        return self._day_images(
-            f"WHERE {only} AND idx > ?2 AND filed_us IS NOT NULL ORDER BY idx", day, after
+        rows = self._in_pages(
+            f"{_DAY_IMAGES} WHERE +day = ? AND idx <= ? AND filed_us IS NOT NULL",
+            day,
+            last,
+            after=after,
         )
-
-    def _day_images(self, where: str, *values: object) -> Iterator[DayImage]:
-        rows = self._db.execute(
-            "SELECT idx, image.path, state, outcome, level, top_label, reject_code, received_us,"
-            f" filed_us, jsonl FROM image LEFT JOIN record USING (idx) {where}",
-            values,
-        )
-        return (DayImage(*row) for row in rows)
+        yield from (DayImage(*row) for row in rows)
 
     def day_counts(self, day: str) -> dict[str, int]:
         """Images received on a day: by level, "Rejected", and "pending"."""
@@ -376,6 +398,21 @@ class LedgerReader:
     def _images(self, where: str, *values: object) -> list[ImageRow]:
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM image {where}", values)
         return [ImageRow(*row) for row in rows]
+
+    def _in_pages(self, sql: str, *values: object, after: int = -1) -> Iterator[tuple[Any, ...]]:
+        """Rows in the order of their index, which comes first in them, a page at a time.
+
+        While a statement is open, the write-ahead log cannot start anew and grows with every
+        batch. Whoever iterates may take hours; between two pages no statement is open.
+        """
+        while True:
+            rows = self._db.execute(
+                f"{sql} AND idx > ? ORDER BY idx LIMIT {PAGE}", (*values, after)
+            ).fetchall()
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            after = rows[-1][0]
 
     def _lines(self, where: str, *values: object) -> Iterator[LogLine]:
         sql = f"SELECT record.idx, log, jsonl, csv FROM record {where}"

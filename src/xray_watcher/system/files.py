@@ -103,7 +103,7 @@ def _rename_onto_placeholder(
         raise
 
 
-def move(source: str, target: str, part: str, target_dir: int) -> None:
+def move(source: str, target: str, part: str) -> None:
     """Rename unless the target exists; across file systems under the name `part` until whole.
 
     The source is only removed when the target lasts through a power cut.
@@ -111,30 +111,29 @@ def move(source: str, target: str, part: str, target_dir: int) -> None:
     Args:
         source: the file.
         target: its new name.
-        part: a name of our own, under which nothing is kept.
-        target_dir: the folder of both names, opened.
+        part: a name of our own in the target's folder, under which nothing is kept.
 
     Raises:
         FileExistsError: the target exists.
-        OSError: the source stays, and no part of it is left, unless that failed too.
+        OSError: it failed; the source stays, and no part of it is left, unless that failed too.
     """
     try:
-        rename_noreplace(source, target, target_dir=target_dir)
+        rename_noreplace(source, target, is_own_name=True)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _move_across(source, target, part, target_dir)
+        _move_across(source, target, part)
 
 
-def _move_across(source: str, target: str, part: str, target_dir: int) -> None:
+def _move_across(source: str, target: str, part: str) -> None:
     try:
-        copy(source, part, target_dir=target_dir)
-        rename_noreplace(part, target, source_dir=target_dir, target_dir=target_dir)
+        copy(source, part)
+        rename_noreplace(part, target, is_own_name=True)
     except BaseException:
         with suppress(OSError):
-            os.unlink(part, dir_fd=target_dir)
+            os.unlink(part)
         raise
-    sync(target_dir)
+    sync_folder(os.path.dirname(target))
     os.unlink(source)
 
 
@@ -188,19 +187,12 @@ def give_like(fd: int, path: str | int) -> None:
         os.fchown(fd, theirs.st_uid, theirs.st_gid)
 
 
-def copy(
-    source: str,
-    target: str,
-    *,
-    target_dir: int | None = None,
-    beat: Callable[[], None] = lambda: None,
-) -> None:
+def copy(source: str, target: str, beat: Callable[[], None] = lambda: None) -> None:
     """Copy bytes, and mode, owner and times where allowed, to a file that is then on disk.
 
     Args:
         source: the file.
         target: a name of our own; what a kill left under it is removed.
-        target_dir: what `target` is relative to, opened; None is the current folder.
         beat: is called after each piece.
 
     Raises:
@@ -209,7 +201,7 @@ def copy(
     """
     with (
         open(os.open(source, OPEN_FILE), "rb") as reader,
-        open(_made_anew(target, 0o666, target_dir), "wb") as writer,
+        open(_made_anew(target, 0o666), "wb") as writer,
     ):
         while chunk := reader.read(_CHUNK_BYTES):
             writer.write(chunk)
@@ -344,11 +336,11 @@ def write_whole(
         raise
 
 
-def _made_anew(path: str, mode: int, folder: int | None = None) -> int:
+def _made_anew(path: str, mode: int) -> int:
     """Open a new file under a name of our own, for writing; what a kill left there goes."""
     with suppress(FileNotFoundError):
-        os.unlink(path, dir_fd=folder)
-    return os.open(path, NEW_FILE, mode, dir_fd=folder)
+        os.unlink(path)
+    return os.open(path, NEW_FILE, mode)
 
 
 def read_facts(path: str) -> dict[str, Any]:

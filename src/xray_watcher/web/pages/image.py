@@ -60,7 +60,7 @@ class ImagePages:
         return await self._picture(request, "picture")
 
     async def retry(self, request: Request) -> Response:
-        """Put a rejected file back into the inbox, and say so on the live page."""
+        """Put a rejected file back for another try, and say so on the live page."""
         index = request.path_params["index"]
         settings = self._pages.context.settings
         now = self._pages.now()
