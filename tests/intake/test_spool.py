@@ -379,11 +379,11 @@ def handed_over(tmp_path: Path) -> list[str]:
 def test_a_rejected_file_is_handed_over_with_the_path_that_it_came_by(
     spool: Spool, tmp_path: Path, targets: Path, path: bytes
 ) -> None:
-    assert spool.uploads.look(0.0) == []
+    assert spool.uploads.look(0.0).arrivals == []
     folder = reject(targets)
     spool.put_back(returned(path))
     assert handed_over(tmp_path) == ["retry-000000000003.image", "retry-000000000003.json"]
-    (arrival,) = spool.uploads.look(1.0)
+    (arrival,) = spool.uploads.look(1.0).arrivals
     assert os.fsencode(arrival.file.path) == path
     assert (arrival.upload, arrival.retry_of) == ("retry-000000000003", 3)
     assert (tmp_path / "work/uploads/retry-000000000003.image").read_bytes() == HALF_PNG
@@ -394,10 +394,10 @@ def test_a_rejected_file_is_handed_over_with_the_path_that_it_came_by(
 def test_a_long_greek_name_is_handed_over_too(spool: Spool, targets: Path) -> None:
     wanted = "α" * 125 + ".png"
     name = indexed_name(3, wanted, MAX_NAME_BYTES - len(".json"))
-    assert spool.uploads.look(0.0) == []
+    assert spool.uploads.look(0.0).arrivals == []
     reject(targets, name)
     spool.put_back(returned(f"ward/{wanted}".encode(), name))
-    (arrival,) = spool.uploads.look(1.0)
+    (arrival,) = spool.uploads.look(1.0).arrivals
     assert arrival.file.path == f"ward/{wanted}"
 
 
@@ -412,22 +412,22 @@ def test_a_long_greek_name_is_handed_over_too(spool: Spool, targets: Path) -> No
 def test_what_is_handed_over_without_a_path_of_ours_is_a_retry_all_the_same(
     spool: Spool, tmp_path: Path, facts: bytes | None
 ) -> None:
-    assert spool.uploads.look(0.0) == []
+    assert spool.uploads.look(0.0).arrivals == []
     image = tmp_path / "work/uploads/retry-000000000003.image"
     image.write_bytes(HALF_PNG)
     if facts is not None:
         image.with_suffix(".json").write_bytes(facts)
-    (arrival,) = spool.uploads.look(1.0)
+    (arrival,) = spool.uploads.look(1.0).arrivals
     assert (arrival.file.path, arrival.retry_of) == ("recovered/000000000003", 3)
 
 
 @pytest.mark.parametrize("name", ["retry-3", "retry-00000000000x", "retry-0000000000003", "retry-"])
 def test_what_has_no_name_of_retry_is_an_upload(spool: Spool, tmp_path: Path, name: str) -> None:
-    assert spool.uploads.look(0.0) == []
+    assert spool.uploads.look(0.0).arrivals == []
     (tmp_path / f"work/uploads/{name}.image").write_bytes(HALF_PNG)
     facts = '{"filename": "retry_of", "retry_of": 3, "inbox_path_b64": "YQ=="}'
     (tmp_path / f"work/uploads/{name}.json").write_text(facts)
-    (arrival,) = spool.uploads.look(1.0)
+    (arrival,) = spool.uploads.look(1.0).arrivals
     assert (arrival.file.path, arrival.retry_of) == ("web/retry_of", None)
 
 
@@ -471,7 +471,7 @@ def test_nothing_is_put_back_while_the_folder_of_uploads_is_away(
 
 
 def test_a_file_that_is_gone_is_not_put_back(spool: Spool, tmp_path: Path, targets: Path) -> None:
-    assert spool.uploads.look(0.0) == []
+    assert spool.uploads.look(0.0).arrivals == []
     with pytest.raises(FileNotFoundError):
         spool.put_back(returned())
     assert handed_over(tmp_path) == []
@@ -487,19 +487,19 @@ def test_an_image_that_cannot_go_back_is_told_and_stays(
     def refuse(*_names: str, **_folders: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    assert spool.uploads.look(0.0) == []
+    assert spool.uploads.look(0.0).arrivals == []
     folder = reject(targets)
     monkeypatch.setattr(files, "rename_noreplace", refuse)
     with pytest.raises(Unavailable, match="Read-only"):
         spool.put_back(returned())
     assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
-    assert spool.uploads.look(1.0) == []
+    assert spool.uploads.look(1.0).arrivals == []
 
 
 def test_another_file_by_the_name_of_one_that_was_handed_over_stays(
     spool: Spool, tmp_path: Path, targets: Path
 ) -> None:
-    assert spool.uploads.look(0.0) == []
+    assert spool.uploads.look(0.0).arrivals == []
     folder = reject(targets)
     spool.put_back(returned())
     (folder / "0003_a.png").write_bytes(b"somebody's")
@@ -519,7 +519,7 @@ STEPS_BACK = ("uploads.write_whole", "uploads.sync_folder", "uploads.move", "fil
 def test_a_kill_at_any_step_of_the_way_back_loses_and_doubles_nothing(
     spool: Spool, targets: Path, step: str, nth: int, when: str
 ) -> None:
-    assert spool.uploads.look(0.0) == []
+    assert spool.uploads.look(0.0).arrivals == []
     folder = reject(targets)
     child = os.fork()
     if child == 0:
@@ -530,11 +530,11 @@ def test_a_kill_at_any_step_of_the_way_back_loses_and_doubles_nothing(
             os._exit(0)
     os.waitpid(child, 0)
     source = folder / "0003_a.png"
-    arrivals = spool.uploads.look(1.0)
+    arrivals = spool.uploads.look(1.0).arrivals
     assert len(arrivals) + source.exists() == 1  # never both, and never none
     if not arrivals:
         spool.put_back(returned())
-        arrivals = spool.uploads.look(2.0)
+        arrivals = spool.uploads.look(2.0).arrivals
     assert [arrival.retry_of for arrival in arrivals] == [3]
     assert arrivals[0].file.path == "ward/a.png"
     assert not source.exists()
@@ -564,7 +564,7 @@ def die_at(step: str, nth: int, when: str) -> None:
 def test_what_root_writes_of_a_file_that_it_puts_back_is_the_service_s(
     spool: Spool, tmp_path: Path, targets: Path
 ) -> None:
-    assert spool.uploads.look(0.0) == []
+    assert spool.uploads.look(0.0).arrivals == []
     os.chown(tmp_path / "work/uploads", 12345, 12346)
     os.chown(reject(targets) / "0003_a.png", 12345, 12346)
     spool.put_back(returned())

@@ -263,7 +263,7 @@ def test_a_rejected_upload_is_tried_again_under_the_name_that_its_client_gave(
     (rejected,) = audit.jsonl_records(tmp_path)
     retry.put_back(rig.settings, [], rig.clock.now(), every=True)
     assert waiting_uploads(rig.spool.uploads.folder, BATCH) == {}  # its request is answered
-    rig.tick()
+    rig.ticks(3)
     last = audit.jsonl_records(tmp_path)[-1]
     assert (last["filename"], last["source"]) == ("notes", "web")
     assert last["retry_of"] == rejected["index"]
