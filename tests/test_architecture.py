@@ -39,7 +39,7 @@ ROWS = (
     ("aftermath", "scoring", "notify", "retention"),
     ("findings",),
     ("reloading",),
-    ("reports", "model", "intake", "logs", "phantoms"),
+    ("reports", "model", "intake", "logs", "phantoms", "used_indexes"),
     ("ledger.outbox", "ledger.removals"),
     ("ledger.ledger",),
     ("ledger.reader", "records"),

@@ -16,7 +16,6 @@ from xray_watcher.bootstrap_care import metrics_files, notifier_of, retention_of
 from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
-from xray_watcher.core.naming import index_of
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import LEVELS, ModelInfo
@@ -27,9 +26,9 @@ from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
-from xray_watcher.ledger.ledger import RESTORED, Ledger
+from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.live_parts import batch_rules, incomplete_after_s, live_parts, timetable
-from xray_watcher.logs import LogFiles, last_index
+from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.onnx_file import check_onnx
 from xray_watcher.model.self_test import check_engine
@@ -46,6 +45,7 @@ from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.lock import InboxLock, InstanceLock
 from xray_watcher.system.memory import memory_bytes
 from xray_watcher.system.signals import Bell, ReloadRequest, StopRequest
+from xray_watcher.used_indexes import highest_index
 
 _FOLDER_MODE = 0o750
 _BYTES_BESIDE_DECODERS = 1_500_000_000  # the network at work, and what the system keeps
@@ -168,12 +168,16 @@ def assembled_daemon(
 def spool_of(settings: Settings, work: str) -> Spool:
     """The folders that images pass through, as the settings have them."""
     folders = settings.folders
-    targets: dict[str, str] = {
+    return Spool(folders.inbox, work, _targets(folders), folders.root)
+
+
+def _targets(folders: Folders) -> dict[str, str]:
+    """Where images are filed, by the key of each folder."""
+    return {
         **{level: os.path.join(folders.classified, level) for level in LEVELS},
         REJECTED_FOLDER: folders.rejected,
         DUPLICATES_FOLDER: folders.duplicates,
     }
-    return Spool(folders.inbox, work, targets, folders.root)
 
 
 def decode_limits(settings: Settings) -> DecodeLimits:
@@ -234,7 +238,7 @@ def _prepared_folders(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]
         _check_nothing_in_hand(ledger, known_inbox)
         spool, inbox = _begun_inbox(settings, ledger)
     spool.make_targets()
-    _go_on_behind_the_outputs(ledger, spool, folders.logs)
+    _go_on_behind_the_outputs(ledger, folders)
     _make(folders.logs, "intake.logs")
     return spool, inbox
 
@@ -252,26 +256,12 @@ def _begun_inbox(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]:
     return spool, inbox_of(settings, work)
 
 
-def _go_on_behind_the_outputs(ledger: Ledger, spool: Spool, logs: str) -> None:
-    """Use no index twice when the ledger is an older one, restored, or lost.
-
-    Its own mark says that it was restored, or else the logs: they know a later index. The output
-    folders are listed only then.
-    """
-    try:
-        logged = last_index(logs)
-    except OSError as error:
-        raise Unavailable(
-            "logs", f"The logs in {logs} cannot be read ({os.strerror(error.errno or 0)})."
-        ) from error
-    next_index = ledger.next_index
-    if ledger.meta(RESTORED) is None and 0 < next_index > logged:
-        return
-    used = (index_of(name) for _, name in spool.filed_names())
-    highest = max([logged, *(index for index in used if index is not None)])
-    if highest >= next_index:
+def _go_on_behind_the_outputs(ledger: Ledger, folders: Folders) -> None:
+    """Use no index twice, in whatever way an older ledger, or none, came to lie there."""
+    highest = highest_index(folders.logs, _targets(folders).values())
+    if highest >= ledger.next_index:
         _log.warning("the ledger is older than its outputs", next_index=highest + 1)
-    ledger.go_on_at(highest + 1)
+        ledger.go_on_at(highest + 1)
 
 
 def _check_nothing_in_hand(ledger: Ledger, known_inbox: str | None) -> None:

@@ -32,9 +32,6 @@ from xray_watcher.records import from_jsonl
 
 SCHEMA_VERSION = 1
 
-RESTORED = "restored"
-"""The fact by which a backup knows that it is one, until the service has started on it."""
-
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
@@ -258,10 +255,9 @@ class Ledger(LedgerReader):
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def go_on_at(self, index: int) -> None:
-        """After a restore: give no index below this one, and be an ordinary ledger again."""
+        """Give no index below this one from now on."""
         with self.transaction():
             self.set_meta("next_index", str(max(self.next_index, index)))
-            self._db.execute("DELETE FROM meta WHERE key = ?", (RESTORED,))
 
     # -- claims ---------------------------------------------------------------------------
 
