@@ -42,7 +42,7 @@ ROWS = (
     ("reports", "model", "intake", "logs", "phantoms", "used_indexes"),
     ("ledger.outbox", "ledger.removals"),
     ("ledger.ledger",),
-    ("ledger.reader", "records"),
+    ("ledger.reader", "ledger.refusals", "records"),
     ("system.disks",),
     ("heartbeat", "supervisor", "system.lock"),
     ("system.sd_notify",),

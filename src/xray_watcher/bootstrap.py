@@ -41,6 +41,7 @@ from xray_watcher.reloading import NoReloading, Reloading, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.scoring import Scorer
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
+from xray_watcher.system.advice import refusal
 from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.lock import InboxLock, InstanceLock
 from xray_watcher.system.memory import memory_bytes
@@ -216,11 +217,8 @@ def _make(folder: str, key: str) -> None:
     try:
         os.makedirs(folder, mode=_FOLDER_MODE, exist_ok=True)
     except OSError as error:
-        raise Unavailable(
-            "folders",
-            f"The folder {folder} ({key}) cannot be made ({os.strerror(error.errno or 0)}). "
-            "Make it and give this user write permission.",
-        ) from error
+        what = f"The folder {folder} ({key}) cannot be made"
+        raise Unavailable("folders", refusal(what, error)) from error
 
 
 def _prepared_folders(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]:
@@ -314,11 +312,8 @@ def _bell(folders: Folders) -> Bell:
     try:
         return Bell(folders.bell)
     except OSError as error:
-        raise Unavailable(
-            "folders",
-            f"The named pipe {folders.bell} cannot be used ({os.strerror(error.errno or 0)}). "
-            "Remove what lies there and give this user write permission in state_dir.",
-        ) from error
+        what = f"The named pipe {folders.bell} cannot be used"
+        raise Unavailable("folders", refusal(what, error)) from error
 
 
 def _settling(settings: Settings) -> Settling:

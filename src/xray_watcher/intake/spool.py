@@ -32,6 +32,7 @@ from xray_watcher.intake.hashes import check_filed, has_hash
 from xray_watcher.intake.readiness import Readiness, readiness_of
 from xray_watcher.intake.uploads import Uploads
 from xray_watcher.intake.work_names import claimed_ids, leftovers, work_name
+from xray_watcher.system.advice import refusal
 from xray_watcher.system.files import (
     OPEN_FILE,
     copy,
@@ -436,9 +437,7 @@ def _make_usable(folder: str) -> None:
         probe(folder)
     except OSError as error:
         raise Unavailable(
-            "folders",
-            f"The folder {folder} cannot be used as user {os.geteuid()} "
-            f"({os.strerror(error.errno or 0)}). Give this user write permission there.",
+            "folders", refusal(f"The folder {folder} cannot be used", error)
         ) from error
 
 

@@ -17,17 +17,17 @@ A decision (`decide`) fixes index, level, file name and the exact log bytes in o
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
 from xray_watcher.core.tally import Tally, tally_of_batch
 from xray_watcher.core.telling import Notice
-from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
+from xray_watcher.errors import LedgerError, XrayWatcherError
 from xray_watcher.ledger.reader import LAST_FILED, LedgerReader, LogState, Outcome
+from xray_watcher.ledger.refusals import check_writable, refused
 from xray_watcher.records import from_jsonl
 
 SCHEMA_VERSION = 1
@@ -189,25 +189,24 @@ class Ledger(LedgerReader):
 
     Raises:
         LedgerError: the file is damaged, another user's, or was written by a newer version.
+        Unavailable: its disk is full or read-only, or another program holds it.
+        StorageFailure: its disk fails.
     """
 
     def __init__(self, path: str) -> None:
-        if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
-            raise LedgerError(
-                f"The ledger {path} is not this user's to write: give it to the user and the group "
-                "of the service (chown)."
-            )
-        super().__init__(sqlite3.connect(path, isolation_level=None))
+        self._path = path
         self.notices_added = 0
+        check_writable(path)
+        try:
+            super().__init__(sqlite3.connect(path, isolation_level=None))
+        except sqlite3.DatabaseError as error:
+            raise refused(path, error) from error
         try:
             self._prepare(path)
         except sqlite3.DatabaseError as error:
             self.close()
-            raise LedgerError(
-                f"The ledger {path} cannot be read ({error}). Restore it from a backup, or move "
-                "it away together with the output folders to begin anew."
-            ) from error
-        except LedgerError:
+            raise refused(path, error) from error
+        except XrayWatcherError:
             self.close()
             raise
 
@@ -236,7 +235,7 @@ class Ledger(LedgerReader):
         """All or nothing: committed, with fsync, at the end of the block.
 
         Raises:
-            Unavailable: the disk is full; nothing was changed.
+            Unavailable: the disk is full, or another program holds the ledger; nothing was changed.
             StorageFailure: the disk failed; what was changed is known after a restart.
         """
         try:
@@ -245,9 +244,10 @@ class Ledger(LedgerReader):
             self._db.execute("COMMIT")
         except BaseException as error:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                with suppress(sqlite3.OperationalError):  # a full disk has rolled it back already
+                    self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
-                raise _disk_error(error) from error
+                raise refused(self._path, error) from error
             raise
 
     def set_meta(self, key: str, value: str) -> None:
@@ -423,12 +423,3 @@ class Ledger(LedgerReader):
 
     def _update(self, sql: str, image_ids: Sequence[int]) -> None:
         self._db.executemany(sql, [(image_id,) for image_id in image_ids])
-
-
-def _disk_error(error: sqlite3.OperationalError) -> XrayWatcherError:
-    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-        return Unavailable("disk", "The disk of the ledger is full: make room there.")
-    return StorageFailure(
-        f"The ledger cannot be written ({error}). The service stops; what is open is taken up "
-        "at the next start. Check the disk of the state_dir."
-    )

@@ -208,7 +208,7 @@ def copy(source: str, target: str, *, target_dir: int | None = None) -> None:
             writer.write(chunk)
         writer.flush()
         status = os.fstat(reader.fileno())
-        with suppress(PermissionError):
+        with suppress(OSError):  # not every file system has owners, nor does every user give away
             os.fchown(writer.fileno(), status.st_uid, status.st_gid)
         os.fchmod(writer.fileno(), stat.S_IMODE(status.st_mode))
         os.utime(writer.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
