@@ -179,7 +179,14 @@ class Rig:
             pipeline=self.pipeline,
             engine=ready,
             summaries=DailySummaries(
-                self.ledger, f"{folders.logs}/daily", 60.0, zone, self.clock, lambda: 0, audience
+                self.ledger,
+                f"{folders.logs}/daily",
+                60.0,
+                zone,
+                self.clock,
+                lambda: 0,
+                audience,
+                lambda: self.settling.first_seen_s,
             ),
             health=self.health,
             heartbeat=Heartbeat(str(state / "heartbeat.json"), dict),

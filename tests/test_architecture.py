@@ -31,7 +31,7 @@ ROWS = (
     ("commands",),
     ("bootstrap",),
     ("live_parts",),
-    ("bootstrap_care",),
+    ("bootstrap_care", "chores"),
     ("daemon",),
     ("pipeline",),
     ("places", "recovering"),

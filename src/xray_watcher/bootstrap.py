@@ -13,6 +13,7 @@ import structlog
 
 from xray_watcher import __version__
 from xray_watcher.bootstrap_care import metrics_files, notifier_of, retention_of
+from xray_watcher.chores import Contained
 from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
@@ -22,11 +23,13 @@ from xray_watcher.core.values import LEVELS, ModelInfo
 from xray_watcher.daemon import Daemon
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
+from xray_watcher.intake import doors
 from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.reader import ImageRow
 from xray_watcher.live_parts import batch_rules, incomplete_after_s, live_parts, timetable
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine, load_engine
@@ -124,6 +127,7 @@ def assembled_daemon(
             clock,
             lambda: len(settling) + len(spool.uploads),
             audience,
+            lambda: settling.first_seen_s,
         )
         reloading: Reloading | NoReloading = NoReloading()
         if reload is not None:
@@ -154,9 +158,9 @@ def assembled_daemon(
             heartbeat=heartbeat,
             timetable=timetable(settings),
             chores=[
-                *metrics_files(settings, ledger, tell, clock),
-                *([notifier] if channels else []),
-                retention_of(settings, ledger, spool, clock),
+                *map(Contained, metrics_files(settings, ledger, tell, clock)),
+                *([Contained(notifier)] if channels else []),
+                Contained(retention_of(settings, ledger, spool, clock)),
             ],
             clock=clock,
             bell=bell,
@@ -233,20 +237,27 @@ def _prepared_folders(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]
     if known_work is not None and known_inbox == folders.inbox:
         spool, inbox = spool_of(settings, known_work), inbox_of(settings, known_work)
     else:
-        _check_nothing_in_hand(ledger, known_inbox)
-        spool, inbox = _begun_inbox(settings, ledger)
+        spool, inbox = _begun_inbox(settings, ledger, known_inbox)
     spool.make_targets()
     _go_on_behind_the_outputs(ledger, folders)
     _make(folders.logs, "intake.logs")
     return spool, inbox
 
 
-def _begun_inbox(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]:
+def _begun_inbox(
+    settings: Settings, ledger: Ledger, known_inbox: str | None
+) -> tuple[Spool, Inbox]:
+    """Begin with an inbox that the ledger does not know: a new one, or the old one moved."""
     folders = settings.folders
+    in_hand = ledger.open_rows()
+    if in_hand and not os.path.isdir(folders.inbox):
+        raise _other_inbox(len(in_hand), known_inbox)
     if not os.path.isdir(folders.inbox):
         _make(folders.inbox, "intake.inbox")
     work = work_folder(folders)
     spool = spool_of(settings, work)
+    if not all(_lies_in(spool, row) for row in in_hand):
+        raise _other_inbox(len(in_hand), known_inbox)
     spool.make_inbox()
     with ledger.transaction():
         ledger.set_meta("inbox", folders.inbox)
@@ -262,14 +273,25 @@ def _go_on_behind_the_outputs(ledger: Ledger, folders: Folders) -> None:
         ledger.go_on_at(highest + 1)
 
 
-def _check_nothing_in_hand(ledger: Ledger, known_inbox: str | None) -> None:
-    in_hand = len(ledger.open_rows())
-    if in_hand:
-        problem = (
-            f"intake.inbox: the ledger has {in_hand} images in hand from the inbox {known_inbox}; "
-            "run once more with that inbox (`xray-watcher run --once --inbox ...`), then change it"
-        )
-        raise ConfigError([problem])
+def _lies_in(spool: Spool, row: ImageRow) -> bool:
+    """Whether an open image lies where these folders would have it: they were moved with it."""
+    if row.state == "FILING" and (row.folder is None or row.filed_name is None):
+        return True  # it had vanished; its line alone is to be written
+    with suppress(OSError):
+        if os.path.getsize(spool.work_path(row.id)) == row.size:
+            return True
+    if row.state == "FILING" and row.folder is not None and row.filed_name is not None:
+        return spool.taken(row.folder, row.filed_name)
+    return row.state == "CLAIMING" and doors.still_waits(spool, row.inbox_path, row.upload)
+
+
+def _other_inbox(in_hand: int, known_inbox: str | None) -> ConfigError:
+    problem = (
+        f"intake.inbox: the ledger has {in_hand} open images of the inbox {known_inbox}, and not "
+        "all of them lie in the new folders. Move its work folder along with the inbox, or run "
+        "once more with that inbox (`xray-watcher run --once --inbox ...`), then change it"
+    )
+    return ConfigError([problem])
 
 
 def _check_weights(settings: Settings) -> None:

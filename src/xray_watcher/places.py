@@ -6,7 +6,9 @@ import os
 
 from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core.naming import WORK_FOLDER
+from xray_watcher.errors import Unavailable
 from xray_watcher.intake.watcher import Inbox
+from xray_watcher.system.advice import refusal
 
 
 def inbox_of(settings: Settings, work: str) -> Inbox:
@@ -18,6 +20,11 @@ def inbox_of(settings: Settings, work: str) -> Inbox:
 def work_folder(folders: Folders) -> str:
     """Where claimed files lie: always on the file system of the inbox, which must exist."""
     below_root = os.path.commonpath((folders.inbox, folders.root)) == folders.root
-    if below_root and os.stat(folders.inbox).st_dev == os.stat(folders.root).st_dev:
-        return os.path.join(folders.root, WORK_FOLDER)
+    try:
+        if below_root and os.stat(folders.inbox).st_dev == os.stat(folders.root).st_dev:
+            return os.path.join(folders.root, WORK_FOLDER)
+    except OSError as error:
+        raise Unavailable(
+            "inbox", refusal(f"The inbox {folders.inbox} cannot be seen", error)
+        ) from (error)
     return os.path.join(folders.inbox, WORK_FOLDER)

@@ -77,6 +77,12 @@ class Settling:
         """When the file that is there longest was first seen; None when there is none."""
         return min((watch.first_seen_s for watch in self._watched.values()), default=None)
 
+    @property
+    def first_seen_s(self) -> list[float]:
+        """When each file that may be taken was first seen."""
+        known = self._watched.items()
+        return [watch.first_seen_s for path, watch in known if path not in self._barred]
+
     def observe(self, files: Iterable[SeenFile], now_s: float) -> None:
         """Take in one whole look at the inbox; files that are gone are forgotten."""
         self._watched = {file.path: self._look_at(file, now_s) for file in files}
