@@ -12,7 +12,12 @@ from typing import Any
 import structlog
 
 from xray_watcher import __version__
-from xray_watcher.bootstrap_care import metrics_files, notifier_of, retention_of
+from xray_watcher.bootstrap_care import (
+    empty_folders,
+    metrics_files,
+    notifier_of,
+    retention_of,
+)
 from xray_watcher.chores import Contained
 from xray_watcher.config.settings import Folders, Settings
 from xray_watcher.core.batching import Batching
@@ -161,6 +166,7 @@ def assembled_daemon(
                 *map(Contained, metrics_files(settings, ledger, tell, clock)),
                 *([Contained(notifier)] if channels else []),
                 Contained(retention_of(settings, ledger, spool, clock)),
+                *map(Contained, empty_folders(settings, clock)),
             ],
             clock=clock,
             bell=bell,

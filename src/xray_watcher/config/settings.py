@@ -141,6 +141,13 @@ class IntakeSettings(Section):
         description="A picture that is not whole is rejected when it has not changed for this "
         "long.",
     )
+    remove_empty_folders_after_days: Annotated[int, unit("days")] = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Empty folders below the first level of the inbox are removed when they have "
+        "not changed for this long; 0 keeps them, for a device may expect its folder to stay.",
+    )
     max_bytes: Bytes = Field(
         67_108_864, ge=1024, le=268_435_456, description="Larger files are rejected."
     )
