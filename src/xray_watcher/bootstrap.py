@@ -51,6 +51,7 @@ from xray_watcher.scoring import Scorer
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.system.advice import refusal
 from xray_watcher.system.clock import Clock, SystemClock
+from xray_watcher.system.files import keep_to_owner
 from xray_watcher.system.lock import InboxLock, InstanceLock
 from xray_watcher.system.memory import memory_bytes
 from xray_watcher.system.signals import Bell, ReloadRequest, StopRequest
@@ -244,6 +245,9 @@ def _prepared_folders(settings: Settings, ledger: Ledger) -> tuple[Spool, Inbox]
         spool, inbox = spool_of(settings, known_work), inbox_of(settings, known_work)
     else:
         spool, inbox = _begun_inbox(settings, ledger, known_inbox)
+    for folder in (spool.work, spool.uploads.folder):  # in an inbox they inherit an ACL that lets
+        with suppress(OSError):  # a whole group write; or the share is away
+            keep_to_owner(folder)
     spool.make_targets()
     _go_on_behind_the_outputs(ledger, folders)
     _make(folders.logs, "intake.logs")

@@ -1,18 +1,20 @@
-"""A root that was moved with everything in it goes on; another inbox does not take images over."""
+"""Folders at the start: a root that was moved goes on, and the work folder is its owner's."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
 
 from rig import Rig
 from xray_watcher.bootstrap import _prepared_folders
-from xray_watcher.config.settings import Settings
+from xray_watcher.config.settings import IntakeSettings, Settings
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.system.files import keep_to_owner
 from xray_watcher.system.mounts import Place
 
 STATE = "claimed", "decided", "filed but not logged", "not claimed yet"
@@ -85,3 +87,35 @@ def test_a_folder_whose_file_system_does_not_answer_is_named_at_the_start(
     monkeypatch.setattr(os, "stat", failing)
     with pytest.raises(Unavailable, match="It cannot be seen what"):
         Place(str(tmp_path))
+
+
+def test_a_default_acl_of_the_inbox_opens_the_work_folder_in_it_to_nobody(tmp_path: Path) -> None:
+    entries = [(0x01, 7), (0x04, 7), (0x10, 7), (0x20, 0)]  # owner, group, mask, others
+    acl = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", tag, permissions, 0xFFFFFFFF) for tag, permissions in entries
+    )
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    try:
+        os.setxattr(inbox, "system.posix_acl_default", acl)
+    except OSError:
+        pytest.skip("this file system has no ACLs")
+    (inbox / "probe").mkdir()
+    assert (inbox / "probe").stat().st_mode & 0o020, "what is made there is the group's to write"
+    work = inbox / ".xray-watcher"
+    settings = Settings(
+        root=str(tmp_path / "other"),
+        state_dir=str(tmp_path),
+        intake=IntakeSettings(inbox=str(inbox)),
+    )
+    with Ledger(settings.folders.ledger) as ledger:
+        assert _prepared_folders(settings, ledger)[0].work == str(work)
+    assert not work.stat().st_mode & 0o022
+    (work / "uploads").mkdir(mode=0o750)
+    assert not (work / "uploads").stat().st_mode & 0o022, "nor is what is made in it"
+    os.rename(work, tmp_path / "elsewhere")
+    work.symlink_to(tmp_path / "elsewhere")
+    os.chmod(tmp_path / "elsewhere", 0o770)
+    with pytest.raises(OSError, match="Not a directory"):
+        keep_to_owner(str(work))
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o020, "no link is followed"
