@@ -232,12 +232,19 @@ class Uploads:
         return True
 
     def sync_claims(self, names: Sequence[str]) -> None:
-        """Make the renames of these uploads last through a power cut; then forget their names."""
-        sync_folder(self.folder)
-        for name in names:
-            self._offered.discard(name)
-            with suppress(FileNotFoundError):
-                os.unlink(self._path(name, _SIDECAR))
+        """Make the renames of these uploads last through a power cut; then forget their names.
+
+        Raises:
+            Unavailable: the share went away.
+        """
+        try:
+            sync_folder(self.folder)
+            for name in names:
+                self._offered.discard(name)
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path(name, _SIDECAR))
+        except OSError as error:
+            raise _unavailable("Claims of uploads cannot be confirmed", error) from error
 
     def waits(self, name: str) -> bool:
         """Whether an upload lies there with its image."""

@@ -25,6 +25,9 @@ _NO_ROOM = frozenset(
 """A write that was refused and rolled back; one that was not confirmed is not among them."""
 
 
+_ENOSPC = OSError(errno.ENOSPC, "")
+
+
 def refused(path: str, error: sqlite3.DatabaseError) -> XrayWatcherError:
     """Our error for SQLite's: `Unavailable` is waited for, `StorageFailure` ends the service.
 
@@ -45,7 +48,9 @@ def refused(path: str, error: sqlite3.DatabaseError) -> XrayWatcherError:
             "names it.",
         )
     if code in _NO_ROOM:
-        return Unavailable("disk", refusal(f"The ledger {path} takes no more", _no_room(path)))
+        what = f"The ledger {path} takes no more"
+        is_full = code & 0xFF == sqlite3.SQLITE_FULL
+        return Unavailable("disk", refusal(what, _ENOSPC if is_full else _no_room(path)))
     if code & 0xFF in _NOT_WRITABLE:
         return Unavailable("ledger", refusal(f"The ledger {path} cannot be written", _barred(path)))
     if code & 0xFF == sqlite3.SQLITE_IOERR:
