@@ -211,7 +211,14 @@ class Rig:
             waiting=self.waiting,
             engine=ready,
             summaries=DailySummaries(
-                self.ledger, f"{folders.logs}/daily", 60.0, zone, self.clock, lambda: 0, audience
+                self.ledger,
+                f"{folders.logs}/daily",
+                60.0,
+                zone,
+                self.clock,
+                lambda: 0,
+                audience,
+                lambda: self.settling.first_seen_s,
             ),
             health=self.health,
             heartbeat=Heartbeat(str(state / "heartbeat.json"), dict),

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rig import Rig
+from xray_watcher.core.settling import Settling
+from xray_watcher.core.telling import Audience
+from xray_watcher.core.values import SeenFile
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.reports.daily import day_summary
 
@@ -85,3 +90,35 @@ def test_counting_a_day_reads_one_index_alone(tmp_path: Path) -> None:
     LedgerReader(rig.ledger._db).day_counts(DAY)
     plan = rig.ledger._db.execute(f"EXPLAIN QUERY PLAN {statements[0]}").fetchall()
     assert "USING COVERING INDEX image_day" in plan[0][3]
+
+
+def test_a_day_waits_for_the_files_that_were_seen_on_it(tmp_path: Path) -> None:
+    """Below the low-water mark nothing is claimed over midnight."""
+    rig = Rig(tmp_path, audience=Audience({"mail": ["summary"]}))
+    rig.drop("a.jpg", "picture:Edema#a")
+    rig.settle()
+    rig.clock.set_to(datetime(2026, 11, 23, 21, 59, 50, tzinfo=UTC))  # 23:59:50 in Athens
+    rig.tick()
+    for number in range(3):
+        rig.drop(f"{number}.jpg", f"picture:Edema#{number}")
+    rig.ticks(4)
+    timetable = rig.daemon._timetable
+    rig.daemon._timetable = replace(timetable, min_free_bytes=1 << 60)
+    rig.ticks(600, 5.0)
+    path = tmp_path / "logs" / "daily" / "2026-11-23.json"
+    figures = json.loads(path.read_bytes())
+    assert (figures["closed"], figures["received"], figures["waiting_in_inbox"]) == (False, 1, 3)
+    rig.daemon._timetable = timetable
+    rig.ticks(300)
+    figures = json.loads(path.read_bytes())
+    assert (figures["closed"], figures["received"], figures["waiting_in_inbox"]) == (True, 4, 0)
+    told = rig.ledger.connection.execute("SELECT subject FROM notice WHERE event = 'summary'")
+    assert [json.loads(subject)["received"] for (subject,) in told] == [4], "once, and right"
+
+
+def test_a_file_that_may_not_be_taken_keeps_no_day_open() -> None:
+    settling = Settling(2.0, 900.0)
+    settling.observe([SeenFile("a.jpg", 1, 1, 1), SeenFile("b.jpg", 1, 1, 2)], 10.0)
+    assert settling.first_seen_s == [10.0, 10.0]
+    settling.hold_barred("a.jpg", 12.0)
+    assert settling.first_seen_s == [10.0]

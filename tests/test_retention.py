@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,13 +25,15 @@ from xray_watcher.commands.fsck import check
 from xray_watcher.commands.retention import OFF, clean_up, plan
 from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
+from xray_watcher.core.times import to_us
 from xray_watcher.errors import AlreadyRunning, Unavailable
 from xray_watcher.ledger.reader import LedgerReader, LogState
 from xray_watcher.reports.daily import day_summary, to_markdown
-from xray_watcher.retention import Retention
+from xray_watcher.retention import BELIEVED, Retention
 from xray_watcher.system.lock import InstanceLock
 
 DAY_S = 86_400.0
+HIGH = "classified_images/High"
 LONG = {"high_days": 40, "medium_days": 40, "low_days": 40, "rejected_days": 40}
 
 
@@ -64,8 +69,21 @@ class Old:
         self.rig.settle()
 
     def pass_days(self, days: float) -> None:
+        """Days on which the service works and retention finds nothing that is old enough."""
         self.rig.tick(days * DAY_S)
         self.rig.tick(60.0)
+        now = self.rig.clock.now()
+        with self.rig.ledger.transaction():
+            self.rig.ledger.set_meta(BELIEVED, f"{now - timedelta(days=1):%F} {to_us(now)}")
+
+    def clean_days(self, days: int) -> list[int]:
+        """One run a day; returns how many images lie there after each."""
+        counts = []
+        for _ in range(days):
+            self.clean()
+            counts.append(len(self.names()))
+            self.rig.clock.passed_s += DAY_S
+        return counts
 
     def clean(self) -> None:
         while self.retention.step():
@@ -206,69 +224,189 @@ def set_ahead(old: Old, days: float) -> None:
     old.rig.clock.set_to(old.rig.clock.now() + timedelta(days=days))
 
 
-def test_a_clock_that_jumps_years_ahead_is_not_believed_for_a_day(
-    known: Old,
-) -> None:
+def test_a_clock_that_jumps_five_years_costs_two_days_worth_a_day(tmp_path: Path) -> None:
+    old = Old(tmp_path, **LONG)
+    for number in range(50):
+        old.file(f"picture:Edema#{number}")
+        old.pass_days(1)
+    old.clean()
+    assert len(old.names()) == 39, "those that are older than 40 days"
+    set_ahead(old, 1826)
     with capture_logs() as logs:
-        set_ahead(known, 2000)
-        known.clean()
-        known.pass_days(0.9)
-        known.clean()
-    assert len(known.names()) == 2
-    assert [
-        (line["event"], line.get("days")) for line in logs if line["log_level"] == "warning"
-    ] == [("the clock has gone far ahead; nothing is removed for a day", 2000)]
-    known.pass_days(0.1)
-    known.clean()
-    assert known.names() == []
-    known.file("picture:Edema#2")
-    set_ahead(known, 2000)
-    known.clean()
-    assert len(known.names()) == 1, "the next jump is seen as the first was"
+        assert old.clean_days(3) == [37, 35, 33]
+    behind = [line["behind_days"] for line in logs if line["event"] == "cleaned up"]
+    assert behind == [1824, 1823, 1822], "the log says so each day"
+    set_ahead(old, -1826)
+    assert old.clean_days(3) == [33, 33, 33], "what went too early is made up for by waiting"
 
 
-def test_a_clock_that_is_put_right_is_believed_at_once(known: Old) -> None:
-    set_ahead(known, 2000)
-    known.clean()
-    set_ahead(known, -2000)
-    known.clean()
-    known.pass_days(41)
-    known.clean()
-    assert known.names() == []
-
-
-def test_a_service_that_starts_with_a_clock_years_ahead_waits_too_and_over_restarts(
+def test_a_clock_that_jumps_to_and_fro_costs_no_more_than_two_days_worth_a_day(
     known: Old,
 ) -> None:
+    for _ in range(20):
+        set_ahead(known, 2000)
+        known.retention.refresh(known.rig.clock.monotonic_s())
+        set_ahead(known, -1999)
+        known.retention.refresh(known.rig.clock.monotonic_s())
+        known.rig.clock.passed_s += 600
+    noted = int((known.rig.ledger.meta(BELIEVED) or "").split()[1])
+    assert noted <= to_us(known.rig.clock.now() + timedelta(days=2))
+
+
+def test_a_restart_advances_the_believed_time_no_further_on_the_same_day(known: Old) -> None:
     set_ahead(known, 2000)
+    known.clean()
+    first = known.rig.ledger.meta(BELIEVED)
     for _ in range(3):
         known.restart()
+        known.rig.ledger.connection.execute("DELETE FROM meta WHERE key = 'retention_day'")
         known.clean()
-        assert len(known.names()) == 2
-        known.rig.clock.passed_s += DAY_S / 3
-        known.clean()
-    assert known.names() == []
+    assert known.rig.ledger.meta(BELIEVED) == first
 
 
-def test_a_service_that_was_off_for_weeks_cleans_a_day_after_its_start(known: Old) -> None:
-    known.rig.clock.passed_s += 50 * DAY_S
-    known.restart()
+def test_a_clock_that_was_behind_for_a_day_takes_back_nothing(known: Old) -> None:
+    known.pass_days(41)
+    set_ahead(known, -9000)  # a computer that begins in 2002 until it is told the time
     known.clean()
-    assert len(known.names()) == 2
-    known.rig.clock.passed_s += DAY_S
+    set_ahead(known, 9000)
     known.clean()
     assert known.names() == []
 
 
-def test_a_service_that_was_off_over_a_weekend_cleans_at_once(known: Old) -> None:
-    known.rig.ledger._db.execute("UPDATE image SET filed_us = filed_us - 5000000000000")
-    known.rig.clock.passed_s += 3 * DAY_S
-    known.restart()
-    known.clean()
-    assert known.names() == []
+def test_a_service_that_was_off_for_weeks_catches_up_two_days_a_run(tmp_path: Path) -> None:
+    old = Old(tmp_path, **LONG)
+    for number in range(50):
+        old.file(f"picture:Edema#{number}")
+        old.pass_days(1)
+    old.clean()
+    before = len(old.names())
+    old.rig.clock.passed_s += 21 * DAY_S
+    old.restart()
+    counts = old.clean_days(21)
+    assert counts[0] == before - 2
+    assert len(old.names()) == before - 39, "what lay there is older than 40 days, but for none"
+    assert all(a - b <= 2 for a, b in pairwise(counts)), "evenly"
 
 
-def test_a_person_s_command_asks_no_clock_watch(known: Old) -> None:
+def test_a_first_activation_over_years_of_images_removes_them_at_once(tmp_path: Path) -> None:
+    """Images that arrived day by day are witnesses: the clock did not jump."""
+    old = Old(tmp_path, **LONG)
+    for number in range(30):
+        old.file(f"picture:Edema#{number}")
+    now = old.rig.clock.now()
+    for image_id in range(1, 31):  # one every five days, and the last of today
+        then = now - timedelta(days=5 * (30 - image_id))
+        old.rig.ledger.connection.execute(
+            "UPDATE image SET day = ?, filed_us = ? WHERE id = ?",
+            (f"{then:%F}", to_us(then), image_id),
+        )
+    old.clean()
+    assert len(old.names()) == 9, "those of the last 40 days: the newest bears witness of today"
+
+
+def test_a_first_activation_with_a_clock_years_ahead_removes_nothing_young(
+    tmp_path: Path,
+) -> None:
+    old = Old(tmp_path, **LONG)
+    old.file("picture:Edema#1", "unreadable")
+    set_ahead(old, 2000)
+    old.file("picture:Edema#2")
+    assert old.clean_days(10) == [3] * 10
+
+
+@contextmanager
+def immutable(path: Path) -> Iterator[None]:
+    if subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode:
+        pytest.skip("this file system knows no immutable files, or this is not root")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+
+
+def test_an_image_that_cannot_be_removed_keeps_no_other_and_is_told(tmp_path: Path) -> None:
+    old = Old(tmp_path, **LONG, logs_days=40)
+    old.file(*(f"picture:Edema#{number}" for number in range(40)), "unreadable")
+    old.pass_days(41)
+    name = "0003_picture-Edema#3.jpg"
+    clock = old.rig.clock
+    with immutable(tmp_path / HIGH / name):
+        old.clean()
+        with pytest.raises(Unavailable) as told:
+            old.retention.refresh(clock.monotonic_s())
+        assert old.names() == [name]
+        assert told.value.detail.startswith(
+            "1 files that are old enough cannot be removed (Operation not permitted)."
+        )
+        assert name not in told.value.detail
+        assert old.retention.last.images == 40
+        with pytest.raises(Unavailable):
+            old.retention.refresh(clock.monotonic_s() + 60)
+        old.restart()
+        old.clean()
+        with pytest.raises(Unavailable, match="1 files"):
+            old.retention.refresh(clock.monotonic_s())
+        old.rig.crash()
+        assert clean_up(old.settings, clock).stuck == {f"High/{name}": "Operation not permitted"}
+        old.rig = Rig(tmp_path, clock=clock)
+        assert old.differences() == [], "it is filed as before"
+    old.retention = old.made()
+    old.pass_days(1)
+    old.retention.refresh(clock.monotonic_s())
+    old.clean()
+    old.retention.refresh(clock.monotonic_s())
+    assert old.names() == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EPERM, errno.EBUSY, errno.ESTALE, errno.EUCLEAN])
+@pytest.mark.parametrize("call", ["open", "unlink", "pread", "stat"])
+def test_any_error_at_one_file_leaves_that_file_alone(
+    tmp_path: Path, call: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Old(tmp_path, **LONG)
+    old.file(*(f"picture:Edema#{number}" for number in range(20)))
+    old.pass_days(41)
+    real, is_bad = getattr(os, call), (tmp_path / HIGH / "0003_picture-Edema#3.jpg").stat().st_ino
+
+    def failing(target: str | int, *arguments: object, **named: object) -> object:
+        is_it = target == "0003_picture-Edema#3.jpg" or (
+            call == "pread" and os.fstat(int(target)).st_ino == is_bad
+        )
+        if is_it:
+            raise OSError(code, os.strerror(code))
+        return real(target, *arguments, **named)
+
+    monkeypatch.setattr(os, call, failing)
+    old.clean()
+    assert old.names() == ["0003_picture-Edema#3.jpg"]
+    assert old.retention.last.stuck == {"High/0003_picture-Edema#3.jpg": os.strerror(code)}
+
+
+def test_a_folder_out_of_reach_keeps_no_other_folder(old: Old, tmp_path: Path) -> None:
+    high = tmp_path / HIGH
+    old.retention._removals.begin([1], 1_000_000)  # begun in an earlier life, and it is away
+    high.rename(tmp_path / "away")
+    with pytest.raises(Unavailable, match="Nothing can be removed from"):
+        old.clean()
+    assert [name for name in old.names() if "Edema" not in name] == []
+    (tmp_path / "away").rename(high)
+    old.clean()
+    assert old.names() == ["0004_picture-Edema#new.jpg"]
+
+
+def test_a_log_that_cannot_be_removed_keeps_no_other_and_is_told(old: Old, tmp_path: Path) -> None:
+    old.pass_days(41)
+    old.file("picture:Edema#newer")
+    with immutable(tmp_path / "logs" / "results-2026-11-23.csv"):
+        old.clean()
+        assert list(old.retention.last.stuck) == ["logs/results-2026-11-23"]
+        assert not (tmp_path / "logs" / "results-2027-01-03.csv").exists()
+    old.pass_days(1)
+    old.clean()
+    assert not (tmp_path / "logs" / "results-2026-11-23.csv").exists()
+
+
+def test_a_person_s_command_goes_by_the_clock_as_it_is(known: Old) -> None:
     set_ahead(known, 2000)
     known.rig.crash()
     assert clean_up(known.settings, known.rig.clock).images == 2
@@ -433,7 +571,7 @@ def test_a_removal_that_was_begun_is_open_and_its_file_no_stranger(old: Old) -> 
 def test_a_folder_out_of_reach_is_waited_for(old: Old, tmp_path: Path) -> None:
     high, away = tmp_path / "classified_images" / "High", tmp_path / "away"
     high.rename(away)
-    with pytest.raises(Unavailable, match="cannot be removed"):
+    with pytest.raises(Unavailable, match="can be removed"):
         old.clean()
     away.rename(high)
     old.clean()
@@ -453,6 +591,8 @@ def test_the_service_cleans_once_a_day_and_a_few_images_at_a_time(tmp_path: Path
         rig.drop(f"{number}.jpg", f"picture:Edema#{number}")
     rig.settle()
     rig.clock.passed_s += 41 * DAY_S
+    with rig.ledger.transaction():  # days on which the service ran
+        rig.ledger.set_meta(BELIEVED, f"2027-01-02 {to_us(rig.clock.now())}")
     rig.tick()
     assert len(audit.filed(tmp_path)) == 24
     rig.ticks(10)

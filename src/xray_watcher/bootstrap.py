@@ -13,12 +13,17 @@ import structlog
 
 from xray_watcher import __version__
 from xray_watcher.arriving import Arrivals
-from xray_watcher.bootstrap_care import metrics_files, notifier_of, retention_of
+from xray_watcher.bootstrap_care import (
+    empty_folders,
+    metrics_files,
+    notifier_of,
+    retention_of,
+)
+from xray_watcher.chores import Contained
 from xray_watcher.config.folders import Folders
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
-from xray_watcher.core.naming import index_of
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
@@ -26,11 +31,13 @@ from xray_watcher.core.values import LEVELS, ModelInfo
 from xray_watcher.daemon import Daemon
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
+from xray_watcher.intake import doors
 from xray_watcher.intake.decoding import DecodePool
 from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
-from xray_watcher.ledger.ledger import RESTORED, Ledger
+from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.reader import ImageRow
 from xray_watcher.live_parts import (
     batch_rules,
     give_up_after_s,
@@ -38,7 +45,7 @@ from xray_watcher.live_parts import (
     live_parts,
     timetable,
 )
-from xray_watcher.logs import LogFiles, last_index
+from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.onnx_file import check_onnx
 from xray_watcher.model.self_test import check_engine
@@ -52,12 +59,15 @@ from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.restoring import take_back
 from xray_watcher.scoring import Scorer
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
+from xray_watcher.system.advice import refusal
 from xray_watcher.system.clock import Clock, SystemClock
+from xray_watcher.system.files import keep_to_owner
 from xray_watcher.system.hands import Threads
 from xray_watcher.system.lock import InboxLock, InstanceLock
 from xray_watcher.system.memory import memory_bytes
 from xray_watcher.system.mounts import is_same_mount
 from xray_watcher.system.signals import Bell, ReloadRequest, StopRequest
+from xray_watcher.used_indexes import highest_index
 from xray_watcher.waiting import Waiting
 
 _FOLDER_MODE = 0o750
@@ -158,6 +168,7 @@ def assembled_daemon(
             clock,
             lambda: len(settling) + len(spool.uploads),
             audience,
+            lambda: settling.first_seen_s,
         )
         reloading: Reloading | NoReloading = NoReloading()
         if reload is not None:
@@ -190,9 +201,10 @@ def assembled_daemon(
             heartbeat=heartbeat,
             timetable=timetable(settings),
             chores=[
-                *metrics_files(settings, ledger, tell, clock),
-                *([notifier] if channels else []),
-                retention_of(settings, ledger, spool, clock),
+                *map(Contained, metrics_files(settings, ledger, tell, clock)),
+                *([Contained(notifier)] if channels else []),
+                Contained(retention_of(settings, ledger, spool, clock)),
+                *map(Contained, empty_folders(settings, clock)),
             ],
             clock=clock,
             bell=bell,
@@ -205,12 +217,16 @@ def assembled_daemon(
 def spool_of(settings: Settings, work: str, beat: Callable[[], None] = lambda: None) -> Spool:
     """The folders that images pass through, as the settings have them."""
     folders = settings.folders
-    targets: dict[str, str] = {
+    return Spool(folders.inbox, work, _targets(folders), folders.root, beat)
+
+
+def _targets(folders: Folders) -> dict[str, str]:
+    """Where images are filed, by the key of each folder."""
+    return {
         **{level: os.path.join(folders.classified, level) for level in LEVELS},
         REJECTED_FOLDER: folders.rejected,
         DUPLICATES_FOLDER: folders.duplicates,
     }
-    return Spool(folders.inbox, work, targets, folders.root, beat)
 
 
 def decode_limits(settings: Settings) -> DecodeLimits:
@@ -249,11 +265,8 @@ def _make(folder: str, key: str) -> None:
     try:
         os.makedirs(folder, mode=_FOLDER_MODE, exist_ok=True)
     except OSError as error:
-        raise Unavailable(
-            "folders",
-            f"The folder {folder} ({key}) cannot be made ({os.strerror(error.errno or 0)}). "
-            "Make it and give this user write permission.",
-        ) from error
+        what = f"The folder {folder} ({key}) cannot be made"
+        raise Unavailable("folders", refusal(what, error)) from error
 
 
 def _prepared_folders(
@@ -270,10 +283,12 @@ def _prepared_folders(
     if known_work is not None and _is_still_right(ledger, known_inbox, known_work, folders.inbox):
         spool, inbox = spool_of(settings, known_work, beat), inbox_of(settings, known_work)
     else:
-        _check_nothing_in_hand(ledger, known_inbox)
-        spool, inbox = _begun_inbox(settings, ledger, beat)
+        spool, inbox = _begun_inbox(settings, ledger, beat, known_inbox)
+    for folder in (spool.work, spool.uploads.folder):  # in an inbox they inherit an ACL that lets
+        with suppress(OSError):  # a whole group write; or the share is away
+            keep_to_owner(folder)
     spool.make_targets()
-    _go_on_behind_the_outputs(ledger, spool, folders.logs)
+    _go_on_behind_the_outputs(ledger, folders)
     _make(folders.logs, "intake.logs")
     return spool, inbox
 
@@ -292,13 +307,19 @@ def _is_still_right(ledger: Ledger, known_inbox: str | None, work: str, inbox: s
 
 
 def _begun_inbox(
-    settings: Settings, ledger: Ledger, beat: Callable[[], None]
+    settings: Settings, ledger: Ledger, beat: Callable[[], None], known_inbox: str | None
 ) -> tuple[Spool, Inbox]:
+    """Begin with an inbox that the ledger does not know: a new one, or the old one moved."""
     folders = settings.folders
+    in_hand = ledger.open_rows()
+    if in_hand and not os.path.isdir(folders.inbox):
+        raise _other_inbox(len(in_hand), known_inbox)
     if not os.path.isdir(folders.inbox):
         _make(folders.inbox, "intake.inbox")
     work = work_folder(folders)
     spool = spool_of(settings, work, beat)
+    if not all(_lies_in(spool, row) for row in in_hand):
+        raise _other_inbox(len(in_hand), known_inbox)
     spool.make_inbox()
     with ledger.transaction():
         ledger.set_meta("inbox", folders.inbox)
@@ -306,37 +327,34 @@ def _begun_inbox(
     return spool, inbox_of(settings, work)
 
 
-def _go_on_behind_the_outputs(ledger: Ledger, spool: Spool, logs: str) -> None:
-    """Use no index twice when the ledger is an older one, restored, or lost.
-
-    Its own mark says that it was restored, or else the logs: they know a later index. The output
-    folders are listed only then.
-    """
-    try:
-        logged = last_index(logs)
-    except OSError as error:
-        raise Unavailable(
-            "logs", f"The logs in {logs} cannot be read ({os.strerror(error.errno or 0)})."
-        ) from error
-    take_back(ledger, logs)
-    next_index = ledger.next_index
-    if ledger.meta(RESTORED) is None and 0 < next_index > logged:
-        return
-    used = (index_of(name) for _, name in spool.filed_names())
-    highest = max([logged, *(index for index in used if index is not None)])
-    if highest >= next_index:
+def _go_on_behind_the_outputs(ledger: Ledger, folders: Folders) -> None:
+    """Use no index twice, in whatever way an older ledger, or none, came to lie there."""
+    take_back(ledger, folders.logs)
+    highest = highest_index(folders.logs, _targets(folders).values())
+    if highest >= ledger.next_index:
         _log.warning("the ledger is older than its outputs", next_index=highest + 1)
-    ledger.go_on_at(highest + 1)
+        ledger.go_on_at(highest + 1)
 
 
-def _check_nothing_in_hand(ledger: Ledger, known_inbox: str | None) -> None:
-    in_hand = len(ledger.open_rows())
-    if in_hand:
-        problem = (
-            f"intake.inbox: the ledger has {in_hand} images in hand from the inbox {known_inbox}; "
-            "run once more with that inbox (`xray-watcher run --once --inbox ...`), then change it"
-        )
-        raise ConfigError([problem])
+def _lies_in(spool: Spool, row: ImageRow) -> bool:
+    """Whether an open image lies where these folders would have it: they were moved with it."""
+    if row.state == "FILING" and (row.folder is None or row.filed_name is None):
+        return True  # it had vanished; its line alone is to be written
+    with suppress(OSError):
+        if os.path.getsize(spool.work_path(row.id)) == row.size:
+            return True
+    if row.state == "FILING" and row.folder is not None and row.filed_name is not None:
+        return spool.taken(row.folder, row.filed_name)
+    return row.state == "CLAIMING" and doors.still_waits(spool, row.inbox_path, row.upload)
+
+
+def _other_inbox(in_hand: int, known_inbox: str | None) -> ConfigError:
+    problem = (
+        f"intake.inbox: the ledger has {in_hand} open images of the inbox {known_inbox}, and not "
+        "all of them lie in the new folders. Move its work folder along with the inbox, or run "
+        "once more with that inbox (`xray-watcher run --once --inbox ...`), then change it"
+    )
+    return ConfigError([problem])
 
 
 def _check_weights(settings: Settings) -> None:
@@ -379,11 +397,8 @@ def _bell(folders: Folders) -> Bell:
     try:
         return Bell(folders.bell)
     except OSError as error:
-        raise Unavailable(
-            "folders",
-            f"The named pipe {folders.bell} cannot be used ({os.strerror(error.errno or 0)}). "
-            "Remove what lies there and give this user write permission in state_dir.",
-        ) from error
+        what = f"The named pipe {folders.bell} cannot be used"
+        raise Unavailable("folders", refusal(what, error)) from error
 
 
 def _settling(settings: Settings) -> Settling:

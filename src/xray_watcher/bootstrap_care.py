@@ -11,6 +11,7 @@ from xray_watcher.core.health import Health
 from xray_watcher.core.retention import RetentionRules
 from xray_watcher.core.telling import Audience
 from xray_watcher.daemon import Chore
+from xray_watcher.intake.empty_folders import EmptyFolders
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.logs import LogFiles
@@ -68,6 +69,14 @@ def notifier_of(
         give_up_after_s=settings.give_up_after_hours * _SECONDS_AN_HOUR,
         include_names=settings.include_names,
     )
+
+
+def empty_folders(settings: Settings, clock: Clock) -> list[Chore]:
+    """What removes empty folders from the inbox, if that is wanted."""
+    days = settings.intake.remove_empty_folders_after_days
+    if not days:
+        return []
+    return [EmptyFolders(settings.folders.inbox, settings.intake.ignore, days, clock)]
 
 
 def retention_rules(settings: RetentionSettings) -> RetentionRules:

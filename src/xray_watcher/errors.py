@@ -47,6 +47,10 @@ class LedgerError(XrayWatcherError):
     """The ledger cannot be used: it is damaged, missing, or of a newer version of the program."""
 
 
+class LedgerOutOfReach(LedgerError):
+    """The ledger cannot be read now: its disk is full or fails, or another program holds it."""
+
+
 class StorageFailure(XrayWatcherError):
     """The disk did not confirm a write (fsync failed): stop, restart, recover; never retry."""
 

@@ -9,7 +9,6 @@ else (somebody edited or deleted it: keep theirs as `.conflict-TIME`, write ours
 from __future__ import annotations
 
 import filecmp
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +17,6 @@ from datetime import datetime
 from itertools import groupby
 from typing import BinaryIO, Literal
 
-from xray_watcher.core.naming import LARGEST_INDEX
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.reader import LedgerReader, LogLine, LogState
 from xray_watcher.system.files import (
@@ -35,7 +33,6 @@ Form = Literal["jsonl", "csv"]
 
 _FORMS: tuple[Form, ...] = ("jsonl", "csv")
 _CONFLICT = ".conflict-"
-_LAST_BYTES = 1 << 18  # a line has some kilobytes
 _MODE = 0o640
 """Results are for the service's group, not for everybody."""
 
@@ -242,46 +239,6 @@ def _write_or_leave(fd: int, content: bytes, offset: int) -> None:
         with suppress(OSError):
             os.ftruncate(fd, offset)
         raise
-
-
-def last_index(folder: str) -> int:
-    """The index on the last whole line of the newest JSONL log; -1 if there is none.
-
-    Raises:
-        OSError: the folder or the log cannot be read.
-    """
-    for name in sorted(_jsonl_names(folder), reverse=True):
-        if (index := last_index_in(os.path.join(folder, name))) >= 0:
-            return index
-    return -1
-
-
-def last_index_in(path: str) -> int:
-    """The index on the last whole line of a JSONL log; -1 if there is none.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open(path, "rb") as log:
-        log.seek(max(os.fstat(log.fileno()).st_size - _LAST_BYTES, 0))
-        for line in reversed(log.read().splitlines()):
-            if (index := _index_in(line)) is not None:
-                return index
-    return -1
-
-
-def _jsonl_names(folder: str) -> list[str]:
-    if not os.path.isdir(folder):
-        return []
-    return [name for name in os.listdir(folder) if name.endswith(".jsonl")]
-
-
-def _index_in(line: bytes) -> int | None:
-    try:
-        index = json.loads(line)["index"]
-    except (ValueError, TypeError, KeyError):  # a torn line, or another file's
-        return None
-    return index if isinstance(index, int) and 0 <= index <= LARGEST_INDEX else None
 
 
 def _watermark(form: Form, state: LogState) -> int:

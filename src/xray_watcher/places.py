@@ -7,7 +7,9 @@ import os
 from xray_watcher.config.folders import Folders
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import WORK_FOLDER
+from xray_watcher.errors import Unavailable
 from xray_watcher.intake.watcher import Inbox
+from xray_watcher.system.advice import refusal
 from xray_watcher.system.mounts import is_same_mount
 
 
@@ -20,6 +22,11 @@ def inbox_of(settings: Settings, work: str) -> Inbox:
 def work_folder(folders: Folders) -> str:
     """Where claimed files lie: always on the mount of the inbox, which must exist."""
     below_root = os.path.commonpath((folders.inbox, folders.root)) == folders.root
-    if below_root and is_same_mount(folders.inbox, folders.root):
-        return os.path.join(folders.root, WORK_FOLDER)
+    try:
+        if below_root and is_same_mount(folders.inbox, folders.root):
+            return os.path.join(folders.root, WORK_FOLDER)
+    except OSError as error:
+        raise Unavailable(
+            "inbox", refusal(f"The inbox {folders.inbox} cannot be seen", error)
+        ) from error
     return os.path.join(folders.inbox, WORK_FOLDER)

@@ -1,28 +1,31 @@
 """Removes what the configuration says is old enough, once a day and a few files at a time.
 
 Only files go of which the ledger knows place, size and hash and whose record is in the logs, and
-only if they still are what the ledger says. Everything else that lies there is left alone.
+only if they still are what the ledger says. Everything else that lies there is left alone. A file
+that cannot be removed is left, counted and tried again the next day; all others go.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, tzinfo
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from typing import Literal
 
 import structlog
 
-from xray_watcher.core.retention import DAY_S, ClockWatch, RetentionRules
-from xray_watcher.core.times import local_day, to_us
+from xray_watcher.core.retention import DAY_US, RetentionRules, believed_us, witnessed_us
+from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import LedgerError, Unavailable
-from xray_watcher.intake.removing import Removal, remove_image, remove_reason
+from xray_watcher.intake.removing import NotRemoved, Removal, remove_image, remove_reason
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.reader import ImageRow, LogState
 from xray_watcher.ledger.removals import (
     Cut,
     Removals,
     cut_of,
+    days_with_images,
     due_images,
     due_logs,
     logs_begun,
@@ -34,12 +37,13 @@ from xray_watcher.system.files import sync_folder
 DONE_DAY = "retention_day"
 """The fact that says on which day all that was old enough was last removed."""
 
-WAITED = "retention_waited"
-"""The fact that says for how many seconds a clock that has gone far ahead was waited for."""
+BELIEVED = "retention_time"
+"""The fact that says which time was believed in the last run, and on which day that was."""
 
 _SLICE_IMAGES = 16
 _SLICE_BYTES = 32 << 20  # they are read before they go; images must not wait long meanwhile
 _LOOK_S = 600.0
+_RUN_GAP_S = 20 * 3600.0  # whatever the clock on the wall says
 _START = (-1, -1)
 
 _log = structlog.get_logger()
@@ -54,12 +58,14 @@ class Done:
         size: their bytes.
         logs: removed.
         kept: left, since they are not what the ledger says, or are missing.
+        stuck: what could not be removed, by path below its folder, with the reason.
     """
 
     images: int = 0
     size: int = 0
     logs: int = 0
     kept: int = 0
+    stuck: dict[str, str] = field(default_factory=dict)
 
 
 class Retention:
@@ -96,11 +102,13 @@ class Retention:
         self._rules = rules
         self._zone = zone
         self._clock = clock
-        self._watch: ClockWatch | None = None
         self._next_s = float("-inf")
+        self._run_day = ""  # of the last whole run in this life
+        self._time_us: int | None = None  # what this run believes
         self._cuts: dict[str, Cut | None] = {}  # as they were when this day's run came to them
         self._after: dict[str, tuple[int, int]] = {}
         self._kept_logs: set[str] = set()
+        self._away: dict[str, str] = {}  # folders out of reach in this run, and why
         self.done = Done()
         self.last = self.done
 
@@ -113,10 +121,21 @@ class Retention:
         """Remove a few files, unless that was done today.
 
         Raises:
-            Unavailable: a folder or the ledger is out of reach; it is tried again.
+            Unavailable: a folder or the ledger is out of reach, and is tried again; or files could
+                not be removed in the last run, and are tried again in the next.
         """
-        if not self.step():
-            self._next_s = now_s + _LOOK_S
+        if now_s >= self._next_s:
+            last = self.last
+            if self.step():
+                return
+            self._next_s = now_s + (_LOOK_S if self.last is last else _RUN_GAP_S)
+        if self.last.stuck:
+            raise Unavailable(
+                "retention",
+                f"{len(self.last.stuck)} files that are old enough cannot be removed "
+                f"({'; '.join(sorted(set(self.last.stuck.values())))}). They are tried again each "
+                "day; `xray-watcher retention` names them while the service does not run.",
+            )
 
     def stop(self) -> None:
         """Nothing is open between two steps."""
@@ -125,68 +144,77 @@ class Retention:
         """Remove a few files; returns whether there may be more to do today.
 
         Args:
-            again: also when that was done today.
+            again: also when that was done today, and by the clock as it is: a person looks on.
 
         Raises:
-            Unavailable: a folder or the ledger is out of reach.
+            Unavailable: a folder or the ledger is out of reach; all else that may go is gone.
         """
-        begun = self._ledger.removals_begun()
+        begun = [row for row in self._ledger.removals_begun() if row.folder not in self._away]
         if begun:
             self._carry_out(begun, is_resumed=True)
             return True
         for state in logs_begun(self._ledger):
-            self._remove_log(state)
-        now = self._clock.now()
-        today = local_day(now, self._zone)
-        if self._rules.is_off or not (again or self._is_believed(now, today)):
+            if state.name not in self._kept_logs:
+                self._remove_log(state)
+        today = local_day(self._clock.now(), self._zone)
+        is_done = today in (self._ledger.meta(DONE_DAY), self._run_day)
+        if self._rules.is_off or (is_done and not again):
             return False
-        if self._ledger.meta(DONE_DAY) == today and not again:
-            return False
-        if self._remove_images(now) or self._remove_logs(today):
+        if self._time_us is None:
+            self._time_us = to_us(self._clock.now()) if again else self._believed(today)
+        day = local_day(from_us(self._time_us), self._zone)
+        if self._remove_images(self._time_us) or self._remove_logs(day):
             return True
+        if self._away:
+            detail = "; ".join(self._away.values())
+            self._away.clear()
+            raise Unavailable("retention", detail)
         self._close(today)
         return False
 
-    def _is_believed(self, now: datetime, today: str) -> bool:
-        """Look at the clock; while it is doubted, say so once and note how long that was."""
-        was_doubted = self._watch is not None and self._watch.is_doubted
-        watch = self._watch = self._watch or self._first_watch(now, today)
-        watch.look(self._clock.monotonic_s(), now.timestamp())
-        if watch.is_doubted and not was_doubted:
-            days = round(watch.ahead_s / DAY_S)
-            _log.warning("the clock has gone far ahead; nothing is removed for a day", days=days)
-        waited = str(round(watch.waited_s))
-        if waited != (self._ledger.meta(WAITED) or "0"):
-            with self._ledger.transaction():
-                self._ledger.set_meta(WAITED, waited)
-        return not watch.is_doubted
-
-    def _first_watch(self, now: datetime, today: str) -> ClockWatch:
-        """Of a start nothing is known but the day on which an earlier life was done."""
-        done_day = self._ledger.meta(DONE_DAY) or today
-        ahead = date.fromisoformat(today) - date.fromisoformat(done_day)
-        waited_s = float(self._ledger.meta(WAITED) or 0)
-        now_s, wall_s = self._clock.monotonic_s(), now.timestamp()
-        return ClockWatch(now_s, wall_s, ahead.total_seconds(), waited_s)
+    def _believed(self, today: str) -> int:
+        """The time by which this run judges; noted before anything goes by it."""
+        now_us = to_us(self._clock.now())
+        noted_day, _, noted = (self._ledger.meta(BELIEVED) or "").partition(" ")
+        if noted:
+            last_us = int(noted)
+        else:
+            witnessed = witnessed_us(days_with_images(self._ledger))
+            last_us = now_us if witnessed is None else witnessed
+        time_us = min(now_us, last_us) if noted_day == today else believed_us(now_us, last_us)
+        with self._ledger.transaction():  # a clock that is behind for a while takes nothing back
+            self._ledger.set_meta(BELIEVED, f"{today} {max(time_us, last_us)}")
+        return time_us
 
     def _close(self, today: str) -> None:
-        with self._ledger.transaction():
-            self._ledger.set_meta(DONE_DAY, today)
-            self._ledger.set_meta(WAITED, "0")
-        if self._watch is not None:
-            self._watch.believe()
+        """Note the day as done; one with stuck files is gone through again after a restart."""
+        if not self.done.stuck:
+            with self._ledger.transaction():
+                self._ledger.set_meta(DONE_DAY, today)
+        assert self._time_us is not None, "a run begins with a time"
+        behind_days = (to_us(self._clock.now()) - self._time_us) // DAY_US
+        self._run_day, self._time_us = today, None
         done, self.done, self.last = self.done, Done(), self.done
-        _log.info("cleaned up", images=done.images, bytes=done.size, logs=done.logs, kept=done.kept)
+        _log.info(
+            "cleaned up",
+            images=done.images,
+            bytes=done.size,
+            logs=done.logs,
+            kept=done.kept,
+            stuck=len(done.stuck),
+            behind_days=behind_days,
+        )
         self._cuts.clear()
         self._after.clear()
         self._kept_logs.clear()
 
     # -- images ---------------------------------------------------------------------------
 
-    def _remove_images(self, now: datetime) -> bool:
+    def _remove_images(self, now_us: int) -> bool:
         """Remove some images of the first folder that has any to give; whether one had."""
-        now_us = to_us(now)
         for folder in self._rules.days:
+            if folder in self._away:
+                continue
             if folder not in self._cuts:
                 self._cuts[folder] = cut_of(self._ledger, self._rules, folder, now_us)
             cut = self._cuts[folder]
@@ -196,7 +224,7 @@ class Retention:
             rows = _first_bytes(due_images(self._ledger, cut, after, _SLICE_IMAGES), _SLICE_BYTES)
             if rows:
                 self._after[folder] = (rows[-1].filed_us or 0, rows[-1].id)
-                self._removals.begin([row.id for row in rows], now_us)
+                self._removals.begin([row.id for row in rows], to_us(self._clock.now()))
                 self._carry_out(rows, is_resumed=False)
                 return True
         return False
@@ -209,13 +237,16 @@ class Retention:
         removed, kept = list[ImageRow](), list[ImageRow]()
         for row in rows:
             outcome = self._remove(row)
-            is_gone = outcome == "removed" or (outcome == "gone" and is_resumed)
-            (removed if is_gone else kept).append(row)
+            if outcome == "removed" or (outcome == "gone" and is_resumed):
+                removed.append(row)
+            elif outcome != "away":
+                kept.append(row)
+                self.done.kept += outcome != "stuck"
         self._sync({row.folder for row in removed if row.folder is not None})
+        removed = [row for row in removed if row.folder not in self._away]
         self._removals.end(removed, kept)
         self.done.images += len(removed)
         self.done.size += sum(row.size for row in removed)
-        self.done.kept += len(kept)
 
     def _sync(self, folders: Collection[str]) -> None:
         """A file that is noted as gone must not be back after a power cut."""
@@ -223,18 +254,30 @@ class Retention:
             try:
                 sync_folder(os.path.dirname(self._path_of(folder, "x")))
             except OSError as error:
-                raise Unavailable(
-                    "retention", f"A folder cannot be flushed ({os.strerror(error.errno or 0)})."
-                ) from error
+                why = os.strerror(error.errno or 0)
+                self._away[folder] = f"The folder {folder} cannot be flushed ({why})."
 
-    def _remove(self, row: ImageRow) -> Removal:
+    def _remove(self, row: ImageRow) -> Removal | Literal["stuck", "away"]:
+        """Remove one image; while its folder is away the removal stays begun."""
         folder, name, sha256, idx = row.folder, row.filed_name, row.sha256, row.idx
         if folder is None or name is None or sha256 is None or idx is None:
             raise LedgerError(f"The ledger does not say what image {row.id} is.")
         path = self._path_of(folder, name)
-        outcome = remove_image(path, row.size, sha256)
+        if folder in self._away:
+            return "away"
+        try:
+            outcome = remove_image(path, row.size, sha256)
+        except NotRemoved as error:
+            self.done.stuck[f"{folder}/{name}"] = str(error)
+            return "stuck"
+        except Unavailable as error:
+            self._away[folder] = error.detail
+            return "away"
         if outcome != "changed" and row.outcome == "rejected":
-            remove_reason(f"{path}.json", self._ledger.record_of(idx).jsonl)
+            try:
+                remove_reason(f"{path}.json", self._ledger.record_of(idx).jsonl)
+            except (NotRemoved, Unavailable) as error:
+                self.done.stuck[f"{folder}/{name}.json"] = str(error)
         return outcome
 
     # -- logs -----------------------------------------------------------------------------
@@ -249,17 +292,17 @@ class Retention:
         return False
 
     def _remove_log(self, state: LogState) -> None:
+        """Remove both files of a log; one that does not go is begun, and tried again each day."""
+        self._kept_logs.add(state.name)
         try:
             is_gone = self._logs.remove(state)
         except OSError as error:
-            raise Unavailable(
-                "retention", f"The log {state.name} cannot be removed ({error.strerror})."
-            ) from error
+            self.done.stuck[f"logs/{state.name}"] = os.strerror(error.errno or 0)
+            return
         self._removals.mark_log(state.name, "done" if is_gone else None, to_us(self._clock.now()))
         if is_gone:
             self.done.logs += 1
         else:
-            self._kept_logs.add(state.name)
             self.done.kept += 1
 
 

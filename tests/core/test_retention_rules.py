@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xray_watcher.core.retention import (
-    DAY_S,
     DAY_US,
-    ClockWatch,
     RetentionRules,
+    believed_us,
     images_before_us,
     log_day,
     log_goes,
+    witnessed_us,
 )
 
 NOW = 1000 * DAY_US
@@ -69,27 +71,47 @@ def test_a_log_goes_by_the_day_in_its_name() -> None:
     assert not log_goes(rules(logs=30, keep_days=60), "results-2026-10-01", "2026-11-23")
 
 
-def test_a_clock_is_doubted_when_it_has_gone_further_than_time_has() -> None:
-    watch = ClockWatch(0, 1000 * DAY_S, ahead_s=0, waited_s=0)
-    watch.look(100 * DAY_S, 1102 * DAY_S)
-    watch.look(101 * DAY_S, 1105 * DAY_S)
-    assert not watch.is_doubted, "twice two days are a computer that sleeps"
-    watch.look(102 * DAY_S, 1110 * DAY_S)
-    assert watch.is_doubted, "a day before the jump is no part of the wait"
-    watch.look(102.5 * DAY_S, 1110.5 * DAY_S)
-    assert watch.is_doubted
-    watch.look(103 * DAY_S, 1111 * DAY_S)
-    assert not watch.is_doubted
-    watch.believe()
-    watch.look(103.1 * DAY_S, 1115 * DAY_S)
-    assert watch.is_doubted
+@pytest.mark.parametrize(
+    ("now_day", "last_day", "believed_day"),
+    [
+        (1000, 999, 1000),  # an ordinary day
+        (1000, 998, 1000),
+        (1000, 1000, 1000),
+        (2826, 1000, 1002),  # the clock has jumped five years ahead
+        (1021, 1000, 1002),  # or the service was off for three weeks: two days a run
+        (400, 1000, 400),  # a clock that is behind makes everything younger
+    ],
+)
+def test_the_believed_time_advances_by_at_most_two_days_a_run(
+    now_day: int, last_day: int, believed_day: int
+) -> None:
+    assert believed_us(now_day * DAY_US, last_day * DAY_US) == believed_day * DAY_US
 
 
-def test_a_clock_that_is_put_right_is_doubted_no_longer() -> None:
-    watch = ClockWatch(0, 1000 * DAY_S, ahead_s=300 * DAY_S, waited_s=DAY_S / 2)
-    assert watch.is_doubted
-    watch.look(60, 700 * DAY_S)
-    assert (watch.is_doubted, watch.waited_s) == (False, 0)
+def test_a_service_that_was_off_for_three_weeks_has_caught_up_after_three() -> None:
+    believed = [1000 * DAY_US]
+    for run in range(22):
+        believed.append(believed_us((1021 + run) * DAY_US, believed[-1]))
+    behind_days = [1021 + run - at // DAY_US for run, at in enumerate(believed[1:])]
+    assert behind_days == [*range(19, 0, -1), 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("days", "witnessed_day"),
+    [
+        (["2026-11-23"], "2026-11-23"),
+        (["2026-11-23", "2026-11-24", "2026-11-27"], "2026-11-27"),
+        (["2026-11-23", "2026-11-30", "2026-12-07"], "2026-12-07"),  # one a week
+        (["2026-11-23", "2031-11-23", "2031-11-24"], "2026-12-01"),  # the clock jumped
+        (["2026-07-31", "2026-09-01"], "2026-08-07"),  # or the clinic was closed
+    ],
+)
+def test_images_are_witnesses_of_the_days_between_them_and_of_a_week_in_a_gap(
+    days: list[str], witnessed_day: str
+) -> None:
+    midnight = datetime.fromisoformat(f"{witnessed_day}T00:00+00:00")
+    assert witnessed_us(days) == int(midnight.timestamp()) * 1_000_000
+    assert witnessed_us([]) is None
 
 
 def test_it_is_off_when_nothing_is_set() -> None:

@@ -52,10 +52,13 @@ def retention(dry_run: bool, **options: str | None) -> int:
     settings, clock = settings_of(options), SystemClock()
     for line in plan(settings, clock.now()):
         click.echo(line)
-    if not dry_run:
-        done = clean_up(settings, clock)
-        click.echo(
-            f"{done.images} images ({done.size / 1e6:.1f} MB) and {done.logs} logs are removed; "
-            f"{done.kept} were left: missing, or not what was filed."
-        )
-    return 0
+    if dry_run:
+        return 0
+    done = clean_up(settings, clock)
+    for name, why in done.stuck.items():
+        click.echo(f"{name} cannot be removed ({why}).", err=True)
+    click.echo(
+        f"{done.images} images ({done.size / 1e6:.1f} MB) and {done.logs} logs are removed; "
+        f"{done.kept} were left: missing, or not what was filed."
+    )
+    return 1 if done.stuck else 0

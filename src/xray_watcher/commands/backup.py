@@ -1,8 +1,4 @@
-"""`xray-watcher backup`: a consistent copy of the ledger while the service runs.
-
-A copy knows that it is one. When the service is started on it later, images may have been filed
-after it was made: the next index is then taken from the folders, so that no index is used twice.
-"""
+"""`xray-watcher backup`: a consistent copy of the ledger while the service runs."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import sqlite3
 from contextlib import closing, suppress
 
 from xray_watcher.errors import UsageError
-from xray_watcher.ledger.ledger import RESTORED, Ledger
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.system.files import rename_noreplace, sync_folder
 
@@ -53,6 +48,4 @@ def backup(ledger_path: str, target: str) -> int:
 def _copy(ledger: LedgerReader, part: str) -> int:
     with closing(sqlite3.connect(part)) as copied:
         ledger.copy_to(copied)
-    with Ledger(part) as marked, marked.transaction():
-        marked.set_meta(RESTORED, "1")
-        return marked.next_index
+        return LedgerReader(copied).next_index

@@ -11,7 +11,7 @@ from xray_watcher.config.folders import Folders
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
-from xray_watcher.errors import LedgerError, Unavailable, UsageError
+from xray_watcher.errors import LedgerError, LedgerOutOfReach, Unavailable, UsageError
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.logs import edited_copies
 from xray_watcher.places import inbox_of, work_folder
@@ -92,6 +92,11 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
         if free_there < settings.intake.min_free_bytes:
             detail = f"Only {free_there / 1e6:.0f} MB are free under {folder}."
             troubles.setdefault("disk", detail)
+    try:
+        facts = _ledger_facts(settings, now)
+    except LedgerOutOfReach as error:
+        troubles["ledger"] = str(error)
+        facts = _no_facts(settings, now)
     return {
         "alive": alive,
         "healthy": alive and not troubles,
@@ -100,7 +105,7 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
         "process": read_holder(folders.lock) if alive else None,
         "version": told.get("version"),
         "model": told.get("model"),
-        **_ledger_facts(settings, now),
+        **facts,
         "waiting_in_inbox": waiting.files,
         "unfinished_in_inbox": told.get("unfinished"),
         "ignored_in_inbox": waiting.ignored,
@@ -218,18 +223,22 @@ def _known_work_folder(settings: Settings) -> str | None:
         return None
 
 
-def _ledger_facts(settings: Settings, now: datetime) -> dict[str, Any]:
+def _no_facts(settings: Settings, now: datetime) -> dict[str, Any]:
     day = local_day(now, settings.zone)
-    facts: dict[str, Any] = {"day": day, "today": {}, "pending": 0, "oldest_pending_s": None}
+    return {"day": day, "today": {}, "pending": 0, "oldest_pending_s": None, "next_index": 0}
+
+
+def _ledger_facts(settings: Settings, now: datetime) -> dict[str, Any]:
+    facts = _no_facts(settings, now)
     if not os.path.exists(settings.folders.ledger):
-        return facts | {"next_index": 0}
+        return facts
     with LedgerReader.open(settings.folders.ledger) as ledger:
         rows = ledger.open_rows()
         if rows:
             oldest = from_us(min(row.received_us for row in rows))
             facts["oldest_pending_s"] = round((now - oldest).total_seconds(), 1)
         return facts | {
-            "today": ledger.day_counts(day),
+            "today": ledger.day_counts(str(facts["day"])),
             "pending": len(rows),
             "next_index": ledger.next_index,
         }

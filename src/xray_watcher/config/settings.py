@@ -165,6 +165,13 @@ class IntakeSettings(Section):
         description='First folders of the inbox whose images go before all others, as "ER"; '
         "uploads do so too. Every fourth place in a batch is left to the others.",
     )
+    remove_empty_folders_after_days: Annotated[int, unit("days")] = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Empty folders below the first level of the inbox are removed when they have "
+        "not changed for this long; 0 keeps them, for a device may expect its folder to stay.",
+    )
     max_bytes: Bytes = Field(
         67_108_864, ge=1024, le=LARGEST_FILE_BYTES, description="Larger files are rejected."
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
+from itertools import pairwise
 
 DAY_US = 86_400_000_000
-DAY_S = 86_400.0
 
-MOST_AHEAD_S = 3 * DAY_S
-"""So far may the clock on the wall go ahead by itself; a weekend off is less."""
+STEP_US = 2 * DAY_US
+"""The believed time advances by at most this much in one day's run."""
 
-DOUBT_S = DAY_S
-"""So long is a clock not believed that has gone further: people may put it right meanwhile."""
+GAP_DAYS = 7
+"""A longer time without an image counts as this many days where only the images are witnesses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,44 +38,37 @@ class RetentionRules:
         return not any(self.days.values()) and not self.logs_days
 
 
-class ClockWatch:
-    """Whether the clock on the wall is believed when it says that something is old.
+def believed_us(now_us: int, last_us: int) -> int:
+    """The time by which ages are judged in one day's run.
+
+    A clock that jumps years ahead costs two days' worth of images, and people see it meanwhile. A
+    service that was off for weeks catches up, two days a run.
 
     Args:
-        now_s: now, on the monotonic clock.
-        wall_s: now, on the wall.
-        ahead_s: how far that is ahead of the last time that was believed.
-        waited_s: how much of the doubt an earlier life has waited.
-
-    Attributes:
-        ahead_s: how far the clock has gone ahead with no time to show for it.
-        waited_s: how much of the doubt is over.
+        now_us: what the clock on the wall says; microseconds since 1970.
+        last_us: what was believed in the last run.
     """
+    return min(now_us, last_us + STEP_US)
 
-    def __init__(self, now_s: float, wall_s: float, ahead_s: float, waited_s: float) -> None:
-        self._now_s = now_s
-        self._wall_s = wall_s
-        self.ahead_s = ahead_s
-        self.waited_s = waited_s
 
-    @property
-    def is_doubted(self) -> bool:
-        """Whether nothing may go now."""
-        return self.ahead_s > MOST_AHEAD_S and self.waited_s < DOUBT_S
+def witnessed_us(days: Iterable[str]) -> int | None:
+    """The time that has passed for certain: what is believed before the first run.
 
-    def look(self, now_s: float, wall_s: float) -> None:
-        """Compare both clocks; often, for each look forgives what is less than the limit."""
-        passed_s = now_s - self._now_s
-        if self.is_doubted:
-            self.waited_s = min(self.waited_s + passed_s, DOUBT_S)
-        self.ahead_s += wall_s - self._wall_s - passed_s
-        self._now_s, self._wall_s = now_s, wall_s
-        if self.ahead_s <= MOST_AHEAD_S:
-            self.believe()
+    Images that arrived day by day are witnesses of the days between them. A clock that was wrong
+    leaves a gap, of which a week counts.
 
-    def believe(self) -> None:
-        """Take the clock as it is; what it says from now on is watched."""
-        self.ahead_s = self.waited_s = 0.0
+    Args:
+        days: local days on which images arrived, as 2026-11-23, oldest first.
+
+    Returns:
+        Microseconds since 1970; None without any day.
+    """
+    known = [date.fromisoformat(day).toordinal() for day in days]
+    if not known:
+        return None
+    last = known[0] + sum(min(after - before, GAP_DAYS) for before, after in pairwise(known))
+    midnight = datetime.combine(date.fromordinal(last), datetime.min.time(), UTC)
+    return int(midnight.timestamp()) * 1_000_000
 
 
 def images_before_us(

@@ -106,6 +106,11 @@ class Settling:
         """When the file that is there longest was first seen; None when there is none."""
         return min((watch.first_seen_s for watch in self._watched.values()), default=None)
 
+    @property
+    def first_seen_s(self) -> list[float]:
+        """When each file that may be taken was first seen."""
+        return [watch.first_seen_s for watch in self._watched.values() if not watch.was_held]
+
     def begin_look(self) -> None:
         """A look at the inbox begins; what is forgotten from now on is gone, whatever it finds."""
         self._forgotten.clear()

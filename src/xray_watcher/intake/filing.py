@@ -29,6 +29,7 @@ from xray_watcher.intake.refusals import (
     unavailable,
 )
 from xray_watcher.intake.work_names import work_name
+from xray_watcher.system.advice import refusal
 from xray_watcher.system.files import copy, probe, rename_noreplace, sync_folder, write_whole
 from xray_watcher.system.mounts import Place, has_vanished, is_same_mount, longest_name
 
@@ -323,9 +324,7 @@ def make_usable(folder: str) -> None:
         probe(folder)
     except OSError as error:
         raise Unavailable(
-            "folders",
-            f"The folder {folder} cannot be used as user {os.geteuid()} "
-            f"({os.strerror(error.errno or 0)}). Give this user write permission there.",
+            "folders", refusal(f"The folder {folder} cannot be used", error)
         ) from error
 
 

@@ -7,11 +7,15 @@ import stat
 from collections.abc import Callable
 from typing import Literal
 
-from xray_watcher.errors import Unavailable
+from xray_watcher.errors import Unavailable, XrayWatcherError
 from xray_watcher.system.files import OPEN_FILE, directory, sha256_of
 
 Removal = Literal["removed", "gone", "changed"]
 _IsOurs = Callable[[int], bool]
+
+
+class NotRemoved(XrayWatcherError):
+    """One file cannot be removed, the others of its folder can; the message is the reason."""
 
 
 def remove_image(path: str, size: int, sha256: bytes) -> Removal:
@@ -21,7 +25,8 @@ def remove_image(path: str, size: int, sha256: bytes) -> Removal:
         "gone" when there is no such file, "changed" when something else lies there: it stays.
 
     Raises:
-        Unavailable: its folder is out of reach, or does not let go of it.
+        NotRemoved: it is immutable, on a bad sector, or another's in a sticky folder.
+        Unavailable: its folder is out of reach or may not be written.
     """
     return _remove(path, lambda fd: os.fstat(fd).st_size == size and sha256_of(fd) == sha256)
 
@@ -45,10 +50,10 @@ def _remove(path: str, is_ours: _IsOurs) -> Removal:
         with directory(folder) as parent:
             return _remove_in(parent, name, is_ours)
     except OSError as error:
-        raise Unavailable(
-            "retention",
-            f"An image cannot be removed from {folder} ({os.strerror(error.errno or 0)}).",
-        ) from error
+        why = os.strerror(error.errno or 0)
+        if os.access(folder, os.W_OK | os.X_OK):
+            raise NotRemoved(why) from error
+        raise Unavailable("retention", f"Nothing can be removed from {folder} ({why}).") from error
 
 
 def _remove_in(parent: int, name: str, is_ours: _IsOurs) -> Removal:

@@ -17,10 +17,9 @@ A decision (`decide`) fixes index, level, file name and the exact log bytes in o
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -28,12 +27,10 @@ import structlog
 
 from xray_watcher.core.tally import Tally, tally_of_batch
 from xray_watcher.core.telling import Notice
-from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
+from xray_watcher.errors import XrayWatcherError
 from xray_watcher.ledger.reader import LAST_FILED, LedgerReader, LogState, Outcome
+from xray_watcher.ledger.refusals import check_writable, refused
 from xray_watcher.ledger.schema import MIGRATIONS, check_not_newer, keep_copy, statements_after
-
-RESTORED = "restored"
-"""The fact by which a backup knows that it is one, until the service has started on it."""
 
 _WAL_BYTES = 16_000_000
 """To what the write-ahead log is cut when a reader has kept it from starting anew; mostly 4 MB."""
@@ -111,25 +108,23 @@ class Ledger(LedgerReader):
 
     Raises:
         LedgerError: the file is damaged, another user's, or was written by a newer version.
-        Unavailable: there is no room to bring an older one up to date; it is as it was.
+        Unavailable: its disk is full or read-only, or another program holds it.
+        StorageFailure: its disk fails.
     """
 
     def __init__(self, path: str) -> None:
-        if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
-            raise LedgerError(
-                f"The ledger {path} is not this user's to write: give it to the user and the group "
-                "of the service (chown)."
-            )
-        super().__init__(sqlite3.connect(path, isolation_level=None))
+        self._path = path
         self.notices_added = 0
+        check_writable(path)
+        try:
+            super().__init__(sqlite3.connect(path, isolation_level=None))
+        except sqlite3.DatabaseError as error:
+            raise refused(path, error) from error
         try:
             self._prepare(path)
         except sqlite3.DatabaseError as error:
             self.close()
-            raise LedgerError(
-                f"The ledger {path} cannot be read ({error}). Restore it from a backup, or move "
-                "it away together with the output folders to begin anew."
-            ) from error
+            raise refused(path, error) from error
         except XrayWatcherError:
             self.close()
             raise
@@ -164,7 +159,7 @@ class Ledger(LedgerReader):
         """All or nothing: committed, with fsync, at the end of the block.
 
         Raises:
-            Unavailable: the disk is full; nothing was changed.
+            Unavailable: the disk is full, or another program holds the ledger; nothing was changed.
             StorageFailure: the disk failed; what was changed is known after a restart.
         """
         try:
@@ -173,9 +168,10 @@ class Ledger(LedgerReader):
             self._db.execute("COMMIT")
         except BaseException as error:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                with suppress(sqlite3.OperationalError):  # a full disk has rolled it back already
+                    self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
-                raise _disk_error(error) from error
+                raise refused(self._path, error) from error
             raise
 
     def set_meta(self, key: str, value: str) -> None:
@@ -183,10 +179,9 @@ class Ledger(LedgerReader):
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def go_on_at(self, index: int) -> None:
-        """After a restore: give no index below this one, and be an ordinary ledger again."""
+        """Give no index below this one from now on."""
         with self.transaction():
             self.set_meta("next_index", str(max(self.next_index, index)))
-            self._db.execute("DELETE FROM meta WHERE key = ?", (RESTORED,))
 
     # -- claims ---------------------------------------------------------------------------
 
@@ -349,12 +344,3 @@ class Ledger(LedgerReader):
 
     def _update(self, sql: str, image_ids: Sequence[int]) -> None:
         self._db.executemany(sql, [(image_id,) for image_id in image_ids])
-
-
-def _disk_error(error: sqlite3.OperationalError) -> XrayWatcherError:
-    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-        return Unavailable("disk", "The disk of the ledger is full: make room there.")
-    return StorageFailure(
-        f"The ledger cannot be written ({error}). The service stops; what is open is taken up "
-        "at the next start. Check the disk of the state_dir."
-    )

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from xray_watcher.core.naming import LARGEST_INDEX
 from xray_watcher.core.tally import Tally
-from xray_watcher.errors import LedgerError
+from xray_watcher.errors import LedgerError, LedgerOutOfReach
 from xray_watcher.ledger.schema import check_version
 
 Outcome = Literal["classified", "rejected"]
@@ -133,6 +133,7 @@ class LedgerReader:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self._is_unchanged: Callable[[], bool] = lambda: True
 
     @classmethod
     def open(cls, path: str) -> Self:
@@ -159,22 +160,41 @@ class LedgerReader:
         except sqlite3.OperationalError as error:
             # Beside a ledger that nobody has open SQLite wants to make a file, which a user who
             # may only read cannot; without a write-ahead log the ledger file alone is the whole.
-            if not os.path.exists(f"{path}-wal"):
+            if not _has_content(f"{path}-wal"):
                 with suppress(sqlite3.OperationalError):
-                    return cls(_connected(path, "mode=ro&immutable=1"))
+                    return cls._as_it_lies_there(path)
+            if os.access(path, os.R_OK):
+                raise LedgerOutOfReach(
+                    f"The ledger {path} cannot be read now ({error}). Its disk may be full or fail,"
+                    " or another program holds it: `xray-watcher status` and `df` say more."
+                ) from error
             raise LedgerError(
                 f"The ledger {path} cannot be read ({error}). Is this user in the service's group?"
             ) from error
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"The ledger {path} cannot be read: {error}.") from error
 
+    @classmethod
+    def _as_it_lies_there(cls, path: str) -> Self:
+        """Read the file without any lock; what it says counts only if nobody wrote meanwhile."""
+        before = _version(path)
+        reader = cls(_connected(path, "mode=ro&immutable=1"))
+        reader._is_unchanged = lambda: _version(path) == before
+        return reader
+
     def __enter__(self) -> Self:
         """Return the ledger itself."""
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        """Close the connection."""
+        """Close the connection.
+
+        Raises:
+            LedgerError: the service started while the ledger was read without a lock.
+        """
         self.close()
+        if not self._is_unchanged():
+            raise LedgerError("The service started while its ledger was read: call it again.")
 
     def close(self) -> None:
         """Close the connection."""
@@ -431,6 +451,15 @@ def _connected(path: str, how: str) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _version(path: str) -> tuple[int, int, int]:
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _has_content(path: str) -> bool:
+    return os.path.exists(path) and os.path.getsize(path) > 0
 
 
 def _uri(path: str) -> str:

@@ -105,6 +105,16 @@ def due_images(
     return [ledger.image(image_id) for (image_id,) in rows]
 
 
+def days_with_images(ledger: LedgerReader) -> list[str]:
+    """The local days on which images arrived, oldest first; one step in the index for each."""
+    rows = ledger.connection.execute(
+        "WITH RECURSIVE known (day) AS (SELECT min(day) FROM image UNION ALL"
+        " SELECT (SELECT min(day) FROM image WHERE image.day > known.day) FROM known"
+        " WHERE known.day IS NOT NULL) SELECT day FROM known WHERE day IS NOT NULL"
+    )
+    return [str(day) for (day,) in rows]
+
+
 def due_logs(ledger: LedgerReader, rules: RetentionRules, today: str) -> Iterator[LogState]:
     """The logs that may go: old enough, of closed days, with no line that is still to come.
 

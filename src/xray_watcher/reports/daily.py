@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import tzinfo
+from datetime import timedelta, tzinfo
 from typing import Any
 
 from xray_watcher.core.naming import safe_name
@@ -23,6 +24,7 @@ from xray_watcher.system.mounts import Place
 Summary = dict[str, Any]
 
 _MODE = 0o640
+_LONGEST_WAIT = timedelta(days=3)  # a file that is never taken must not keep its day open for ever
 
 
 def day_summary(
@@ -33,10 +35,10 @@ def day_summary(
     Args:
         ledger: the truth.
         day: as 2026-11-23.
-        today: the local day now; earlier days close when nothing of them is pending.
+        today: the local day now; earlier days close when nothing of them is pending or waits.
         waiting_in_inbox: files that are there now and not claimed yet.
     """
-    return _Day(day).summary(ledger, today, waiting_in_inbox)
+    return _Day(day).summary(ledger, today, waiting_in_inbox if day == today else 0)
 
 
 class _Day:
@@ -52,12 +54,8 @@ class _Day:
             self._figures.add(_finished(image))
             self._last_index = image.idx if image.idx is not None else self._last_index
         pending = [_pending(image) for image in ledger.day_pending(self._day)]
-        closed = self._day < today and not pending
-        summary = self._figures.summary(
-            pending,
-            closed=closed,
-            waiting_in_inbox=waiting_in_inbox if self._day == today else 0,
-        )
+        closed = self._day < today and not pending and not waiting_in_inbox
+        summary = self._figures.summary(pending, closed=closed, waiting_in_inbox=waiting_in_inbox)
         removed = ledger.day_removed(self._day) if closed else 0
         return summary | {"removed_by_retention": removed}
 
@@ -73,6 +71,9 @@ class DailySummaries:
         clock: the time.
         waiting_in_inbox: tells how many files are there and not claimed.
         audience: who wants to hear of a day that is over.
+        first_seen_s: tells when each of those files that may be taken was first seen, on the
+            monotonic clock. Their day waits for them: below the low-water mark they may lie there
+            over midnight.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class DailySummaries:
         clock: Clock,
         waiting_in_inbox: Callable[[], int],
         audience: Audience = NOBODY,
+        first_seen_s: Callable[[], Iterable[float]] = tuple,
     ) -> None:
         self._ledger = ledger
         self._folder = folder
@@ -93,6 +95,7 @@ class DailySummaries:
         self._clock = clock
         self._waiting_in_inbox = waiting_in_inbox
         self._audience = audience
+        self._first_seen_s = first_seen_s
         self._next_s = float("-inf")
         self._days: dict[str, _Day] = {}
         self._written: dict[str, Summary] = {}
@@ -123,12 +126,21 @@ class DailySummaries:
             Unavailable: the files cannot be written.
         """
         today = local_day(self._clock.now(), self._zone)
-        for day in self._ledger.days_to_summarise(today):
-            self._write_day(day, today)
+        days = self._ledger.days_to_summarise(today)
+        waiting = self._seen_on() if days != [today] else Counter[str]()
+        waiting[today] = self._waiting_in_inbox()
+        for day in days:
+            self._write_day(day, today, waiting[day])
 
-    def _write_day(self, day: str, today: str) -> None:
+    def _seen_on(self) -> Counter[str]:
+        """How many of the files that wait were first seen on each day."""
+        now, now_s = self._clock.now(), self._clock.monotonic_s()
+        ages = (timedelta(seconds=now_s - seen_s) for seen_s in self._first_seen_s())
+        return Counter(local_day(now - age, self._zone) for age in ages if age < _LONGEST_WAIT)
+
+    def _write_day(self, day: str, today: str, waiting: int) -> None:
         figures = self._days.setdefault(day, _Day(day))
-        summary = figures.summary(self._ledger, today, self._waiting_in_inbox())
+        summary = figures.summary(self._ledger, today, waiting)
         if self._written.get(day) == summary:
             return
         try:

@@ -263,6 +263,21 @@ def directory(path: str) -> Iterator[int]:
         os.close(fd)
 
 
+def keep_to_owner(path: str) -> None:
+    """Let nobody but its owner write in a folder, and hand no ACL on to what is made there.
+
+    Raises:
+        OSError: it is missing, a link, another user's, or its file system has no permissions.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # it has none, or the file system has no ACLs
+            os.removexattr(fd, "system.posix_acl_default")
+        os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & ~0o022)  # with an ACL it is the mask
+    finally:
+        os.close(fd)
+
+
 def sync_folder(path: str) -> None:
     """Make the names in a folder last through a power cut.
 

@@ -8,10 +8,12 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
 
 from xray_watcher.errors import AlreadyRunning, Unavailable
+from xray_watcher.system.advice import refusal
 from xray_watcher.system.files import give_like, read_facts, write_whole
 
 OWNER_NOTE = "owner.json"
@@ -38,12 +40,16 @@ class InstanceLock:
 
         Raises:
             AlreadyRunning: another process holds it; the message says which.
+            Unavailable: the lock file cannot be made or written.
         """
-        self._fd = _opened(self._path)
         try:
+            self._fd = _opened(self._path)
             self._lock(self._fd)
-        except BaseException:
+        except BaseException as error:
             self.__exit__()
+            if isinstance(error, OSError):
+                what = f"The lock file {self._path} cannot be written"
+                raise Unavailable("ledger", refusal(what, error)) from error
             raise
         return self
 
@@ -220,7 +226,7 @@ def _describe(holder: dict[str, object]) -> str:
 def _holder_in_kernel(fd: int) -> str:
     status = os.fstat(fd)
     ending = f":{status.st_ino}"
-    with open("/proc/locks", encoding="ascii") as locks:
+    with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
         for line in locks:
             fields = line.split()
             if fields[1] == "FLOCK" and fields[5].endswith(ending):

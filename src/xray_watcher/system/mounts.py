@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from xray_watcher.core.naming import MAX_NAME_BYTES
 from xray_watcher.errors import Unavailable
+from xray_watcher.system.advice import refusal
 
 NETWORK_FILE_SYSTEMS = (
     "9p", "afs", "beegfs", "ceph", "cifs", "fakeowner", "fuse", "gfs2", "glusterfs", "gpfs",
@@ -96,12 +97,20 @@ class Place:
 
     Args:
         folder: it lies on its own file system when this is called, or would if it were there.
+
+    Raises:
+        Unavailable: its file system does not answer.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._device = _nearest_device(folder)
-        self._mount = mount_of(folder)
+        try:
+            self._device = _nearest_device(folder)
+            self._mount = mount_of(folder)
+        except OSError as error:
+            raise Unavailable(
+                "folders", refusal(f"It cannot be seen what {folder} is", error)
+            ) from (error)
 
     def keep(self) -> None:
         """See that the folder is there, but do not make it where its share was.
