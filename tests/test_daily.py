@@ -120,5 +120,5 @@ def test_a_file_that_may_not_be_taken_keeps_no_day_open() -> None:
     settling = Settling(2.0, 900.0)
     settling.observe([SeenFile("a.jpg", 1, 1, 1), SeenFile("b.jpg", 1, 1, 2)], 10.0)
     assert settling.first_seen_s == [10.0, 10.0]
-    settling.hold_barred("a.jpg", 12.0)
+    settling.hold("a.jpg", 60.0, 12.0)
     assert settling.first_seen_s == [10.0]

@@ -112,7 +112,7 @@ def test_a_call_that_fails_at_the_start_is_named(tmp_path: Path, name: str) -> N
                     InstanceLock(settings.folders.lock),
                     Ledger(settings.folders.ledger) as ledger,
                 ):
-                    _prepared_folders(settings, ledger)
+                    _prepared_folders(settings, ledger, lambda: None)
             except XrayWatcherError:
                 pass  # anything else ends this test
         if call.count < at:

@@ -55,7 +55,7 @@ def put_back(rig: Rig, copy: Path) -> Rig:
 
 def start(rig: Rig) -> Rig:
     """What the service does when it starts, before it looks at the inbox."""
-    _go_on_behind_the_outputs(rig.ledger, rig.spool, str(rig.root / "logs"))
+    _go_on_behind_the_outputs(rig.ledger, rig.settings.folders)
     return rig
 
 
