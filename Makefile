@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # The tests start the program a thousand times; compiling it anew costs a third of each start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types check phantom bench bench-http guard parity storm uploadstorm shares sigterm \
+.PHONY: demo test lint types check phantom bench bench-http guard parity storm progress uploadstorm shares sigterm \
   syscalls powercut fulldisk spreadsheet lives fuzz audit manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
@@ -63,6 +63,10 @@ audit:                    ## known vulnerabilities of the pinned versions; needs
 
 storm: $(READY)           ## 2,000 kills at random moments while files arrive; about half an hour
 	$(BIN)/python tests/storms/kill_storm.py $(ARGS)
+
+progress: $(READY)        ## one file fails at each call, in each way, while others go on; under an hour
+	command -v cc >/dev/null || sh .ci/test-tools
+	$(BIN)/python tests/storms/progress_storm.py $(ARGS)
 
 sigterm: $(READY)         ## 200 requests to stop at random moments
 	$(BIN)/python tests/storms/kill_storm.py --politely --kills 200 $(ARGS)

@@ -40,6 +40,8 @@ LONGEST = (
     "test_stateful.py",
     "test_metrics.py",
     "test_hostile.py",
+    "test_progress.py",
+    "test_file_systems.py",
 )
 """Modules of half a minute to four; each is run by one worker, so none may begin last."""
 
