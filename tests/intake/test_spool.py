@@ -386,19 +386,6 @@ def reject(targets: Path) -> Path:
     return folder
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for somebody else")
-def test_folders_that_root_makes_to_put_an_image_back_are_the_service_s(
-    spool: Spool, tmp_path: Path, targets: Path
-) -> None:
-    """The service could not take the image out of a folder of root's."""
-    (targets / "rejected" / "0003_a.png").write_bytes(WHOLE_PNG)
-    os.chown(tmp_path / "inbox", 12345, 12346)
-    spool.put_back("rejected", "0003_a.png", "ward/night/a.png")
-    for folder in ("ward", "ward/night"):
-        status = (tmp_path / "inbox" / folder).stat()
-        assert (status.st_uid, status.st_gid) == (12345, 12346)
-
-
 @pytest.mark.parametrize("gone", ["inbox", "work"])
 def test_nothing_is_put_back_while_the_share_of_the_inbox_is_away(
     spool: Spool, tmp_path: Path, targets: Path, gone: str

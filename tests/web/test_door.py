@@ -17,7 +17,7 @@ from test_recovery import Killed, kill_at, run_to_the_end, run_until_killed
 from xray_watcher.core.naming import client_name
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake import uploads as door
-from xray_watcher.intake.uploads import STALE_S, Upload, upload_name, waiting_uploads, write_sidecar
+from xray_watcher.intake.uploads import STALE_S, Upload, upload_name, waiting_uploads
 
 BATCH = "20261123T120000-0123456789ab"
 DAEMON_STEPS = (
@@ -265,16 +265,6 @@ def test_a_rejected_upload_is_tried_again_through_its_own_door(tmp_path: Path) -
     assert (last["filename"], last["retry_of"]) == ("notes", rejected["index"])
     assert [p.read_bytes() for p in audit.filed(tmp_path).values()] == [content]
     rig.crash()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root puts back for another user")
-def test_the_name_of_an_upload_that_root_puts_back_can_be_read_by_the_service(
-    tmp_path: Path,
-) -> None:
-    os.chown(tmp_path, 12345, 12346)
-    write_sidecar(str(tmp_path / "one.json"), "a.jpg")
-    status = (tmp_path / "one.json").stat()
-    assert (status.st_uid, status.st_gid) == (12345, 12346)
 
 
 def test_part_of_an_upload_is_gone_when_it_is_discarded(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from xray_watcher.core.naming import safe_name
 from xray_watcher.errors import Unavailable
-from xray_watcher.system.files import OPEN_FILE, give_like
+from xray_watcher.system.files import OPEN_FILE
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """For opening a folder that may be a link put there by somebody else."""
@@ -114,16 +114,12 @@ def opened_below(inbox: str, path: str) -> Iterator[int]:
 
 
 def _made(name: str, parent: int) -> int:
-    """Open a folder, made if it is missing; then it belongs to the owner of the one above."""
+    """Open a folder, made if it is missing."""
     with suppress(FileNotFoundError):
         return os.open(name, FOLDER, dir_fd=parent)
-    try:
+    with suppress(FileExistsError):
         os.mkdir(name, dir_fd=parent)
-    except FileExistsError:
-        return os.open(name, FOLDER, dir_fd=parent)
-    fd = os.open(name, FOLDER, dir_fd=parent)
-    give_like(fd, parent)
-    return fd
+    return os.open(name, FOLDER, dir_fd=parent)
 
 
 def _other_device(inbox: str, work: str) -> Unavailable:

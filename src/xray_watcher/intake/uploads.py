@@ -30,7 +30,6 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.system.files import (
     NEW_FILE,
     directory,
-    give_like,
     move,
     read_facts,
     rename_noreplace,
@@ -143,7 +142,6 @@ def write_sidecar(path: str, filename: str) -> None:
     """Write down what the client calls a file, whatever that may be."""
     fd = os.open(path, NEW_FILE, _MODE)
     try:
-        give_like(fd, os.path.dirname(path))  # `retry` may be root's
         write_all(fd, json.dumps({"filename": client_name(filename)}).encode("ascii"), 0)
         sync(fd)
     finally:
