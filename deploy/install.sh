@@ -52,7 +52,9 @@ CONFIG=$CONFIG_FOLDER/config.toml
 STATE=/var/lib/xray-watcher
 CACHE=/var/cache/xray-watcher
 LOCAL=/usr/local
+LOCK=/run/xray-watcher-install.lock
 UNITS='xray-watcher xray-watcher-web'
+TOKENS=$STATE/tokens
 TEST_IMAGE=phantom-003-pneumothorax.png # the fourth that `xray-watcher phantoms` draws
 TEST_LABEL=Pneumothorax
 NEEDED_GB=12 # PyTorch for x86_64 comes with the libraries of CUDA
@@ -97,6 +99,14 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+
+from_here() { # from_here PATH: as it is called from elsewhere
+    case $1 in '' | /*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac
+}
+DESTDIR=$(from_here "$DESTDIR")
+WEIGHTS=$(from_here "$WEIGHTS")
+case $PYTHON in */*) PYTHON=$(from_here "$PYTHON") ;; esac
+cd / # Python looks for modules where it is started, and somebody else may write there
 
 is_plain_path() { # goes into unit files, where spaces and % have a meaning
     case $1 in
@@ -151,15 +161,33 @@ run_quietly() { # the same, and what it prints is shown only if it fails
     return "$status"
 }
 
-as_service() { runuser -u "$USER_NAME" -g "$GROUP_NAME" -- env "HOME=$STATE" "$@"; }
+as_service() { # in a session of its own: it can type nothing into root's terminal
+    setsid --wait runuser -u "$USER_NAME" -g "$GROUP_NAME" -- env -u TMPDIR "HOME=$STATE" "$@" 9>&-
+}
+
+one_at_a_time() { # wait until no other run of this script works on the same system
+    [ "$DRY" = no ] || return 0
+    if [ -n "$DESTDIR" ]; then
+        mkdir -p "$DESTDIR"
+        exec 9<"$DESTDIR"
+    else
+        (umask 077 && : >>"$LOCK") # who can open it can hold it
+        exec 9<"$LOCK"
+    fi
+    flock --nonblock 9 && return
+    say "another run of install.sh is at work: waiting until it is done"
+    flock 9
+}
 
 has_systemd() { [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; }
 
-place() { # place MODE FILE TARGET: a file, with the paths that were asked for
+place() { # place MODE FILE TARGET [SCRIPT]: a file, with the paths that were asked for
     printf '   %s\n' "$3"
     [ "$DRY" = no ] || return 0
     mkdir -p "$DESTDIR$(dirname "$3")"
-    sed -e "s|/srv/xray|$ROOT|g" -e "s|/opt/xray-watcher|$PREFIX|g" "$2" >"$DESTDIR$3.new"
+    # By way of marks that no path can hold: neither path is replaced within the other.
+    sed -e 's|/srv/xray|@ROOT@|g' -e 's|/opt/xray-watcher|@PREFIX@|g' \
+        -e "s|@ROOT@|$ROOT|g" -e "s|@PREFIX@|$PREFIX|g" ${4:+-e "$4"} "$2" >"$DESTDIR$3.new"
     chmod "$1" "$DESTDIR$3.new"
     mv -f "$DESTDIR$3.new" "$DESTDIR$3"
 }
@@ -312,7 +340,9 @@ configure() {
     if [ -e "$DESTDIR$CONFIG" ]; then
         say "kept as it is"
     else
-        place 640 "$SOURCE/config/xray-watcher.toml" "$CONFIG"
+        # The pages are for those who have a token, not for every user of this server.
+        place 640 "$SOURCE/config/xray-watcher.toml" "$CONFIG" \
+            "s|^#token_file = \"\"|token_file = \"$TOKENS\"|"
         [ -n "$DESTDIR" ] || run chown "root:$GROUP_NAME" "$CONFIG"
     fi
 }
@@ -323,17 +353,21 @@ import_weights() {
         say "none were given with --weights"
         return
     fi
-    readable=$STATE/import.$$
-    run install -o "$USER_NAME" -g "$GROUP_NAME" -m 600 "$WEIGHTS" "$readable"
+    # In a folder of root's own: what root writes lies nowhere that the service can write.
+    brought=$PREFIX/import
+    [ "$DRY" = yes ] || brought=$(mktemp -d "$PREFIX/import.XXXXXX")
+    trap 'rm -rf "$brought"' EXIT
+    run chgrp "$GROUP_NAME" "$brought"
+    run chmod 750 "$brought"
+    run install -T -g "$GROUP_NAME" -m 640 "$WEIGHTS" "$brought/weights"
     name=densenet121-res224-chex
     [ "$DRY" = yes ] || name=$(setting model.weights)
     printf '   $ %s\n' "xray-watcher weights import $WEIGHTS --name $name${SHA256:+ --sha256 $SHA256}"
     [ "$DRY" = no ] || return 0
-    status=0
-    as_service "$PROGRAM" weights import "$readable" --name "$name" --config "$CONFIG" \
-        ${SHA256:+--sha256 "$SHA256"} || status=$?
-    rm -f "$readable"
-    [ "$status" -eq 0 ] || fail "The weights were not imported."
+    as_service "$PROGRAM" weights import "$brought/weights" --name "$name" --config "$CONFIG" \
+        ${SHA256:+--sha256 "$SHA256"} || fail "The weights were not imported."
+    rm -rf "$brought"
+    trap - EXIT
 }
 
 check() {
@@ -346,15 +380,21 @@ check() {
             fail "The units are for $ROOT, and $CONFIG says $(setting root): write root = \"...\" in one line."
         self_test
     fi
+    first_token
+    place_drop_ins
 }
 
-self_test() {
-    place_of_test=$(mktemp -d "${TMPDIR:-/tmp}/xray-watcher-self-test.XXXXXX")
-    trap 'rm -rf "$place_of_test"' EXIT
-    mkdir "$place_of_test/inbox"
-    cat >"$place_of_test/config.toml" <<END
-root = "$place_of_test"
-state_dir = "$place_of_test/state"
+self_test() { # the service's user does all of it: root reads and moves nothing there
+    say "$TEST_IMAGE, as the user $USER_NAME, with the built-in simulation:"
+    as_service sh -s "$PROGRAM" "$TEST_IMAGE" "$TEST_LABEL" <<'END' || fail "The self-test failed."
+set -eu
+program=$1 image=$2 label=$3
+place=$(mktemp -d /tmp/xray-watcher-self-test.XXXXXX)
+trap 'rm -rf "$place"' EXIT
+mkdir "$place/inbox"
+cat >"$place/config.toml" <<SETTINGS
+root = "$place"
+state_dir = "$place/state"
 [intake]
 settle_seconds = 0.5
 min_free_bytes = 0
@@ -362,20 +402,60 @@ min_free_bytes = 0
 weights = "phantom"
 [log]
 level = "warning"
+SETTINGS
+"$program" phantoms "$place/drawn" --count 4 >/dev/null
+mv "$place/drawn/$image" "$place/inbox/"
+told=$("$program" run --once --config "$place/config.toml" </dev/null)
+printf '   %s\n' "$told"
+filed=$(find "$place/classified_images" -type f)
+[ -n "$filed" ] || { echo "The self-test's image was not filed." >&2; exit 1; }
+grep -q "\"top_label\": *\"$label\"" "$place"/logs/results-*.jsonl ||
+    { echo "The self-test's image shows a $label, and that was not found." >&2; exit 1; }
+printf '   filed as %s: what was drawn was found\n' "${filed#"$place"/}"
 END
-    chown -R "$USER_NAME:$GROUP_NAME" "$place_of_test"
-    as_service "$PROGRAM" phantoms "$place_of_test/drawn" --count 4 >/dev/null
-    mv "$place_of_test/drawn/$TEST_IMAGE" "$place_of_test/inbox/"
-    say "$TEST_IMAGE, as the user $USER_NAME, with the built-in simulation:"
-    as_service "$PROGRAM" run --once --config "$place_of_test/config.toml" </dev/null |
-        sed 's/^/   /'
-    filed=$(find "$place_of_test/classified_images" -type f)
-    [ -n "$filed" ] || fail "The self-test's image was not filed."
-    grep -q "\"top_label\": *\"$TEST_LABEL\"" "$place_of_test"/logs/results-*.jsonl ||
-        fail "The self-test's image shows a $TEST_LABEL, and that was not found."
-    say "filed as ${filed#"$place_of_test"/}: what was drawn was found"
-    rm -rf "$place_of_test"
-    trap - EXIT
+}
+
+first_token() { # without one every user of this server could see all pictures
+    has_web || return 0
+    tokens=$TOKENS
+    [ "$DRY" = yes ] || tokens=$(setting web.token_file)
+    if [ -z "$tokens" ]; then
+        say "the pages are open to every user of this server; token_file = \"$TOKENS\" in [web] closes them"
+        return
+    fi
+    if [ "$DRY" = yes ] || as_service test -e "$tokens"; then
+        say "the pages need a token: sudo -u $USER_NAME xray-watcher token NAME --role view"
+        return
+    fi
+    if (exec 8>/dev/tty) 2>/dev/null; then # there it is read once, and written down nowhere
+        say "a first token for the pages, shown on the terminal this once:"
+        as_service "$PROGRAM" token first --role view --config "$CONFIG" >/dev/tty
+    else
+        # shellcheck disable=SC2016 # the service's shell puts it in
+        as_service sh -c 'umask 077 && set -C && : >"$1"' sh "$tokens"
+        say "nobody can see the pages yet: sudo -u $USER_NAME xray-watcher token NAME --role view"
+    fi
+}
+
+# What the settings need beyond what the units allow. deploy/systemd/network has a drop-in for each
+# unit, by its name; it is in force while messages go out, and taken away when they do not.
+place_drop_ins() {
+    for drop_in in "$SOURCE"/deploy/systemd/network/*.conf; do
+        [ -e "$drop_in" ] || continue
+        unit=$(basename "$drop_in" .conf)
+        target=$LOCAL/lib/systemd/system/$unit.service.d/network.conf
+        if [ "$DRY" = yes ] || needs_network; then
+            place 644 "$drop_in" "$target"
+        else
+            run rm -f "$target"
+        fi
+    done
+}
+
+needs_network() { # whether somebody is told something by way of the network, or by a program
+    as_service "$PROGRAM" check-config --config "$CONFIG" | grep -Eq \
+        -e '^notify\.(webhook\.url|webhook\.url_file|smtp\.host) .* ".+"$' \
+        -e '^notify\.command\.argv .* \[.+\]$'
 }
 
 start() {
@@ -451,10 +531,16 @@ uninstall() {
         lib/systemd/system/xray-watcher-web.service lib/sysusers.d/xray-watcher.conf \
         lib/tmpfiles.d/xray-watcher.conf share/man/man1/xray-watcher.1 \
         share/man/man5/xray-watcher.toml.5 share/bash-completion/completions/xray-watcher \
-        share/zsh/site-functions/_xray-watcher share/fish/vendor_completions.d/xray-watcher.fish; do
+        share/zsh/site-functions/_xray-watcher share/fish/vendor_completions.d/xray-watcher.fish \
+        lib/systemd/system/xray-watcher.service.d/network.conf \
+        lib/systemd/system/xray-watcher-web.service.d/network.conf; do
         run rm -f "$DESTDIR$LOCAL/$file"
     done
-    run rm -rf "$DESTDIR$PREFIX/venv" "$DESTDIR$PREFIX/share" "$DESTDIR$PREFIX/tmp" "$DESTDIR$CACHE"
+    run rm -rf "$DESTDIR$PREFIX/venv" "$DESTDIR$PREFIX/share" "$DESTDIR$PREFIX/tmp" \
+        "$DESTDIR$PREFIX"/import.* "$DESTDIR$CACHE"
+    for unit in $UNITS; do
+        run rmdir "$DESTDIR$LOCAL/lib/systemd/system/$unit.service.d" 2>/dev/null || true
+    done
     run rmdir "$DESTDIR$PREFIX" 2>/dev/null || true
     if has_systemd; then run systemctl daemon-reload; fi
     if [ "$PURGE" = yes ]; then
@@ -476,6 +562,7 @@ main() { # a function, so that the whole file is read before anything is done
     elif [ -z "$DESTDIR" ]; then
         [ "$(id -u)" -eq 0 ] || fail "This must be root's: sudo sh deploy/install.sh"
     fi
+    one_at_a_time
     if [ "$ACTION" = uninstall ]; then
         uninstall
     elif [ -n "$DESTDIR" ]; then

@@ -122,7 +122,7 @@ def check_indexes(root: Path) -> None:
 
 def check_nothing_else(root: Path, *more: Path) -> None:
     """No half-made file is left: all that lies there is an image, a reason, a log or a summary."""
-    known = set(filed(root)) | {str(root / ".xray-watcher" / "owner.json")}
+    known = set(filed(root)) | {str(root / ".xray-watcher" / n) for n in ("owner.json", "lock")}
     known |= {str(path) for path in root.glob("rejected/*.json")}
     known |= {str(path) for path in (root / "logs").rglob("*") if not path.name.startswith(".")}
     found = {str(path) for top in (root, *more) for path in top.rglob("*") if path.is_file()}

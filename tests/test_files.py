@@ -111,70 +111,34 @@ def test_a_whole_write_that_fails_leaves_the_old_content_and_nothing_else(
     assert os.listdir(tmp_path) == ["x"]
 
 
-@pytest.fixture
-def theirs(tmp_path: Path) -> Path:
-    """A folder of another user, as the service's are for root."""
-    if os.geteuid() != 0:
-        pytest.skip("only root writes for somebody else")
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    os.chown(folder, 12345, 12346)
-    return folder
-
-
-def owner(path: Path) -> tuple[int, int]:
-    status = path.lstat()
-    return status.st_uid, status.st_gid
-
-
-def test_what_root_writes_belongs_to_the_owner_of_what_it_replaces(theirs: Path) -> None:
-    path = theirs / "log"
-    path.write_bytes(b"old")
-    os.chown(path, 12347, 12348)
-    files.write_whole(str(path), b"new", 0o640)
-    assert (path.read_bytes(), owner(path)) == (b"new", (12347, 12348))
-    assert path.stat().st_mode & 0o777 == 0o640
-
-
-def test_what_root_writes_anew_belongs_to_the_owner_of_the_folder(theirs: Path) -> None:
-    files.write_whole(str(theirs / "log"), b"new")
-    files.make_folders(str(theirs / "a" / "b"), 0o700)
-    for name in ("log", "a", "a/b"):
-        assert owner(theirs / name) == (12345, 12346)
-    assert (theirs / "a" / "b").stat().st_mode & 0o777 == 0o700
-
-
-def test_root_writes_where_the_file_system_gives_nothing_away(
-    theirs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_args: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(files.os, "fchown", refused)
-    files.write_whole(str(theirs / "log"), b"new")
-    files.make_folders(str(theirs / "a"))
-    assert (theirs / "log").read_bytes() == b"new"
-    assert sorted(os.listdir(theirs)) == ["a", "log"]
-
-
 @pytest.mark.parametrize("link", [os.link, os.symlink])
-def test_a_link_with_the_name_of_the_part_gives_nothing_away(
-    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: Callable[[str, str], None]
+def test_a_link_with_the_name_of_the_part_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: Callable[[str, str], None]
 ) -> None:
-    """Or whoever has the folder would get any file of root's."""
+    """Or whoever has the folder would get any file of ours written."""
+    folder, secret = tmp_path / "theirs", tmp_path / "secret"
+    folder.mkdir()
     parts: list[str] = []
     replace = os.replace
     monkeypatch.setattr(files.os, "replace", lambda part, _path: parts.append(part))
-    files.write_whole(str(theirs / "log"), b"first")
+    files.write_whole(str(folder / "log"), b"first")
     monkeypatch.setattr(files.os, "replace", replace)
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"of root")
+    secret.write_bytes(b"of ours")
     os.unlink(parts[0])
     link(str(secret), parts[0])
-    files.write_whole(str(theirs / "log"), b"new")
-    assert (secret.read_bytes(), owner(secret)) == (b"of root", (0, 0))
-    assert (theirs / "log").read_bytes() == b"new"
-    assert os.listdir(theirs) == ["log"]
+    files.write_whole(str(folder / "log"), b"new")
+    assert secret.read_bytes() == b"of ours"
+    assert (folder / "log").read_bytes() == b"new"
+    assert os.listdir(folder) == ["log"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_of_facts_holds_none_and_nobody_waits(
+    tmp_path: Path, make: Callable[[str], None]
+) -> None:
+    make(str(tmp_path / "facts"))
+    assert files.read_facts(str(tmp_path / "facts")) == {}
 
 
 def test_a_write_that_the_disk_cuts_short_is_gone_on_with(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,24 +99,6 @@ def test_repair_writes_reasons_and_logs_again_and_deletes_nothing(service: Servi
     assert kept.read_bytes() == edited
     audit.check(service.root, arrived)
     assert fsck(service) == (0, ["0 differences."])
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root repairs for another user")
-def test_what_root_repairs_still_belongs_to_the_user_of_the_service(service: Service) -> None:
-    file(service, 1, -2)
-    for path in (service.root, state(service)):
-        subprocess.run(["chown", "-R", "12345:12346", str(path)], check=True)
-    (reason,) = (service.root / "rejected").glob("*.json")
-    (csv,) = (service.root / "logs").glob("*.csv")
-    (jsonl,) = (service.root / "logs").glob("*.jsonl")
-    lock = state(service) / "lock"
-    for gone in (reason, jsonl, lock):
-        gone.unlink()
-    csv.write_bytes(b"edited")
-    assert fsck(service, "--repair")[0] == 0
-    for path in (reason, csv, jsonl, lock):
-        status = path.stat()
-        assert (status.st_uid, status.st_gid) == (12345, 12346), path
 
 
 def test_repair_is_refused_while_the_service_runs(service: Service) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,36 @@ from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.system.files import read_facts
 from xray_watcher.system.lock import InboxLock, InstanceLock, is_held, read_holder
 from xray_watcher.system.signals import Bell, StopRequest
+
+root_alone = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture
+def anywhere() -> Iterator[Path]:
+    """A folder that every user can reach."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@contextmanager
+def holding(path: Path, *options: str, user: int | None = None) -> Iterator[int]:
+    """Another process holds an flock; the block has its number."""
+    script = "echo held; exec sleep 300"
+    process = subprocess.Popen(
+        ["flock", *options, "--no-fork", str(path), "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process.pid
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def lock_of(tmp_path: Path) -> InstanceLock:
@@ -105,8 +139,93 @@ def test_asking_whether_it_is_held_does_not_keep_a_service_from_starting(tmp_pat
         asking.join()
 
 
-def test_a_lock_file_with_nonsense_says_nothing(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text("[]")
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_lock_file_is_held_by_nobody_and_nobody_waits(
+    tmp_path: Path, make: Callable[[str], None]
+) -> None:
+    make(str(tmp_path / "lock"))
+    assert not is_held(str(tmp_path / "lock"))
+    assert read_holder(str(tmp_path / "lock")) == {}
+
+
+def test_the_files_that_are_locked_can_be_opened_by_the_service_alone(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch(0o644)  # as an older version made it
+    with lock_of(tmp_path), inbox_lock(tmp_path) as lock:
+        lock.take()
+        for path in (tmp_path / "lock", tmp_path / "work" / "lock"):
+            assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("where", ["lock", "inbox"])
+def test_a_service_of_an_older_version_keeps_the_new_one_off_and_is_kept_off(
+    tmp_path: Path, where: str
+) -> None:
+    """It locks the file beside the ledger, which all can read, and the inbox itself."""
+    (tmp_path / "lock").touch(0o644)
+    lock = inbox_lock(tmp_path)
+    with holding(tmp_path / where) as pid:
+        if where == "lock":
+            with pytest.raises(AlreadyRunning, match=f"process {pid}"):
+                lock_of(tmp_path).__enter__()
+        else:
+            with pytest.raises(AlreadyRunning, match=f"process {pid}"):
+                lock.take()
+    with lock_of(tmp_path), lock:
+        lock.take()
+        held = ["flock", "--nonblock", str(tmp_path / where), "true"]
+        assert subprocess.run(held, check=False).returncode == 1
+
+
+@root_alone
+def test_what_a_sender_locks_keeps_no_service_from_starting(anywhere: Path) -> None:
+    (anywhere / "inbox").mkdir()
+    with holding(anywhere / "inbox", user=65534), inbox_lock(anywhere) as lock:
+        lock.take()
+    with pytest.raises(AssertionError), holding(anywhere / "work" / "lock", user=65534):
+        pass
+    os.chmod(anywhere / "work", 0o777)
+    (anywhere / "work" / "lock").unlink()
+    with holding(anywhere / "work" / "lock", user=65534), inbox_lock(anywhere) as lock:
+        lock.take()  # a folder of ours in which they could make a file
+    assert "owner.json" in os.listdir(anywhere / "work")
+
+
+@root_alone
+def test_the_true_holder_is_named_and_not_who_noted_itself_last(anywhere: Path) -> None:
+    path = anywhere / "lock"
+    with lock_of(anywhere):
+        pass
+    assert read_holder(str(path))["pid"] == os.getpid()
+    os.chmod(path, 0o644)
+    with (
+        holding(path, "--shared", user=65534) as pid,
+        pytest.raises(AlreadyRunning, match=f"process {pid} of the user nobody[.]"),
+    ):
+        lock_of(anywhere).__enter__()
+
+
+@root_alone
+def test_who_may_not_open_the_lock_still_sees_that_a_service_runs(anywhere: Path) -> None:
+    path = str(anywhere / "lock")
+
+    def seen_by_others() -> bool:
+        os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError):
+                os.open(path, os.O_RDONLY)
+            return is_held(path)
+        finally:
+            os.seteuid(0)
+
+    with lock_of(anywhere):
+        assert seen_by_others()
+        assert (anywhere / "lock.json").stat().st_mode & 0o044 == 0o044
+    assert not seen_by_others()
+
+
+def test_a_note_with_nonsense_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "lock.json").write_text("[]")
     assert read_holder(str(tmp_path / "lock")) == {}
 
 

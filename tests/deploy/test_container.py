@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ CHECKOUT = Path(__file__).parents[2]
 DEPLOY = CHECKOUT / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"
 SHARE = "samba/xray-inbox.conf"
+SIDECAR = DEPLOY / "samba-sidecar.sh"
 MADE_BY_THE_USER = ("config.toml", "smb_password")
 
 
@@ -40,6 +43,84 @@ def test_what_the_dockerfile_copies_is_there_and_not_kept_out() -> None:
     ):
         assert (CHECKOUT / source).exists(), source
         assert source not in ignored
+
+
+def test_every_container_is_confined_and_listens_on_this_server_alone(
+    compose: dict[str, Any],
+) -> None:
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["tmpfs"], name
+        for port in service.get("ports", []):
+            assert port.startswith("${SMB_ADDRESS:-127.0.0.1}:"), name
+
+
+CONFINED = """
+mount --make-rprivate /
+corner=$1 capabilities=$2; shift 2
+ip link set lo up
+mount --bind "$corner/root" /srv
+mount --bind "$corner/passwd" /etc/passwd
+mount --bind "$corner/group" /etc/group
+mount -t tmpfs tmpfs "$corner/share"
+cp "$1" "$corner/share/xray-inbox.conf"
+mount --bind "$corner/share" /etc/samba
+mount -o remount,ro,bind /
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+mkdir /run/secrets
+echo Secret-20 >/run/secrets/smb_password
+chmod 600 /run/secrets/smb_password
+chown 1000 /run/secrets/smb_password
+echo taken >/run/file
+keeps="--bounding-set=-all$capabilities --inh-caps=-all$capabilities --no-new-privs"
+setpriv $keeps sh "$2" >/run/log 2>&1 &
+for _ in $(seq 100); do
+    if smbclient -U xray%Secret-20 //127.0.0.1/xray-inbox -c 'put /run/file a.png' >/run/told 2>&1
+    then
+        smbclient -U xray%Secret-20 //127.0.0.1/xray-inbox -c 'mkdir er; put /run/file er/b.png'
+        stat -c '%U %G %a %n' /srv/xray/inbox/a.png /srv/xray/inbox/er/b.png
+        touch /etc/written 2>&1 || true
+        exit
+    fi
+    sleep 0.2
+done
+cat /run/told /run/log
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or None in map(shutil.which, ("smbd", "smbclient", "setpriv", "ip")),
+    reason="a confined smbd needs root, samba, smbclient and iproute2",
+)
+def test_the_sidecar_works_within_what_the_compose_file_leaves_it(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    """In namespaces of its own, its root read only, with the capabilities named and no others."""
+    inbox = tmp_path / "root" / "xray" / "inbox"
+    inbox.mkdir(parents=True)
+    (tmp_path / "share").mkdir()
+    os.chown(inbox, 2000, 2000)
+    for name, lines in {
+        "passwd": ("xray-watcher:x:2000:2000::/:/bin/false", "xray:x:2001:2000::/:/bin/false"),
+        "group": ("xray:x:2000:",),
+    }.items():
+        known = Path("/etc", name).read_text()
+        (tmp_path / name).write_text(known + "".join(f"{line}\n" for line in lines))
+    capabilities = "".join(f",+{one.lower()}" for one in compose["services"]["samba"]["cap_add"])
+    spaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-ec"]
+    done = subprocess.run(
+        [*spaces, CONFINED, "sh", tmp_path, capabilities, DEPLOY / SHARE, SIDECAR],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "xray-watcher xray 640 /srv/xray/inbox/a.png" in done.stdout, done.stdout + done.stderr
+    assert "xray-watcher xray 640 /srv/xray/inbox/er/b.png" in done.stdout
+    assert "Read-only file system" in done.stdout + done.stderr
 
 
 def test_what_the_compose_file_names_is_there(compose: dict[str, Any]) -> None:

@@ -97,6 +97,80 @@ def test_a_second_time_program_and_extras_stay_where_and_what_they_were(tmp_path
     assert not (tmp_path / "opt").exists() or os.listdir(tmp_path / "opt") == []
 
 
+def test_neither_path_is_put_into_the_other(tmp_path: Path) -> None:
+    options = ("--root", "/opt/xray-watcher-data", "--prefix", "/srv/xray/xw")
+    done = installing(*options, DESTDIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    unit = (tmp_path / UNIT).read_text()
+    assert "ExecStart=/srv/xray/xw/venv/bin/xray-watcher run" in unit
+    assert "ReadWritePaths=/opt/xray-watcher-data\n" in unit
+    assert 'root = "/opt/xray-watcher-data"' in (tmp_path / CONFIG).read_text()
+    folders = (tmp_path / "usr/local/lib/tmpfiles.d/xray-watcher.conf").read_text()
+    assert "d /opt/xray-watcher-data/inbox " in folders
+
+
+def test_the_pages_are_for_those_who_have_a_token(tmp_path: Path) -> None:
+    installing(DESTDIR=str(tmp_path))
+    written = (tmp_path / CONFIG).read_text().splitlines()
+    assert 'token_file = "/var/lib/xray-watcher/tokens"' in written
+    lines = (DEPLOY.parent / "config" / "xray-watcher.toml").read_text().splitlines()
+    differing = [new for old, new in zip(lines, written, strict=True) if old != new]
+    assert [line.partition(" ")[0] for line in differing] == ["token_file"]
+
+
+def test_checkout_and_stage_may_have_spaces_and_be_named_from_where_one_is(tmp_path: Path) -> None:
+    checkout = tmp_path / "the checkout"
+    checkout.mkdir()
+    for name in ("deploy", "config"):
+        (checkout / name).symlink_to(DEPLOY.parent / name)
+    done = subprocess.run(
+        ["sh", "the checkout/deploy/install.sh"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "DESTDIR": "the stage"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "the stage" / UNIT).exists()
+
+
+def test_two_at_once_come_one_after_the_other(tmp_path: Path) -> None:
+    held = ["flock", "--no-fork", str(tmp_path), "sh", "-c", "echo held; read end"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(held, **pipes) as first:  # type: ignore[call-overload]
+        assert first.stdout.readline() == "held\n"
+        second = subprocess.Popen(
+            ["sh", str(SCRIPT)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "DESTDIR": str(tmp_path)},
+        )
+        assert second.stdout is not None
+        assert "another run of install.sh is at work" in second.stdout.readline()
+        assert os.listdir(tmp_path) == []
+        first.communicate("\n")
+    assert second.communicate()
+    assert second.returncode == 0
+    assert (tmp_path / UNIT).exists()
+
+
+def test_what_root_runs_is_not_looked_for_where_it_is_started(tmp_path: Path) -> None:
+    """Python looks there: a `pip.py` in a folder that others write would be root's program."""
+    (tmp_path / "pip.py").write_text("import os; os.mkdir('taken-over')\n")
+    python = tmp_path / "prefix" / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(shutil.which("python3") or "")
+    done = subprocess.run(
+        ["sh", str(SCRIPT), "--dry-run", "--prefix", str(tmp_path / "prefix")],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert done.returncode == 0
+    assert not (tmp_path / "taken-over").exists()
+
+
 def test_units_are_not_written_for_another_root_than_the_settings_have(tmp_path: Path) -> None:
     installing("--root", "/data/xray", DESTDIR=str(tmp_path))
     before = tree(tmp_path)

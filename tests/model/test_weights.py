@@ -77,16 +77,6 @@ def test_a_file_is_imported_from_both_forms_of_the_library(
     assert found.state == "installed"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root imports for another user")
-def test_what_root_imports_belongs_to_the_owner_of_the_state(
-    store: WeightStore, checkpoint: Path, tmp_path: Path
-) -> None:
-    os.chown(tmp_path, 12345, 12346)
-    store.import_file(NIH, str(checkpoint), trust=True)
-    made = [tmp_path / "weights", *(tmp_path / "weights").iterdir()]
-    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(12345, 12346)}
-
-
 def test_a_file_with_another_hash_is_refused_and_nothing_is_stored(
     store: WeightStore, checkpoint: Path
 ) -> None:

@@ -13,6 +13,7 @@ from xray_watcher.cli.options import (
     settings_of,
     settings_options,
     weights_options,
+    work_as_owner,
 )
 from xray_watcher.errors import UsageError
 
@@ -82,6 +83,7 @@ def phantoms(folder: str, count: int, seed: int) -> int:
     from xray_watcher.phantoms import write_phantoms
     from xray_watcher.system.progress import progress_bar
 
+    work_as_owner(folder)
     with progress_bar(total=count, unit=" images") as bar:
         write_phantoms(folder, count, seed, bar.update)
     click.echo(f"{count} drawn images lie in {folder}; drawn.csv says what was drawn.")

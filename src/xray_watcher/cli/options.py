@@ -54,6 +54,8 @@ def loaded(
 ) -> LoadedSettings:
     """The settings that flags, environment and file give, with the origin of each.
 
+    Root becomes the owner of their folders here, before anything in them is opened.
+
     Args:
         config: value of `--config`, or None.
         root: value of `--root`, or None.
@@ -63,11 +65,42 @@ def loaded(
 
     Raises:
         ConfigError: something is wrong; it carries every problem.
+        UsageError: root cannot become the owner of the folders.
     """
     from xray_watcher.config.loading import load_settings
 
     flags = {"root": root, "state_dir": state_dir, **(more or {})}
-    return load_settings(config, flags, os.environ, needs_root=needs_root)
+    found = load_settings(config, flags, os.environ, needs_root=needs_root)
+    folders = found.settings.folders
+    if work_as_owner(folders.state, found.settings.root and folders.root):
+        # Who looks again, as `run` does at SIGHUP and the children of `up`, finds the same.
+        os.environ["XRAY_WATCHER_STATE_DIR"] = folders.state
+        if found.file is not None:
+            os.environ["XRAY_WATCHER_CONFIG"] = os.path.abspath(found.file)
+    return found
+
+
+def work_as_owner(first: str, *others: str) -> bool:
+    """As root, become the owner of the folders that a command works on, and say so.
+
+    Args:
+        first: the folder that counts, if it is there.
+        others: the next ones; "" for none.
+
+    Returns:
+        Whether this process is somebody else now.
+
+    Raises:
+        UsageError: root cannot become that user.
+    """
+    if os.geteuid() != 0:
+        return False
+    from xray_watcher.system.identity import become_owner
+
+    owner = become_owner(first, *others)
+    if owner is not None:
+        click.echo(f"As the user {owner.name}, to whom {owner.place} belongs.", err=True)
+    return owner is not None
 
 
 def print_json(data: object) -> None:
@@ -85,6 +118,7 @@ def settings_of(
 
     Raises:
         ConfigError: something is wrong; it carries every problem.
+        UsageError: root cannot become the owner of the folders.
     """
     flags = {
         "model.weights": options.get("weights"),

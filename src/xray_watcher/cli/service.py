@@ -14,6 +14,7 @@ from xray_watcher.cli.options import (
     settings_of,
     settings_options,
     weights_options,
+    work_as_owner,
 )
 from xray_watcher.errors import UsageError, XrayWatcherError
 
@@ -193,5 +194,6 @@ def demo(images: str | None, folder: str, with_pages: bool) -> int:
     from xray_watcher.commands.demo import run_demo
     from xray_watcher.config.settings import Settings
 
+    work_as_owner(folder)
     run_demo(folder, images, _server().url_of(Settings()) if with_pages else None)
     return 0

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 
 from xray_watcher.errors import UsageError
 from xray_watcher.ledger.reader import LedgerReader
-from xray_watcher.system.files import rename_noreplace, sync_folder
+from xray_watcher.system.files import NEW_FILE, rename_noreplace, sync_folder
 
 _MODE = 0o640
 
@@ -30,7 +30,9 @@ def backup(ledger_path: str, target: str) -> int:
     part = f"{target}.part"
     try:
         with LedgerReader.open(ledger_path) as ledger:
-            os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, _MODE))
+            with suppress(FileNotFoundError):
+                os.unlink(part)  # what a kill left; a link there leads to somebody's file
+            os.close(os.open(part, NEW_FILE, _MODE))
             images = _copy(ledger, part)
         rename_noreplace(part, target)
         sync_folder(os.path.dirname(os.path.abspath(target)))

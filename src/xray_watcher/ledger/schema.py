@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 
 from xray_watcher.errors import LedgerError, Unavailable
-from xray_watcher.system.files import NEW_FILE, give_like, replace, sync, sync_folder
+from xray_watcher.system.files import NEW_FILE, replace, sync, sync_folder
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -188,7 +188,6 @@ def _copy(db: sqlite3.Connection, path: str, part: str) -> None:
     _discard(part)  # what a kill left there
     fd = os.open(part, NEW_FILE, _MODE)
     try:
-        give_like(fd, path)
         with closing(sqlite3.connect(part)) as copied:
             db.backup(copied)
         sync(fd)

@@ -26,6 +26,7 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """Where others may write too: neither a file of theirs is opened nor a link followed."""
 
 _CHUNK_BYTES = 1 << 20
+_FACTS_BYTES = 1 << 20  # many times what any such file of ours holds
 _AT_CWD = -100
 _RENAME_NOREPLACE = 1
 _NO_FLAGS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -140,8 +141,6 @@ def _move_across(source: str, target: str, part: str) -> None:
 def make_folders(path: str, mode: int = 0o777) -> None:
     """Make a folder and those above it where they are missing; `os.makedirs` nests calls.
 
-    What root makes belongs to the owner of the folder that it lies in.
-
     Args:
         path: of the folder.
         mode: its permissions, of which the process's umask takes some away.
@@ -156,35 +155,6 @@ def make_folders(path: str, mode: int = 0o777) -> None:
     for folder in reversed(missing):
         with suppress(FileExistsError):
             os.mkdir(folder, mode if folder == missing[0] else 0o777)
-            _give_folder(folder)
-
-
-def _give_folder(path: str) -> None:
-    """As root, give a folder that was just made to the owner of the one above."""
-    with suppress(OSError):  # it is gone again, or a link lies there that is not followed
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            give_like(fd, os.path.dirname(path))
-        finally:
-            os.close(fd)
-
-
-def give_like(fd: int, path: str | int) -> None:
-    """As root, give an open file or folder to the owner and group that another one has.
-
-    Root's commands write for the service, which is another user. Only for what this process has
-    just made: behind a name that was there before, the owner of the folder can have put a link
-    to any file of root's.
-
-    Args:
-        fd: what is given.
-        path: the other one, or opened; empty is the current folder.
-    """
-    if os.geteuid() != 0:
-        return
-    with suppress(OSError):  # not every file system has owners
-        theirs = os.stat(os.curdir if path == "" else path)
-        os.fchown(fd, theirs.st_uid, theirs.st_gid)
 
 
 def copy(source: str, target: str, beat: Callable[[], None] = lambda: None) -> None:
@@ -320,8 +290,6 @@ def write_whole(
 ) -> None:
     """Write a file of our own making: readers see the old content or the new, never a part.
 
-    What root writes belongs to the owner of what it replaces, or else of the folder.
-
     Args:
         path: of the file.
         content: all of it.
@@ -338,7 +306,6 @@ def write_whole(
     fd = _made_anew(part, mode)
     try:
         with open(fd, "wb") as writer:
-            give_like(fd, path if os.path.exists(path) else folder)
             if whatever_umask:
                 os.fchmod(fd, mode)
             writer.write(content)
@@ -361,9 +328,10 @@ def _made_anew(path: str, mode: int) -> int:
 def read_facts(path: str) -> dict[str, Any]:
     """The JSON object in a small file of our own; empty when there is none, or none readable."""
     try:
-        with open(path, encoding="utf-8") as file:
-            facts = json.load(file)
-    except (OSError, ValueError):
+        with open(os.open(path, OPEN_FILE), "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            facts = json.loads(file.read(_FACTS_BYTES)) if is_file else None
+    except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 

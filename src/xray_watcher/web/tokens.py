@@ -96,6 +96,8 @@ def add_token(path: str, name: str, role: TokenRole) -> str:
     except OSError as error:
         raise ConfigError([f"web.token_file: {path} cannot be written ({error})"]) from error
     with open(fd, "w", encoding="ascii") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ConfigError([f"web.token_file: {path} is no file"])
         if any(holder.name == name for holder in read_tokens(path)):
             raise UsageError(f"{path} has a token of {name} already: remove its line first.")
         file.write(("" if _ends_with_a_line(fd) else "\n") + line + "\n")

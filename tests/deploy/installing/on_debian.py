@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,9 +21,12 @@ from checkpoints import FORMS, library_network
 from guest import Guest, debian, pip_sources, why_not
 
 CHECKOUT = Path(__file__).parents[3]
-INSTALL = ("sh", "/checkout/deploy/install.sh")
+CHECKOUT_THERE = "/the checkout"
+INSTALL = ("sh", f"{CHECKOUT_THERE}/deploy/install.sh")
 PROGRAM = "/usr/local/bin/xray-watcher"
 CONFIG = "/etc/xray-watcher/config.toml"
+TOKENS = "/var/lib/xray-watcher/tokens"
+BROUGHT = "/root/what was brought/weights.pt"
 STATUS = ("systemctl", "show", "-P", "ActiveState")
 
 pytestmark = [
@@ -37,7 +41,7 @@ class Server:
     def __init__(self, release: str, corner: Path) -> None:
         self.release, self.corner = release, corner
         self.pip, binds = pip_sources()
-        self.binds = [*binds, (str(CHECKOUT), "/checkout")]
+        self.binds = [*binds, (str(CHECKOUT), CHECKOUT_THERE)]
         self.options: tuple[str, ...] = ()
         if release != "bookworm" and not os.environ.get("OWN_PYTHON"):
             self.binds.append((sys.base_prefix, "/opt/python"))
@@ -58,6 +62,14 @@ class Server:
         done = self.guest.run(*command, check=check, timeout=3000, **self.pip)
         print(done.stdout)
         return done.stdout
+
+
+def bring(server: Server, corner: Path) -> str:
+    """Put a checkpoint into a folder of root's there; returns its hash."""
+    content = FORMS["legacy"](library_network(), corner / "weights").read_bytes()
+    server.guest.run("mkdir", "-p", os.path.dirname(BROUGHT))
+    Path(f"/proc/{server.guest.init}/root{BROUGHT}").write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie"])
@@ -103,15 +115,50 @@ def test_without_weights_all_is_installed_and_it_says_what_is_missing(server: Se
     assert modes.splitlines() == ["2770 xray-watcher xray", "640 root xray"]
 
 
+def test_without_a_terminal_no_token_is_made_and_nobody_sees_the_pages(server: Server) -> None:
+    found = server.guest.run("stat", "-c", "%a %U %s", TOKENS).stdout
+    assert found.strip() == "600 xray-watcher 0"
+
+
+def test_a_first_token_is_shown_on_the_terminal_and_written_down_nowhere(server: Server) -> None:
+    server.guest.run("rm", TOKENS)
+    command = f"sh '{INSTALL[1]}' {' '.join(server.options)} --no-start >/root/told 2>&1"
+    server.guest.run("script", "-qec", command, "/root/typescript", timeout=3000, **server.pip)
+    shown = server.guest.run("cat", "/root/typescript").stdout
+    token = re.findall(r"^([\w-]{43})\s*$", shown, re.MULTILINE)
+    assert len(token) == 1, shown
+    assert token[0] not in server.guest.run("cat", "/root/told").stdout
+    hashed = hashlib.sha256(token[0].encode()).hexdigest()
+    assert server.guest.run("cat", TOKENS).stdout == f"view {hashed} first\n"
+
+
+def test_links_of_the_service_lead_the_installer_nowhere(server: Server, tmp_path: Path) -> None:
+    """Its user has put a link to a folder of root's in each place of theirs."""
+    plant = (
+        "set -e; mkdir -p /tmp/kept; cd /var/lib/xray-watcher;"
+        " for n in $(seq 1 40000); do ln -s /etc/outside import.$n; done;"
+        " ln -s /etc/outside weights; cd /srv/xray; mv inbox before; ln -s /etc/outside inbox"
+    )
+    server.guest.run("mkdir", "/etc/outside")
+    server.guest.run("runuser", "-u", "xray-watcher", "--", "sh", "-c", plant)
+    bring(server, tmp_path)
+    before = server.guest.run("stat", "-c", "%a %U %G %Y", "/etc/outside").stdout
+    server.install("--weights", BROUGHT, "--sha256", "0" * 64, "--no-start", check=False)
+    server.install("--no-start", check=False)
+    assert server.guest.run("ls", "-A", "/etc/outside").stdout == ""
+    assert server.guest.run("stat", "-c", "%a %U %G %Y", "/etc/outside").stdout == before
+    undo = (
+        "cd /var/lib/xray-watcher; find . -name 'import.*' -delete; rm weights;"
+        " cd /srv/xray; rm inbox; mv before inbox"
+    )
+    server.guest.run("runuser", "-u", "xray-watcher", "--", "sh", "-c", undo)
+
+
 def test_with_weights_that_are_brought_it_starts(server: Server, tmp_path: Path) -> None:
-    content = FORMS["legacy"](library_network(), tmp_path / "weights").read_bytes()
-    server.guest.run("mkdir", "-p", "/root/brought")
-    target = f"/proc/{server.guest.init}/root/root/brought/weights.pt"
-    Path(target).write_bytes(content)
-    sha256 = hashlib.sha256(content).hexdigest()
-    refused = server.install("--weights", "/root/brought/weights.pt", check=False)
+    sha256 = bring(server, tmp_path)
+    refused = server.install("--weights", BROUGHT, check=False)
     assert "The weights were not imported" in refused
-    told = server.install("--weights", "/root/brought/weights.pt", "--sha256", sha256)
+    told = server.install("--weights", BROUGHT, "--sha256", sha256)
     assert "STILL TO DO" not in told
     assert server.guest.run(*STATUS, "xray-watcher").stdout.strip() == "active"
 
@@ -126,6 +173,22 @@ def test_a_second_time_settings_are_kept_and_the_service_goes_on(server: Server)
     done = server.guest.run("runuser", "-u", "xray-watcher", "--", PROGRAM, "status")
     assert "is running, healthy" in done.stdout
     assert "phantom" in done.stdout
+
+
+def test_two_runs_at_once_end_well_and_one_after_the_other(server: Server) -> None:
+    once = f"sh '{INSTALL[1]}' {' '.join(server.options)}"
+    both = f"{once} >/root/one 2>&1 & {once} >/root/two 2>&1; two=$?; wait $! && exit $two"
+    server.guest.run("sh", "-c", both, timeout=3000, **server.pip)
+    told = [server.guest.run("cat", f"/root/{name}").stdout for name in ("one", "two")]
+    assert sum("another run of install.sh is at work" in one for one in told) == 1
+    assert server.guest.run(*STATUS, "xray-watcher").stdout.strip() == "active"
+
+
+def test_a_command_as_root_is_the_service_s(server: Server) -> None:
+    done = server.guest.run(PROGRAM, "status")
+    assert "As the user xray-watcher, to whom /var/lib/xray-watcher belongs." in done.stdout
+    assert "is running, healthy" in done.stdout
+    assert server.guest.run("find", "/var/lib/xray-watcher", "/srv/xray", "-user", "0").stdout == ""
 
 
 def test_an_image_that_somebody_of_the_group_drops_is_filed(server: Server) -> None:
