@@ -197,7 +197,7 @@ def test_a_file_that_moves_to_another_file_system_has_its_name_there_before_it_i
 ) -> None:
     """Or a power cut would leave it under the name of a part alone, or nowhere."""
     steps: list[str] = []
-    rename, sync, unlink = files.rename_noreplace, files.sync, os.unlink
+    rename, flush, unlink = files.rename_noreplace, files.flush, os.unlink
 
     def across(source: str, target: str, **how: bool) -> None:
         if source.endswith("source"):
@@ -206,7 +206,7 @@ def test_a_file_that_moves_to_another_file_system_has_its_name_there_before_it_i
         steps.append("rename")
 
     def noted_sync(fd: int) -> None:
-        sync(fd)
+        flush(fd)
         steps.append(f"sync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
 
     def noted_unlink(path: str) -> None:
@@ -214,7 +214,7 @@ def test_a_file_that_moves_to_another_file_system_has_its_name_there_before_it_i
         steps.append(f"unlink {Path(path).name}")
 
     monkeypatch.setattr(files, "rename_noreplace", across)
-    monkeypatch.setattr(files, "sync", noted_sync)
+    monkeypatch.setattr(files, "flush", noted_sync)
     monkeypatch.setattr(files.os, "unlink", noted_unlink)
     (tmp_path / "there").mkdir()
     source, target = tmp_path / "source", tmp_path / "there" / "target"

@@ -219,7 +219,12 @@ class Arrivals:
         self._spool.uploads.offer_again(str(name) for _, name in due)
         for key in due:
             self._retries.begin(key)
-        found = self._spool.uploads.look(now_s)
+        nameless = [
+            str(key[1])
+            for key, retry in self._retries.of("upload").items()
+            if now_s - retry.since_s >= self.give_up_after_s
+        ]
+        found = self._spool.uploads.look(now_s, nameless)
         self._batching.add(found.arrivals, now_s)
         for name, reason in found.troubles.items():
             self._retries.failed(("upload", name), name, reason, now_s)

@@ -560,19 +560,6 @@ def die_at(step: str, nth: int, when: str) -> None:
     setattr(module, name, dying)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for somebody else")
-def test_what_root_writes_of_a_file_that_it_puts_back_is_the_service_s(
-    spool: Spool, tmp_path: Path, targets: Path
-) -> None:
-    assert spool.uploads.look(0.0).arrivals == []
-    os.chown(tmp_path / "work/uploads", 12345, 12346)
-    os.chown(reject(targets) / "0003_a.png", 12345, 12346)
-    spool.put_back(returned())
-    for name in handed_over(tmp_path):
-        status = (tmp_path / "work/uploads" / name).stat()
-        assert (status.st_uid, status.st_gid) == (12345, 12346)
-
-
 def test_paths_below_the_root_are_shown_relative(spool: Spool, targets: Path) -> None:
     shown = spool.shown_path("High", "0000_a.png")
     inside = str(targets).startswith(str(OTHER)) is False

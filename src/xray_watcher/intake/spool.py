@@ -34,6 +34,7 @@ from xray_watcher.system.files import (
     OPEN_FILE,
     copy,
     directory,
+    flush,
     probe,
     rename_noreplace,
     replace,
@@ -182,9 +183,13 @@ class Spool(Filing):
             raise unavailable("storage", "Claims cannot be confirmed", error) from error
 
     def _sync_left(self, folder: str) -> None:
-        """Flush a folder that files have left; one that cannot be read costs none of them."""
+        """Flush a folder that files have left; if it cannot be, that costs none of them.
+
+        All that may come of it is that a power cut just then brings a file back.
+        """
         try:
-            sync_folder(folder)
+            with directory(folder) as fd:
+                flush(fd)
         except OSError:
             checked_device(self._inbox, self._work)
 
@@ -335,9 +340,9 @@ def _is_flushed(path: str) -> bool:
     """
     with _opened(path) as fd:
         try:
-            os.fsync(fd)
-        except OSError as error:
-            return error.errno in (errno.EINVAL, errno.ENOTSUP)  # there is no such thing there
+            flush(fd)
+        except OSError:
+            return False
     return True
 
 

@@ -24,11 +24,12 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from xray_watcher.core.naming import client_name
 from xray_watcher.core.retries import Reason
@@ -38,7 +39,10 @@ from xray_watcher.intake.claims import ClaimUnclear, FileTrouble
 from xray_watcher.system.files import (
     NEW_FILE,
     OPEN_FILE,
+    directory,
+    flush,
     move,
+    needed_facts,
     probe,
     read_facts,
     rename_noreplace,
@@ -124,8 +128,12 @@ class Returned:
 
     @classmethod
     def read(cls, path: str, index: int) -> Returned:
-        """Read the small file; a path that is missing or not one of ours is `recovered/INDEX`."""
-        facts = read_facts(path)
+        """Read the small file; a path that is missing or not one of ours is `recovered/INDEX`.
+
+        Raises:
+            OSError: it cannot be read now.
+        """
+        facts = needed_facts(path)
         folder, filed_name = (str(facts.get(key, "")) for key in ("folder", "filed_name"))
         try:
             inbox_path = base64.b64decode(facts["inbox_path_b64"], validate=True)
@@ -224,7 +232,11 @@ def write_sidecar(path: str, filename: str) -> None:
 def waiting_uploads(folder: str, batch: str) -> dict[str, str]:
     """The uploads of a batch that the daemon has not claimed: their file names, by upload."""
     names = _images(folder)
-    return {name: _filename(folder, name) for name in names if name.startswith(f"{batch}-")}
+    return {
+        name: _filename(read_facts(os.path.join(folder, name + _SIDECAR)))
+        for name in names
+        if name.startswith(f"{batch}-")
+    }
 
 
 # -- the daemon's side ----------------------------------------------------------------------
@@ -274,8 +286,13 @@ class Uploads:
         """Names of the uploads that are known and not claimed."""
         return self._offered
 
-    def look(self, now_s: float) -> UploadsLook:
+    def look(self, now_s: float, nameless: Collection[str] = ()) -> UploadsLook:
         """Hand on the uploads that are new, in the order of their names; each is handed on once.
+
+        Args:
+            now_s: on the monotonic clock.
+            nameless: uploads that are taken without what their clients call them, for that could
+                not be read for too long.
 
         Raises:
             Unavailable: the folder cannot be read.
@@ -293,8 +310,8 @@ class Uploads:
         arrivals, troubles = [], {}
         for name in sorted(names - self._offered):
             try:
-                if (arrival := self._arrival(name, now_s)) is not None:
-                    arrivals.append(arrival)
+                arrival = self._arrival(name, now_s, is_nameless=name in nameless)
+                arrivals += [] if arrival is None else [arrival]
             except OSError as error:
                 troubles[name] = Reason("unreadable", os.strerror(error.errno or 0))
         offered = {str(arrival.upload) for arrival in arrivals}
@@ -348,7 +365,8 @@ class Uploads:
             Unavailable: the share of the inbox went away.
         """
         try:
-            sync_folder(self.folder)
+            with directory(self.folder) as fd, suppress(OSError):
+                flush(fd)  # else a power cut just then may bring an upload back
         except OSError as error:
             raise _unavailable("Claims of uploads cannot be confirmed", error) from error
         for name in names:
@@ -390,14 +408,15 @@ class Uploads:
             what = f"It cannot be handed over in {self.folder}, which the service makes"
             raise _unavailable(what, error) from error
 
-    def _arrival(self, name: str, now_s: float) -> Arrival | None:
+    def _arrival(self, name: str, now_s: float, *, is_nameless: bool) -> Arrival | None:
         try:
             status = os.lstat(self._path(name, _IMAGE))
         except FileNotFoundError:
             return None
         retry_of = _index_of_retry(name)
         if retry_of is None:
-            path = f"{SOURCE}/{_filename(self.folder, name)}"
+            sidecar = self._path(name, _SIDECAR)
+            path = f"{SOURCE}/{_filename({} if is_nameless else needed_facts(sidecar))}"
         else:
             returned = Returned.read(self._path(name, _SIDECAR), retry_of)
             if self._still_lies(returned.folder, returned.filed_name):
@@ -453,9 +472,9 @@ def _images(folder: str) -> set[str]:
     return {name.removesuffix(_IMAGE) for name in names if name.endswith(_IMAGE)}
 
 
-def _filename(folder: str, name: str) -> str:
+def _filename(facts: Mapping[str, Any]) -> str:
     """What the client calls an upload; it is made safe again, for who knows who wrote it."""
-    told = read_facts(os.path.join(folder, name + _SIDECAR)).get("filename")
+    told = facts.get("filename")
     return client_name(told if isinstance(told, str) else "")
 
 

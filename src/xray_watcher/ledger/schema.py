@@ -170,7 +170,7 @@ def keep_copy(db: sqlite3.Connection, path: str, version: int) -> str:
     kept = f"{path}.version-{version}"
     part = f"{kept}.part"
     try:
-        _copy(db, path, part)
+        _copy(db, part)
         replace(part, kept)
         sync_folder(os.path.dirname(os.path.abspath(kept)))
     except (OSError, sqlite3.OperationalError) as error:
@@ -184,7 +184,7 @@ def keep_copy(db: sqlite3.Connection, path: str, version: int) -> str:
     return kept
 
 
-def _copy(db: sqlite3.Connection, path: str, part: str) -> None:
+def _copy(db: sqlite3.Connection, part: str) -> None:
     _discard(part)  # what a kill left there
     fd = os.open(part, NEW_FILE, _MODE)
     try:

@@ -166,8 +166,7 @@ def copy(source: str, target: str, beat: Callable[[], None] = lambda: None) -> N
         beat: is called after each piece.
 
     Raises:
-        OSError: it cannot be copied.
-        StorageFailure: the disk did not confirm.
+        OSError: it cannot be copied, or the disk did not confirm.
     """
     with (
         open(os.open(source, OPEN_FILE), "rb") as reader,
@@ -184,7 +183,7 @@ def copy(source: str, target: str, beat: Callable[[], None] = lambda: None) -> N
             os.fchmod(writer.fileno(), stat.S_IMODE(status.st_mode))
         with suppress(OSError):
             os.utime(writer.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-        sync(writer.fileno())
+        flush(writer.fileno())
 
 
 def sha256_of(
@@ -268,16 +267,27 @@ def sync(fd: int) -> None:
         StorageFailure: the disk did not confirm.
     """
     try:
-        os.fsync(fd)
+        flush(fd)
     except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOTSUP):
-            return  # a file system that has no such thing for folders
         if is_network_device(os.fstat(fd).st_dev):
             raise
         raise StorageFailure(
             f"The disk did not confirm a write ({os.strerror(error.errno or 0)}). The service "
             "stops; what is open is taken up at the next start. Check the disk."
         ) from error
+
+
+def flush(fd: int) -> None:
+    """Flush to disk what is written anew, from its beginning, when that fails.
+
+    Raises:
+        OSError: disk or share did not confirm.
+    """
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # there is no such thing for folders
+            raise
 
 
 def replace(source: str, target: str) -> None:
@@ -328,11 +338,29 @@ def _made_anew(path: str, mode: int) -> int:
 def read_facts(path: str) -> dict[str, Any]:
     """The JSON object in a small file of our own; empty when there is none, or none readable."""
     try:
+        return needed_facts(path)
+    except OSError:
+        return {}
+
+
+def needed_facts(path: str) -> dict[str, Any]:
+    """The JSON object in a small file of our own; empty when there is none.
+
+    Raises:
+        OSError: there may be one, but it cannot be read now.
+    """
+    try:
         with open(os.open(path, OPEN_FILE), "rb") as file:
             is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             facts = json.loads(file.read(_FACTS_BYTES)) if is_file else None
-    except (OSError, ValueError, RecursionError):
+    except FileNotFoundError:
         return {}
+    except (ValueError, RecursionError):
+        return {}
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link: nothing of ours
+            return {}
+        raise
     return facts if isinstance(facts, dict) else {}
 
 
