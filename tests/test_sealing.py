@@ -19,7 +19,7 @@ from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake.claims import Move, TargetTaken
 from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.removing import remove_image
-from xray_watcher.intake.uploads import Returned
+from xray_watcher.intake.returned import Returned
 
 
 @pytest.fixture

@@ -393,6 +393,7 @@ class Daemon:
         if now_s < self._next_telling_s:
             return
         self._next_telling_s = now_s + _TELL_S
+        self._spool.clear_left()
         for component, detail in self._waiting.troubles(now_s).items():
             if detail is not None and self._health.note(component, detail, now_s):
                 _log.warning("degraded", unit=component, cause=component, detail=detail)

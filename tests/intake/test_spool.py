@@ -26,8 +26,8 @@ from xray_watcher.intake.claims import (
     NameRefused,
     TargetTaken,
 )
+from xray_watcher.intake.returned import Returned
 from xray_watcher.intake.spool import Spool
-from xray_watcher.intake.uploads import Returned
 from xray_watcher.system import files
 from xray_watcher.system.files import directory
 

@@ -19,8 +19,8 @@ from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of
 from xray_watcher.core.times import utc_text
 from xray_watcher.errors import Unavailable, UsageError
+from xray_watcher.intake.returned import Returned
 from xray_watcher.intake.spool import Spool
-from xray_watcher.intake.uploads import Returned
 from xray_watcher.ledger.reader import ImageRow, LedgerReader
 from xray_watcher.places import work_folder
 from xray_watcher.sealing import REJECTED_FOLDER

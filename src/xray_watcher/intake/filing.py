@@ -65,6 +65,7 @@ class Filing:
         self._root = root
         self._beat = beat
         self._places: dict[str, Place] = {}  # of the targets, by their keys
+        self._left: dict[int, bytes] = {}  # filed images that are in the work folder too
 
     def make_targets(self) -> None:
         """Make the folders that images are filed in where they are missing, and try each.
@@ -272,14 +273,22 @@ class Filing:
         sync_folder(os.path.dirname(target))
         self._clear_copied(source, move)
 
+    def clear_left(self) -> None:
+        """Try once more to remove what could not be removed when it was filed."""
+        for image_id, sha256 in list(self._left.items()):
+            self.clear(image_id, sha256)
+            if not os.path.lexists(self.work_path(image_id)):
+                del self._left[image_id]
+
     def _clear_copied(self, source: str, move: Move) -> None:
-        """Remove a file whose copy is filed; if that cannot be, the next start tries it again."""
+        """Remove a file whose copy is filed; if that cannot be, `clear_left` tries it again."""
         try:
             is_ours = self._is_as_decided(source, move)
         except OSError:
             is_ours = False  # it cannot be read any more
         self.clear(move.image_id, move.sha256 if is_ours else None)
         if os.path.lexists(source):
+            self._left[move.image_id] = move.sha256 or b""
             _log.warning("a filed image is left in the work folder too", id=move.image_id)
 
     def sync_filed(self, folders: Sequence[str]) -> None:

@@ -28,7 +28,8 @@ from xray_watcher.intake.refusals import (
     trouble_of,
     unavailable,
 )
-from xray_watcher.intake.uploads import Returned, Uploads
+from xray_watcher.intake.returned import Returned
+from xray_watcher.intake.uploads import Uploads
 from xray_watcher.intake.work_names import claimed_ids, leftovers, work_name
 from xray_watcher.system.files import (
     OPEN_FILE,
@@ -357,5 +358,9 @@ def _opened(path: str) -> Iterator[int]:
 
 def _make_sole_name(path: str) -> None:
     part = path + ".tmp"
-    copy(path, part)
-    replace(part, path)
+    try:
+        copy(path, part)
+        replace(part, path)
+    finally:
+        with suppress(OSError):
+            os.unlink(part)

@@ -18,7 +18,6 @@ too, `retry` is about to remove it, or was killed before it could, and the daemo
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
 import os
@@ -36,6 +35,7 @@ from xray_watcher.core.retries import Reason
 from xray_watcher.core.values import Arrival, SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.claims import ClaimUnclear, FileTrouble
+from xray_watcher.intake.returned import Returned, index_of_retry
 from xray_watcher.system.files import (
     NEW_FILE,
     OPEN_FILE,
@@ -61,7 +61,6 @@ STALE_S = 3600.0
 """What is no image and has not changed for this long was left behind."""
 
 _FOLDER = "uploads"
-_RETRY = "retry-"
 _PART, _SIDECAR, _IMAGE = ".part", ".json", ".image"
 _CLEAN_EVERY_S = 600.0
 _MODE = 0o640
@@ -90,71 +89,6 @@ def upload_name(batch: str, position: int) -> str:
 def position_of(upload: str) -> int:
     """The position that an upload's name tells."""
     return int(upload.rpartition("-")[2])
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """A rejected file on its way back.
-
-    Attributes:
-        index: under which it was rejected.
-        inbox_path: where in the inbox it came from, as the file system has it.
-        folder: key of the folder that it lay in.
-        filed_name: its name there.
-        put_back_at: when, for people; the daemon does without.
-    """
-
-    index: int
-    inbox_path: bytes
-    folder: str
-    filed_name: str
-    put_back_at: str = ""
-
-    @property
-    def name(self) -> str:
-        """Its name among the uploads; each index has one, so that no file has two."""
-        return f"{_RETRY}{self.index:012d}"
-
-    def to_json(self) -> bytes:
-        """The content of its small file; the path in base64, for it may be no text."""
-        facts = {
-            "retry_of": self.index,
-            "inbox_path_b64": base64.b64encode(self.inbox_path).decode("ascii"),
-            "folder": self.folder,
-            "filed_name": self.filed_name,
-            "put_back_at": self.put_back_at,
-        }
-        return json.dumps(facts).encode("ascii")
-
-    @classmethod
-    def read(cls, path: str, index: int) -> Returned:
-        """Read the small file; a path that is missing or not one of ours is `recovered/INDEX`.
-
-        Raises:
-            OSError: it cannot be read now.
-        """
-        facts = needed_facts(path)
-        folder, filed_name = (str(facts.get(key, "")) for key in ("folder", "filed_name"))
-        try:
-            inbox_path = base64.b64decode(facts["inbox_path_b64"], validate=True)
-        except (KeyError, TypeError, ValueError):
-            inbox_path = b""
-        if not _is_below(inbox_path):
-            inbox_path = f"recovered/{index:012d}".encode()
-        return cls(index, inbox_path, folder, filed_name if "/" not in filed_name else "")
-
-
-def _is_below(path: bytes) -> bool:
-    """Whether a path is one that a look at the inbox can have found."""
-    parts = path.split(b"/")
-    return b"\0" not in path and not {b"", b".", b".."}.intersection(parts)
-
-
-def _index_of_retry(name: str) -> int | None:
-    """The index that a name of `retry` tells; None for an upload."""
-    digits = name.removeprefix(_RETRY)
-    is_ours = digits != name and re.fullmatch(r"\d{12}", digits, re.ASCII)
-    return int(digits) if is_ours else None
 
 
 # -- the web's side -----------------------------------------------------------------------
@@ -274,6 +208,7 @@ class Uploads:
         self.folder = uploads_folder(work)
         self._still_lies = still_lies
         self._offered: set[str] = set()
+        self._claimed: set[str] = set()  # whose small files are still to be removed
         self._leftovers: dict[str, _Leftover] = {}
         self._next_clean_s = float("-inf")
 
@@ -301,6 +236,7 @@ class Uploads:
             with suppress(FileExistsError):
                 os.mkdir(self.folder, 0o750)  # never the work folder: its share may be away
             names = _images(self.folder)
+            self._forget_claimed()
             if now_s >= self._next_clean_s:
                 self._clean(now_s)
         except OSError as error:
@@ -371,8 +307,16 @@ class Uploads:
             raise _unavailable("Claims of uploads cannot be confirmed", error) from error
         for name in names:
             self._offered.discard(name)
-            with suppress(OSError):  # it is removed with what was left behind
-                os.unlink(self._path(name, _SIDECAR))
+        self._claimed.update(names)
+        self._forget_claimed()
+
+    def _forget_claimed(self) -> None:
+        """Remove the small files of claimed uploads; one that stays is tried at the next look."""
+        for name in list(self._claimed):
+            with suppress(OSError):
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path(name, _SIDECAR))
+                self._claimed.discard(name)
 
     def waits(self, name: str) -> bool:
         """Whether an upload lies there with its image."""
@@ -413,7 +357,7 @@ class Uploads:
             status = os.lstat(self._path(name, _IMAGE))
         except FileNotFoundError:
             return None
-        retry_of = _index_of_retry(name)
+        retry_of = index_of_retry(name)
         if retry_of is None:
             sidecar = self._path(name, _SIDECAR)
             path = f"{SOURCE}/{_filename({} if is_nameless else needed_facts(sidecar))}"
