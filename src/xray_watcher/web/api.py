@@ -27,7 +27,8 @@ from xray_watcher.web.models import (
 from xray_watcher.web.openapi import ApiRoute, Operation, document
 from xray_watcher.web.predicting import Predicting
 from xray_watcher.web.queries import Filter, Page
-from xray_watcher.web.security import Refused, SecuredRoute, may
+from xray_watcher.web.refusals import Refused
+from xray_watcher.web.security import SecuredRoute, may
 
 _UPLOAD_ERRORS = (400, 408, 413, 429, 503, 507)
 _JSON = "application/json"
@@ -100,7 +101,7 @@ class Reading:
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
-            raise Refused(400, "wrong_query", f"{name!a}: {first['msg']}.") from error
+            raise Refused("wrong_query", f"{name!a}: {first['msg']}.") from error
         page = await run_sync(self._page, query)
         following = b"null" if page.next_cursor is None else str(page.next_cursor).encode()
         lines = b",".join(line.rstrip() for line in page.lines)
@@ -114,7 +115,7 @@ class Reading:
         """One record."""
         line = await run_sync(self._line, request.path_params["index"])
         if line is None:
-            raise Refused(404, "not_found", "No image is filed under this index.")
+            raise Refused("not_found", "No image is filed under this index.")
         return Response(line.rstrip(), media_type=_JSON)
 
     def _line(self, index: int) -> bytes | None:

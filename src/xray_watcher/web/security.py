@@ -16,13 +16,13 @@ import structlog
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers
 from starlette.requests import Request, cookie_parser
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xray_watcher.system.clock import Clock
 from xray_watcher.web.limits import SMALL_BODY_BYTES, Rate, body_chunks
-from xray_watcher.web.models import Error, ErrorAnswer
+from xray_watcher.web.refusals import Refused, wants_page
 from xray_watcher.web.tokens import SESSION_S, Holder, Tokens
 
 Role = Literal["anyone", "view", "upload"]
@@ -39,34 +39,6 @@ _TRIES_PER_MINUTE = 10
 _log = structlog.get_logger()
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class Refused(Exception):
-    """A request is refused; carries what its sender is told.
-
-    Attributes:
-        status: of HTTP.
-        code: for programs.
-        message: for people.
-        batch: id of images of it that were taken before.
-        accepted: number of those.
-    """
-
-    def __init__(
-        self, status: int, code: str, message: str, batch: str | None = None, accepted: int = 0
-    ) -> None:
-        self.status = status
-        self.code = code
-        self.message = message
-        self.batch = batch
-        self.accepted = accepted
-        super().__init__(message)
-
-    def answer(self) -> Response:
-        """The answer."""
-        error = Error(code=self.code, message=self.message)
-        answer = ErrorAnswer(error=error, batch=self.batch, accepted=self.accepted)
-        return JSONResponse(answer.model_dump(exclude_defaults=True), self.status)
 
 
 class _Index(Convertor[int]):
@@ -138,25 +110,19 @@ def _guarded(endpoint: Endpoint, role: Role) -> Endpoint:
 
 
 def _turned_away(request: Request, role: Role) -> Response:
-    """Send a person to the sign-in page, tell a program what is missing."""
+    """Send a person to the sign-in page, tell a program what is missing.
+
+    Raises:
+        Refused: whoever sent the request may not do that, or did not say who it is.
+    """
     if role_of(request) != "anyone":
-        return error_response(403, "forbidden", f"This needs a token with the role {role}.")
-    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        raise Refused("forbidden", f"This needs a token with the role {role}.")
+    if request.method == "GET" and wants_page(request.headers):
         return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=303)
-    return error_response(
-        401,
+    raise Refused(
         "token_needed",
         "Send a token: `Authorization: Bearer TOKEN`, or sign in at /login.",
         headers={"WWW-Authenticate": "Bearer"},
-    )
-
-
-def error_response(
-    status: int, code: str, message: str, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    """An error in the one form that all have: `{"error": {"code": ..., "message": ...}}`."""
-    return JSONResponse(
-        {"error": {"code": code, "message": message}}, status_code=status, headers=headers
     )
 
 
@@ -248,11 +214,12 @@ class SignIn:
 
         Nobody guesses 256 bits: the limit is for the log. It must keep no right token out, for
         behind a proxy all people come from one address.
+
+        Raises:
+            Refused: too often.
         """
         if not self._tries.allows(address):
-            return error_response(
-                429, "too_many_tries", "Too many wrong tokens; wait a minute and try again."
-            )
+            raise Refused("too_many_tries", "Too many wrong tokens; wait a minute and try again.")
         self._tries.count(address)
         _log.warning("a wrong token", client=address)
         return _see_other("/login?failed=1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ from xray_watcher.commands.status import DaemonState, status_of
 from xray_watcher.web.pages.figures import SET_ASIDE_SHOWN, Today, counts_of, hours_of
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import ImageView, image_view
-from xray_watcher.web.security import error_response, may, may_still
+from xray_watcher.web.refusals import Refused
+from xray_watcher.web.security import may, may_still
 
 LATEST_SHOWN = 16
 MAX_STREAMS = 64
 """Live pages that are kept up to date at the same time."""
 
 _EVERY_S = 1.0
+_INDEX = re.compile("[0-9]{1,18}")  # as in a path; anything else is no event of ours
 _DISKS_EVERY_S = 15.0  # asks every disk, each in a process of its own
 _BEAT_S = 15.0
 
@@ -208,9 +211,11 @@ class LivePage:
     async def events(self, request: Request) -> Response:
         """What changes, as server-sent events."""
         if self._feed.streams >= MAX_STREAMS:
-            return error_response(503, "too_many", "Too many live pages are open already.")
+            raise Refused(
+                "busy", "Too many live pages are open already; close some of them."
+            )
         known = request.headers.get("last-event-id") or request.query_params.get("after") or ""
-        last_index = int(known) if known.isascii() and known.isdecimal() else -1
+        last_index = int(known) if _INDEX.fullmatch(known) else -1
         events = self._feed.events(
             lambda: request.app.state.is_ending or not may_still(request),
             may_upload=may(request, "upload"),
