@@ -1,4 +1,4 @@
-"""Every refusal has one form: JSON for programs, a page for people, and a code that is explained."""
+"""Every refusal has one form: JSON for programs, a page for people, and an explained code."""
 
 from __future__ import annotations
 
@@ -130,9 +130,7 @@ def test_what_a_page_quotes_is_text() -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "_role"), ROUTES)
-def test_a_slash_too_many_leads_nowhere(
-    app: Starlette, method: str, path: str, _role: str
-) -> None:
+def test_a_slash_too_many_leads_nowhere(app: Starlette, method: str, path: str, _role: str) -> None:
     """Starlette's own redirect names http, and a client would send its images there unencrypted."""
     if path == "/":
         return
@@ -151,9 +149,7 @@ def test_no_redirect_names_a_host(
 
 
 @pytest.mark.parametrize("digits", ["9" * 19, "9" * 5000, "-1", "１", "1e3", "0x1", "x", " 1"])
-def test_an_event_id_that_is_none_of_ours_is_passed_over(
-    app: Starlette, digits: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_event_id_that_is_none_of_ours_is_passed_over(app: Starlette, digits: str) -> None:
     app.state.is_ending = True  # so that the stream has an end
     try:
         assert call(app, "GET", f"/live/events?after={digits}").status == 200
