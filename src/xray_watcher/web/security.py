@@ -187,6 +187,7 @@ class SignIn:
         self._tokens = tokens
         self._clock = clock
         self._tries = Rate(_TRIES_PER_MINUTE, clock)
+        self._told = Rate(_TRIES_PER_MINUTE, clock)
 
     async def sign_in(self, request: Request) -> Response:
         """Open a session for whoever sends a token."""
@@ -196,7 +197,9 @@ class SignIn:
         holder = self._tokens.holder(form.get("token", "").strip())
         if holder is None:
             return self._not_known(request.client.host if request.client else "")
-        _log.info("signed in", client=holder.name)
+        if self._told.allows(holder.name):  # who signs in without end does not fill the log
+            self._told.count(holder.name)
+            _log.info("signed in", client=holder.name)
         response = _see_other(_local_path(form.get("next", "/")))
         response.set_cookie(
             COOKIE,

@@ -211,9 +211,7 @@ class LivePage:
     async def events(self, request: Request) -> Response:
         """What changes, as server-sent events."""
         if self._feed.streams >= MAX_STREAMS:
-            raise Refused(
-                "busy", "Too many live pages are open already; close some of them."
-            )
+            raise Refused("busy", "Too many live pages are open already; close some of them.")
         known = request.headers.get("last-event-id") or request.query_params.get("after") or ""
         last_index = int(known) if _INDEX.fullmatch(known) else -1
         events = self._feed.events(
