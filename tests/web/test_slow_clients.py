@@ -127,9 +127,11 @@ def test_slow_clients_do_not_keep_the_others_from_being_answered(service: WebSer
 
 
 def test_more_uploads_than_places_are_told_to_come_again(service: WebService) -> None:
+    """Those that go on are not slow: else they would make room for another."""
     holding = [connect(service) for _ in range(2)]
     for client in holding:
-        client.sendall(head(service, 10_000_000) + b"--xyz\r\n")
+        part = b'--xyz\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+        client.sendall(head(service, 10_000_000) + part + b"x" * 500_000)
     time.sleep(0.3)
     answer = service.predict(("a.png", picture_number(2)))
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "busy")

@@ -18,11 +18,13 @@ from xray_watcher.errors import LedgerError, Unavailable, UsageError
 from xray_watcher.system.clock import Clock
 from xray_watcher.web import api, pages
 from xray_watcher.web.context import WebContext
+from xray_watcher.web.everybodys import Everybodys, Figures
 from xray_watcher.web.gate import Gate
 from xray_watcher.web.limits import TooLarge, TooSlow
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.refusals import Refused, wants_page
-from xray_watcher.web.security import Doorman, SecuredRoute, SignIn
+from xray_watcher.web.security import BUSY, Doorman, SecuredRoute, SignIn
+from xray_watcher.web.shares import Busy
 from xray_watcher.web.tokens import Tokens
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -33,7 +35,8 @@ _ERRORS: dict[type[Exception], tuple[str, str]] = {
     sqlite3.Error: ("ledger", "The ledger cannot be read at the moment."),
     UsageError: ("wrong_request", ""),
     TooLarge: ("too_large", "The request is too large."),
-    TooSlow: ("too_slow", "The request came in too slowly."),
+    TooSlow: ("too_slow", ""),
+    Busy: ("busy", BUSY),
 }
 """Code and sentence of the errors that a route may raise; else their own message."""
 
@@ -46,12 +49,17 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
     """
     context = WebContext(settings, clock)
     tokens = Tokens(settings.web.token_file, clock) if settings.web.token_file else None
-    sign_in = SignIn(tokens, clock)
+    shared = Everybodys.of(settings.web.uploads_at_once, clock)
+    sign_in = SignIn(tokens, clock, shared.forms)
     shown = Pages(context)
     refused = partial(_refused, shown)
+
+    def figures() -> Figures:
+        return shared.figures(0 if tokens is None else tokens.sessions)
+
     routes = [
-        *api.routes(context),
-        *pages.routes(shown),
+        *api.routes(context, shared.uploads, figures),
+        *pages.routes(shown, shared.streams),
         SecuredRoute("/login", sign_in.sign_in, role="anyone", methods=("POST",)),
         SecuredRoute("/logout", sign_in.sign_out, role="anyone", methods=("POST",)),
     ]
@@ -62,12 +70,13 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
         routes=routes,
         middleware=[
             Middleware(Gate, hosts=allowed_hosts(settings)),
-            Middleware(Doorman, tokens=tokens),
+            Middleware(Doorman, tokens=tokens, requests=shared.requests),
         ],
         exception_handlers=dict.fromkeys((HTTPException, Refused, *_ERRORS), refused),
     )
     # It answers with a whole address, and behind a proxy with TLS that begins with http.
     app.router.redirect_slashes = False
+    app.state.everybodys = shared
     app.state.is_ending = False  # streams without an end of their own look at it
     return app
 

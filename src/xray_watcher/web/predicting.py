@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import structlog
 from anyio import CapacityLimiter
@@ -15,7 +16,7 @@ from xray_watcher.intake.uploads import new_batch, uploads_folder
 from xray_watcher.web import answers
 from xray_watcher.web.answers import Batches, DaemonGone
 from xray_watcher.web.context import WebContext
-from xray_watcher.web.limits import Busy, Rate, Slots, TooLarge, TooSlow, body_chunks
+from xray_watcher.web.limits import Rate, TooLarge, TooSlow, body_chunks
 from xray_watcher.web.models import (
     Accepted,
     Error,
@@ -28,7 +29,8 @@ from xray_watcher.web.multipart import MalformedBody, boundary_of, events
 from xray_watcher.web.queries import Filed
 from xray_watcher.web.receiving import Batch, Door, NoRoom, TooManyFiles, receive
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.security import who
+from xray_watcher.web.security import takers, who
+from xray_watcher.web.shares import Busy, Place, Places
 
 LINES = "application/x-ndjson"
 
@@ -36,7 +38,7 @@ _WRITERS = 8  # threads that write uploads; others stay free for everything else
 _KEEPS_FROM_CLAIMING = ("starting", "hangs", "inbox", "uploads", "work")
 _PROBLEMS: dict[type[Exception], tuple[str, str]] = {
     MalformedBody: ("malformed", ""),
-    TooSlow: ("too_slow", "The upload came in too slowly and was cut off."),
+    TooSlow: ("too_slow", ""),
     TooLarge: ("too_large", "The upload is larger than web.max_request_bytes."),
     TooManyFiles: ("too_many_files", ""),
     Busy: ("busy", "Too many uploads go on at the moment; come again in a minute."),
@@ -54,13 +56,14 @@ class Predicting:
 
     Args:
         context: settings, time, ledger.
+        places: for uploads.
     """
 
-    def __init__(self, context: WebContext) -> None:
+    def __init__(self, context: WebContext, places: Places) -> None:
         self._context = context
         self._web = context.settings.web
         self._batches = Batches()
-        self._slots = Slots(self._web.uploads_at_once)
+        self._places = places
         self._rate = Rate(self._web.uploads_per_minute, context.clock)
         self._writers = CapacityLimiter(_WRITERS)
 
@@ -127,9 +130,9 @@ class Predicting:
         try:
             boundary = boundary_of(request.headers.get("content-type", ""))
             door = await self._opened_door(request)
-            async with self._slots.slot():
+            async with self._places.place(takers(request)) as place:
                 self._batches.add(batch)
-                await self._receive(request, boundary, door, batch)
+                await self._receive(request, boundary, door, batch, place)
         except ClientDisconnect:
             raise Refused("cut_off", "The client went away.", batch.id, batch.accepted) from (None)
         except Refused as refusal:
@@ -187,10 +190,15 @@ class Predicting:
         door.check_room()
         return door
 
-    async def _receive(self, request: Request, boundary: bytes, door: Door, batch: Batch) -> None:
-        chunks = body_chunks(request.receive, self._context.clock, self._web.max_request_bytes)
+    async def _receive(
+        self, request: Request, boundary: bytes, door: Door, batch: Batch, place: Place
+    ) -> None:
+        chunks = body_chunks(
+            request.receive, self._context.clock, self._web.max_request_bytes, place.pace
+        )
+        give_way = partial(self._places.give_way, place)
         try:
-            await receive(events(chunks, boundary), door, batch, self._writers)
+            await receive(events(chunks, boundary), door, batch, self._writers, give_way)
         finally:
             _log.info(
                 "upload",

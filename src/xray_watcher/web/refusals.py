@@ -42,6 +42,7 @@ CODES: Mapping[str, int] = {
     "ledger": 503,
     "unavailable": 503,
     "storage": 503,
+    "full": 503,
     "no_room": 507,
 }
 """The status of HTTP of every code; docs/api.md says what to do about each."""

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from xray_watcher.system.clock import Clock
 from xray_watcher.web.limits import SMALL_BODY_BYTES, Rate, body_chunks
 from xray_watcher.web.refusals import Refused, wants_page
+from xray_watcher.web.shares import Busy, Keys, Shares, address_key, is_ours
 from xray_watcher.web.tokens import SESSION_S, Holder, Tokens
 
 Role = Literal["anyone", "view", "upload"]
@@ -33,8 +34,11 @@ COOKIE = "xray-watcher"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _ROLE, _WHO = "xray_watcher.role", "xray_watcher.who"
+_TAKERS = "xray_watcher.takers"
 _IDENTIFY = "xray_watcher.identify"
 _TRIES_PER_MINUTE = 10
+
+BUSY = "You have your share of what everybody uses, or all of it is taken; come again in a minute."
 
 _log = structlog.get_logger()
 
@@ -85,6 +89,12 @@ def who(request: Request) -> str:
     return name
 
 
+def takers(request: Request) -> Keys:
+    """By what keys is counted what the sender of this request takes of everybody's."""
+    keys: Keys = request.scope[_TAKERS]
+    return keys
+
+
 def may(request: Request, role: Role) -> bool:
     """Whether whoever sent this request may do what needs this role."""
     return ROLES.index(role_of(request)) >= ROLES.index(role)
@@ -96,7 +106,7 @@ def may_still(request: Request) -> bool:
     A stream without an end of its own asks again and again: a token's line may be removed or
     changed, and a session ends.
     """
-    identify: Callable[[], tuple[Role, str]] = request.scope[_IDENTIFY]
+    identify: Callable[[], tuple[Role, str, Keys]] = request.scope[_IDENTIFY]
     return ROLES.index(identify()[0]) >= ROLES.index(role_of(request))
 
 
@@ -132,27 +142,46 @@ class Doorman:
     Args:
         app: what comes behind.
         tokens: None where whoever reaches the service may do all.
+        requests: places for those that are at work.
     """
 
-    def __init__(self, app: ASGIApp, tokens: Tokens | None) -> None:
+    def __init__(self, app: ASGIApp, tokens: Tokens | None, requests: Shares) -> None:
         self._app = app
         self._tokens = tokens
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Note who it is, and pass the request on."""
-        if scope["type"] == "http":
-            address = scope["client"][0] if scope.get("client") else ""
-            # Not the scope itself: it would hold a callable that holds it.
-            identify = partial(self._identified, Headers(scope=scope), scope["method"], address)
-            scope[_ROLE], scope[_WHO] = identify()
-            scope[_IDENTIFY] = identify
-        await self._app(scope, receive, send)
+        """Note who it is, and pass the request on when it may have a place."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        address = scope["client"][0] if scope.get("client") else ""
+        headers = Headers(scope=scope)
+        # Not the scope itself: it would hold a callable that holds it.
+        identify = partial(self._identified, headers, scope["method"], address)
+        scope[_ROLE], scope[_WHO], scope[_TAKERS] = identify()
+        scope[_IDENTIFY] = identify
+        connection = scope.get("state", {}).get("connection", lambda: None)()
+        try:
+            place = self._requests.take(scope[_TAKERS], connection)
+        except Busy:
+            await Refused("busy", BUSY).answer(headers)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._requests.leave(place)
 
-    def _identified(self, headers: Headers, method: str, address: str) -> tuple[Role, str]:
+    def _identified(self, headers: Headers, method: str, address: str) -> tuple[Role, str, Keys]:
+        where = address_key(address)
         if self._tokens is None:
-            return "upload", address
+            return "upload", address, (where,)
         holder = _holder(headers, method, self._tokens)
-        return ("anyone", address) if holder is None else (holder.role, holder.name)
+        if holder is None:
+            return "anyone", address, (where,)
+        token = f"token:{holder.digest.hex()}"
+        # An address of this machine is the proxy's, by which everybody comes.
+        return holder.role, holder.name, (token,) if is_ours(address) else (token, where)
 
 
 def _holder(headers: Headers, method: str, tokens: Tokens) -> Holder | None:
@@ -181,11 +210,13 @@ class SignIn:
     Args:
         tokens: None where nobody needs to sign in.
         clock: the time.
+        forms: places for those that are read.
     """
 
-    def __init__(self, tokens: Tokens | None, clock: Clock) -> None:
+    def __init__(self, tokens: Tokens | None, clock: Clock, forms: Shares) -> None:
         self._tokens = tokens
         self._clock = clock
+        self._forms = forms
         self._tries = Rate(_TRIES_PER_MINUTE, clock)
         self._told = Rate(_TRIES_PER_MINUTE, clock)
 
@@ -237,8 +268,9 @@ class SignIn:
         return response
 
     async def _form(self, request: Request) -> dict[str, str]:
-        chunks = body_chunks(request.receive, self._clock, SMALL_BODY_BYTES)
-        body = b"".join([chunk async for chunk in chunks])
+        with self._forms.place(takers(request)) as place:
+            chunks = body_chunks(request.receive, self._clock, SMALL_BODY_BYTES, place.pace)
+            body = b"".join([chunk async for chunk in chunks])
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=16)
         return {name: values[0] for name, values in fields.items()}
 

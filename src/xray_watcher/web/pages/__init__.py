@@ -11,13 +11,19 @@ from xray_watcher.web.pages.image import ImagePages
 from xray_watcher.web.pages.live import LivePage
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.security import SecuredRoute
+from xray_watcher.web.shares import Shares
 from xray_watcher.web.thumbnails import Thumbnails
 
 
-def routes(pages: Pages) -> list[BaseRoute]:
-    """Every page."""
+def routes(pages: Pages, streams: Shares) -> list[BaseRoute]:
+    """Every page.
+
+    Args:
+        pages: renders, and knows settings and time.
+        streams: places for live pages that are kept up to date.
+    """
     context = pages.context
-    batch, live, day = BatchPage(pages), LivePage(pages), DayPages(pages)
+    batch, live, day = BatchPage(pages), LivePage(pages, streams), DayPages(pages)
     image = ImagePages(pages, Thumbnails(context))
     return [
         SecuredRoute("/", batch.show, role="view"),
