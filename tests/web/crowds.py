@@ -28,7 +28,7 @@ SOFT_LIMIT = 1024
 """Open files that a service may have where nobody has set more."""
 
 LONGEST_S = 35.0
-SETTLES_S = 3.0
+SETTLES_S = 1.5
 BOUNDARY = b"Content-Type: multipart/form-data; boundary=xyz\r\n"
 
 
