@@ -31,6 +31,12 @@ ROLES: tuple[Role, ...] = ("anyone", "view", "upload")
 """Each may do what those before it may."""
 
 COOKIE = "xray-watcher"
+TLS_COOKIE = "__Host-xray-watcher"
+"""The name where the browser speaks TLS: none but this very host can set it, by TLS.
+
+By plain HTTP, as on a workstation, browsers keep no cookie of that name.
+"""
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _ROLE, _WHO = "xray_watcher.role", "xray_watcher.who"
@@ -199,9 +205,10 @@ def _holder(headers: Headers, method: str, tokens: Tokens) -> Holder | None:
 
 
 def session_secret(headers: Headers) -> str | None:
-    """The secret that the session's cookie holds."""
+    """The secret that the session's cookie holds; the one of TLS alone, where there is one."""
     # It takes every cookie by itself: one of another application on this host may be anything.
-    return cookie_parser(headers.get("cookie", "")).get(COOKIE)
+    cookies = cookie_parser(headers.get("cookie", ""))
+    return cookies.get(TLS_COOKIE, cookies.get(COOKIE))
 
 
 class SignIn:
@@ -232,12 +239,13 @@ class SignIn:
             self._told.count(holder.name)
             _log.info("signed in", client=holder.name)
         response = _see_other(_local_path(form.get("next", "/")))
+        # Behind a proxy we speak HTTP; the browser says what it speaks.
+        is_tls = request.headers.get("origin", "").lower().startswith("https://")
         response.set_cookie(
-            COOKIE,
+            TLS_COOKIE if is_tls else COOKIE,
             self._tokens.open_session(holder),
             max_age=int(SESSION_S),
-            # Behind a proxy we speak HTTP; the browser says what it speaks.
-            secure=request.headers.get("origin", "").startswith("https://"),
+            secure=is_tls,
             httponly=True,
             samesite="strict",
         )
@@ -265,6 +273,7 @@ class SignIn:
             self._tokens.close_session(secret)
         response = _see_other("/login")
         response.delete_cookie(COOKIE)
+        response.delete_cookie(TLS_COOKIE, secure=True)
         return response
 
     async def _form(self, request: Request) -> dict[str, str]:
