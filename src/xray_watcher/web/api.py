@@ -81,10 +81,10 @@ def routes(context: WebContext, uploads: Places, figures: Callable[[], Figures])
         ApiRoute("/healthz", reading.health, _HEALTH, role="anyone", method="GET"),
     ]
 
-    described = document(documented)
+    described = bytes(JSONResponse(document(documented)).body)
 
     async def openapi(_request: Request) -> Response:
-        return JSONResponse(described)
+        return Response(described, media_type=_JSON)
 
     return [
         *documented,

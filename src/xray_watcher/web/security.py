@@ -171,7 +171,9 @@ class Doorman:
         try:
             place = self._requests.take(scope[_TAKERS], connection)
         except Busy:
-            await Refused("busy", BUSY).answer(headers)(scope, receive, send)
+            # What else stands in the pipeline is not worked on.
+            busy = Refused("busy", BUSY, headers={"Connection": "close"})
+            await busy.answer(headers)(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
