@@ -110,7 +110,7 @@ class ImagePages:
     async def _picture(self, request: Request, size: Size) -> Response:
         index = request.path_params["index"]
         try:
-            png = await self._thumbnails.png(index, size)
+            png = await self._thumbnails.png(index, size, request.is_disconnected)
         except NoPicture as error:
             raise Refused("no_picture", str(error)) from error
         return Response(
