@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import sys
@@ -100,6 +101,25 @@ def test_a_head_without_end_is_refused(service: WebService) -> None:
     with connect(service) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"y" * 100_000)
         assert read_to_the_end(client).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"POST", b"GET", b"CONNECT"])
+@pytest.mark.parametrize("end", [b"POST / HTTP/1.1\r\n", b"1\r\nxaa\r\n", b"0\r\n\r\n\0\0\r\n\r\n"])
+def test_a_body_in_wrong_chunks_is_refused_without_a_mistake_of_ours(
+    service: WebService, method: bytes, end: bytes
+) -> None:
+    """There is no body in the answer to HEAD, not even that of a refusal; the fuzzer found it."""
+    with connect(service) as client:
+        client.sendall(
+            b"%s /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nTransfer-Encoding: chunked\r\n\r\n"
+            % (method, service.port)
+            + end
+        )
+        answer = read_to_the_end(client)
+    assert re.match(rb"HTTP/1.1 (200|400|405)", answer)
+    log = service.web_log.read_text()
+    assert "crashed" not in log
+    assert "Traceback" not in log
 
 
 def test_a_body_that_comes_too_slowly_is_cut_off_and_what_came_whole_is_filed(

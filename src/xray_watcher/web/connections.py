@@ -215,6 +215,7 @@ class TimedProtocol(H11Protocol):
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             answer = refusal.json()
+            is_to_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
             more = SECURITY_HEADERS | {"Cache-Control": "no-store", "Connection": "close"}
             headers = [(name.encode(), value.encode()) for name, value in more.items()]
             for event in (
@@ -223,7 +224,7 @@ class TimedProtocol(H11Protocol):
                     headers=[*answer.raw_headers, *headers],
                     reason=HTTPStatus(refusal.status).phrase.encode(),
                 ),
-                h11.Data(data=bytes(answer.body)),
+                h11.Data(data=b"" if is_to_head else bytes(answer.body)),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")

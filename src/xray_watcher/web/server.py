@@ -125,7 +125,9 @@ class _ToStructlog(logging.Handler):
 
 def _set_up_logs() -> None:
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it quotes the body
-    uvicorns = logging.getLogger("uvicorn.error")
-    uvicorns.setLevel(logging.WARNING)
-    uvicorns.propagate = False
-    uvicorns.handlers = [_ToStructlog()]
+    # asyncio warns of each write to a client that has just gone.
+    for name, level in (("uvicorn.error", logging.WARNING), ("asyncio", logging.ERROR)):
+        theirs = logging.getLogger(name)
+        theirs.setLevel(level)
+        theirs.propagate = False
+        theirs.handlers = [_ToStructlog()]
