@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types check phantom bench bench-http guard parity storm progress uploadstorm shares sigterm \
-  syscalls powercut fulldisk spreadsheet lives fuzz audit manual install-test container-test clean
+  syscalls powercut fulldisk spreadsheet lives fuzz fuzz-http audit manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -92,6 +92,9 @@ lives: $(READY)           ## 2,000 random lives of the daemon: arrivals, kills, 
 
 fuzz: $(READY)            ## 15 minutes of made-up files for the decoder; needs Linux on x86-64
 	$(BIN)/python tests/fuzz/fuzz_decode.py $(ARGS)
+
+fuzz-http: $(READY)       ## 10 minutes of made-up requests for the web
+	$(BIN)/python tests/fuzz/fuzz_http.py $(ARGS)
 
 manual: $(READY)          ## write the manual pages anew from the commands and settings
 	$(BIN)/python -m xray_watcher.manual deploy/man

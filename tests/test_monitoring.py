@@ -24,6 +24,9 @@ from rig import Rig
 from xray_watcher.core.values import ModelInfo
 from xray_watcher.records import model_fields
 from xray_watcher.reports.metrics import CONTENT_TYPE, Situation, exposition
+from xray_watcher.system.clock import SystemClock
+from xray_watcher.web.everybodys import Everybodys
+from xray_watcher.web.everybodys import exposition as web_exposition
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 DOCS = DEPLOY.with_name("docs")
@@ -245,6 +248,8 @@ def test_panels_do_not_lie_on_each_other() -> None:
 
 
 def test_the_documentation_lists_exactly_what_is_told(tmp_path: Path) -> None:
-    told = set(re.findall(r"^# TYPE (\w+)", Export(tmp_path).text().decode(), re.MULTILINE))
+    shared = Everybodys.of(8, SystemClock())
+    text = Export(tmp_path).text() + web_exposition(shared.figures(0))
+    told = set(re.findall(r"^# TYPE (\w+)", text.decode(), re.MULTILINE))
     documented = set(re.findall(r"^\| `(\w+)` \|", (DOCS / "metrics.md").read_text(), re.MULTILINE))
     assert documented == told

@@ -14,6 +14,9 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
+from structlog.types import EventDict
+
+from xray_watcher.core.naming import one_line
 
 
 def set_up(level: str) -> None:
@@ -26,7 +29,7 @@ def set_up(level: str) -> None:
     # It calls its own orderly end an error; whether it lives is seen to in `intake.watcher`.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
     renderers: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        [_speechless, structlog.dev.ConsoleRenderer()]
         if for_person
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -43,6 +46,11 @@ def set_up(level: str) -> None:
         logger_factory=lambda *_names: _Lines(),
         cache_logger_on_first_use=False,
     )
+
+
+def _speechless(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Escape what could speak to the terminal; the renderer's own colours come after it."""
+    return {key: one_line(text) if isinstance(text, str) else text for key, text in event.items()}
 
 
 def crashed(error: Exception) -> None:

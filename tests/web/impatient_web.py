@@ -9,7 +9,7 @@ import os
 import socket
 
 from xray_watcher.cli.main import main
-from xray_watcher.web import limits, server
+from xray_watcher.web import connections, limits, server, shares
 
 HEAD_S = 1.5
 STALL_S = 1.0
@@ -30,11 +30,11 @@ def narrow(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    server.HEAD_S = HEAD_S
-    server.DRAIN_S = HEAD_S
-    server.STALL_S, server.TAKEN_BYTES = STALL_S, TAKEN_BYTES
+    connections.HEAD_S = HEAD_S
+    connections.DRAIN_S = HEAD_S
+    connections.STALL_S, connections.TAKEN_BYTES = STALL_S, TAKEN_BYTES
     if SEND_BUFFER:
         server._listen = narrow
     limits.PACE_WINDOW_S = WINDOW_S
-    limits.SLOT_WAIT_S = 0.5
+    shares.SLOT_WAIT_S = 0.5
     main()

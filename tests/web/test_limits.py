@@ -11,7 +11,8 @@ from starlette.types import Message
 
 from rig import HandClock
 from xray_watcher.web import limits
-from xray_watcher.web.limits import Rate, Slots, TooLarge, TooSlow, body_chunks
+from xray_watcher.web.limits import Rate, TooLarge, TooSlow, body_chunks
+from xray_watcher.web.shares import Pace
 
 
 class Client:
@@ -41,7 +42,9 @@ def received(client: Client, max_bytes: int = 10**9) -> bytes:
     async def read(chunks: AsyncIterator[bytes]) -> bytes:
         return b"".join([chunk async for chunk in chunks])
 
-    return asyncio.run(read(body_chunks(client.receive, client.clock, max_bytes)))
+    return asyncio.run(
+        read(body_chunks(client.receive, client.clock, max_bytes, Pace(client.clock)))
+    )
 
 
 def test_a_body_is_passed_on_as_it_comes_in() -> None:
@@ -88,25 +91,3 @@ def test_a_rate_remembers_a_bounded_number_of_keys() -> None:
     for number in range(10_000):
         rate.count(str(number))
     assert len(rate._events) <= 4096
-
-
-def test_a_place_is_free_again_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SLOT_WAIT_S", 0.05)
-
-    async def hold(slots: Slots) -> None:
-        async with slots.slot():
-            with pytest.raises(limits.Busy):
-                await hold_another(slots)
-            raise ValueError("mine")
-
-    async def hold_another(slots: Slots) -> None:
-        async with slots.slot():
-            pass
-
-    async def use() -> None:
-        slots = Slots(1)
-        with pytest.raises(ValueError, match="mine"):
-            await hold(slots)
-        await hold_another(slots)
-
-    asyncio.run(use())

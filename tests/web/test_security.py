@@ -354,7 +354,16 @@ def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_alone(secured: Secured) -
     body = urlencode({"token": secured.tokens["view"]}).encode()
     origin = {"origin": "https://localhost:8080"}
     answer = call(secured.app, "POST", "/login", FORM | origin, body)
-    assert "; secure" in answer.headers["set-cookie"].lower()
+    cookie, *attributes = answer.headers["set-cookie"].split("; ")
+    assert cookie.startswith("__Host-xray-watcher=")
+    assert {one.lower() for one in attributes} >= {"secure", "path=/", "httponly"}
+    assert not [one for one in attributes if one.lower().startswith("domain")]
+    assert call(secured.app, "GET", "/api/v1/results", {"cookie": cookie}).status == 200
+    theirs = secured.cookie("upload")["cookie"]  # as another service of this host may set it
+    both = {"cookie": f"{theirs}; {cookie}"} | OURS
+    assert call(secured.app, "POST", "/predict_batch", both).status == 403, "ours, a viewer's"
+    call(secured.app, "POST", "/logout", {"cookie": cookie} | OURS)
+    assert call(secured.app, "GET", "/api/v1/results", {"cookie": cookie}).status == 401
 
 
 @pytest.mark.parametrize(

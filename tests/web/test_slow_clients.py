@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import sys
@@ -102,6 +103,25 @@ def test_a_head_without_end_is_refused(service: WebService) -> None:
         assert read_to_the_end(client).startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize("method", [b"HEAD", b"POST", b"GET", b"CONNECT"])
+@pytest.mark.parametrize("end", [b"POST / HTTP/1.1\r\n", b"1\r\nxaa\r\n", b"0\r\n\r\n\0\0\r\n\r\n"])
+def test_a_body_in_wrong_chunks_is_refused_without_a_mistake_of_ours(
+    service: WebService, method: bytes, end: bytes
+) -> None:
+    """There is no body in the answer to HEAD, not even that of a refusal; the fuzzer found it."""
+    with connect(service) as client:
+        client.sendall(
+            b"%s /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nTransfer-Encoding: chunked\r\n\r\n"
+            % (method, service.port)
+            + end
+        )
+        answer = read_to_the_end(client)
+    assert re.match(rb"HTTP/1.1 (200|400|405)", answer)
+    log = service.web_log.read_text()
+    assert "crashed" not in log
+    assert "Traceback" not in log
+
+
 def test_a_body_that_comes_too_slowly_is_cut_off_and_what_came_whole_is_filed(
     service: WebService,
 ) -> None:
@@ -127,9 +147,11 @@ def test_slow_clients_do_not_keep_the_others_from_being_answered(service: WebSer
 
 
 def test_more_uploads_than_places_are_told_to_come_again(service: WebService) -> None:
+    """Those that go on are not slow: else they would make room for another."""
     holding = [connect(service) for _ in range(2)]
     for client in holding:
-        client.sendall(head(service, 10_000_000) + b"--xyz\r\n")
+        part = b'--xyz\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+        client.sendall(head(service, 10_000_000) + part + b"x" * 500_000)
     time.sleep(0.3)
     answer = service.predict(("a.png", picture_number(2)))
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "busy")

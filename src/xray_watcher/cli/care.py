@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from xray_watcher.cli.options import settings_of, settings_options
+from xray_watcher.cli.options import say, settings_of, settings_options
 from xray_watcher.errors import UsageError
 
 
@@ -36,7 +36,7 @@ def test_channels(**options: str | None) -> int:
         raise UsageError("Nobody is told anything: set notify.webhook, .smtp or .command.")
     failed = 0
     for name, problem in try_each(channels, SystemClock().now()):
-        click.echo(f"{name}: {'taken' if problem is None else f'FAILED, {problem}'}")
+        say(f"{name}: {'taken' if problem is None else f'FAILED, {problem}'}")
         failed += problem is not None
     return 1 if failed else 0
 
@@ -51,13 +51,13 @@ def retention(dry_run: bool, **options: str | None) -> int:
 
     settings, clock = settings_of(options), SystemClock()
     for line in plan(settings, clock.now()):
-        click.echo(line)
+        say(line)
     if dry_run:
         return 0
     done = clean_up(settings, clock)
     for name, why in done.stuck.items():
-        click.echo(f"{name} cannot be removed ({why}).", err=True)
-    click.echo(
+        say(f"{name} cannot be removed ({why}).", err=True)
+    say(
         f"{done.images} images ({done.size / 1e6:.1f} MB) and {done.logs} logs are removed; "
         f"{done.kept} were left: missing, or not what was filed."
     )

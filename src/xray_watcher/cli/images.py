@@ -10,6 +10,7 @@ from xray_watcher.cli.options import (
     EXIT_FAILED,
     EXIT_SOME_REJECTED,
     print_json,
+    say,
     settings_of,
     settings_options,
     weights_options,
@@ -41,7 +42,7 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
         print_json({"results": results, "notice": NOTICE})
     else:
         banner = SIMULATIONS.get(settings.model.weights)
-        click.echo("\n".join([banner, NOTICE] if banner else [NOTICE]))
+        say("\n".join([banner, NOTICE] if banner else [NOTICE]))
     return EXIT_SOME_REJECTED if any("rejected" in result for result in results) else 0
 
 
@@ -65,12 +66,12 @@ def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
     back = 0
     for outcome in outcomes:
         if outcome.inbox_path is None:
-            click.echo(f"{outcome.name}: {outcome.trouble}", err=True)
+            say(f"{outcome.name}: {outcome.trouble}", err=True)
             continue
         shown = "/".join(safe_name(part) for part in outcome.inbox_path.split("/"))
-        click.echo(f"{outcome.name}: waits to be tried again as {shown}")
+        say(f"{outcome.name}: waits to be tried again as {shown}")
         back += 1
-    click.echo(f"{back} files wait to be tried again.")
+    say(f"{back} files wait to be tried again.")
     return 0 if back == len(outcomes) else EXIT_FAILED
 
 
@@ -86,5 +87,5 @@ def phantoms(folder: str, count: int, seed: int) -> int:
     work_as_owner(folder)
     with progress_bar(total=count, unit=" images") as bar:
         write_phantoms(folder, count, seed, bar.update)
-    click.echo(f"{count} drawn images lie in {folder}; drawn.csv says what was drawn.")
+    say(f"{count} drawn images lie in {folder}; drawn.csv says what was drawn.")
     return 0

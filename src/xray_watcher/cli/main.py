@@ -16,10 +16,11 @@ from xray_watcher import __version__
 from xray_watcher.cli.care import metrics, notify, retention
 from xray_watcher.cli.images import phantoms, predict, retry
 from xray_watcher.cli.locales import begin_in_utf8, escape_what_cannot_be_printed
-from xray_watcher.cli.options import EXIT_INTERRUPTED
+from xray_watcher.cli.options import EXIT_INTERRUPTED, say
 from xray_watcher.cli.service import demo, run, serve, token, up
 from xray_watcher.cli.state import backup, check_config, fsck, status, summary, waiting
 from xray_watcher.cli.weights import weights
+from xray_watcher.core.naming import one_line
 from xray_watcher.errors import ConfigError, XrayWatcherError
 
 COMMANDS: tuple[click.Command, ...] = (
@@ -60,11 +61,11 @@ def _complain(error: XrayWatcherError) -> None:
     if isinstance(error, ConfigError):
         count = len(error.problems)
         mistakes = "a mistake" if count == 1 else f"{count} mistakes"
-        click.echo(f"The configuration has {mistakes}:", err=True)
+        say(f"The configuration has {mistakes}:", err=True)
         for problem in error.problems:
-            click.echo(f"  {problem}", err=True)
+            say(f"  {one_line(problem)}", err=True)
     else:
-        click.echo(f"xray-watcher: {error}", err=True)
+        say(f"xray-watcher: {one_line(str(error))}", err=True)
 
 
 def _end(code: int) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from xray_watcher.core.naming import one_line
+
 if TYPE_CHECKING:
     from xray_watcher.config.loading import LoadedSettings
     from xray_watcher.config.settings import Settings
@@ -101,6 +103,16 @@ def work_as_owner(first: str, *others: str) -> bool:
     if owner is not None:
         click.echo(f"As the user {owner.name}, to whom {owner.place} belongs.", err=True)
     return owner is not None
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print for people; nothing that stands in it can speak to the terminal.
+
+    Args:
+        text: one or more lines.
+        err: to stderr.
+    """
+    click.echo("\n".join(map(one_line, text.split("\n"))), err=err)
 
 
 def print_json(data: object) -> None:

@@ -11,6 +11,7 @@ import click
 
 from xray_watcher.cli.options import (
     EXIT_SOME_REJECTED,
+    say,
     settings_of,
     settings_options,
     weights_options,
@@ -84,9 +85,9 @@ def _run_to_the_end(settings: Settings, reports: Reports) -> int:
 
     with assembled_daemon(settings, once=True, report=reports.beat) as daemon:
         _run_once(daemon)
-        click.echo(f"{daemon.done} images filed, {daemon.rejected} of them rejected.")
+        say(f"{daemon.done} images filed, {daemon.rejected} of them rejected.")
         for line in _left_lines(daemon.left, daemon.ignored):
-            click.echo(line)
+            say(line)
         return EXIT_SOME_REJECTED if daemon.rejected or daemon.left else 0
 
 
@@ -146,7 +147,7 @@ def up(**options: str | None) -> int:
 
     settings = settings_of(options)
     log.set_up(settings.log.level)
-    click.echo(f"Images: {settings.folders.inbox}\nPages: {_server().url_of(settings)}", err=True)
+    say(f"Images: {settings.folders.inbox}\nPages: {_server().url_of(settings)}", err=True)
     given = [(f"--{name.replace('_', '-')}", value) for name, value in options.items() if value]
     flags = [part for flag in given for part in flag]
     return run_both([["run", *flags], ["serve", *flags]])
@@ -166,7 +167,7 @@ def token(name: str, role: Literal["view", "upload"], **options: str | None) -> 
     path = settings_of(options, needs_root=False).web.token_file
     if not path:
         raise UsageError("Set web.token_file to the path that the tokens' hashes go to.")
-    click.echo(add_token(path, name, role))
+    say(add_token(path, name, role))
     return 0
 
 

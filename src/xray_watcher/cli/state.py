@@ -8,6 +8,7 @@ from xray_watcher.cli.options import (
     EXIT_NOT_HEALTHY,
     loaded,
     print_json,
+    say,
     settings_of,
     settings_options,
     weights_options,
@@ -26,7 +27,7 @@ def status(as_json: bool, **options: str | None) -> int:
     if as_json:
         print_json(found)
     else:
-        click.echo(to_text(found))
+        say(to_text(found))
     return 0 if found["healthy"] else EXIT_NOT_HEALTHY
 
 
@@ -42,7 +43,7 @@ def waiting(as_json: bool, **options: str | None) -> int:
     if as_json:
         print_json({"waiting": rows})
     else:
-        click.echo(to_text(rows, settings.zone))
+        say(to_text(rows, settings.zone))
     return 0
 
 
@@ -57,7 +58,7 @@ def summary(date: str | None, as_json: bool, **options: str | None) -> int:
     from xray_watcher.system.clock import SystemClock
 
     figures = summary_of(settings_of(options), date, SystemClock().now())
-    click.echo((to_json(figures) if as_json else to_markdown(figures)).decode(), nl=False)
+    say((to_json(figures) if as_json else to_markdown(figures)).decode().removesuffix("\n"))
     return 0
 
 
@@ -69,7 +70,7 @@ def backup(file: str, **options: str | None) -> int:
     from xray_watcher.commands.backup import backup as copy_ledger
 
     images = copy_ledger(settings_of(options).folders.ledger, file)
-    click.echo(f"{file} holds the ledger up to index {images - 1}.")
+    say(f"{file} holds the ledger up to index {images - 1}.")
     return 0
 
 
@@ -88,13 +89,13 @@ def fsck(deep: bool, repair: bool, **options: str | None) -> int:
     settings = settings_of(options)
     if repair:
         for done in comparison.repair(settings, SystemClock().now()):
-            click.echo(done)
+            say(done)
     differences = comparison.check(settings, deep=deep)
     for difference in differences:
-        click.echo(str(difference))
-    click.echo(f"{len(differences)} differences.")
+        say(str(difference))
+    say(f"{len(differences)} differences.")
     if copies := comparison.copies_of_logs(settings):
-        click.echo(copies)
+        say(copies)
     return 1 if differences else 0
 
 
@@ -119,6 +120,6 @@ def check_config(as_json: bool, **options: str | None) -> int:
     if as_json:
         print_json(describe_json(found))
     else:
-        click.echo(f"file: {found.file or 'none'}")
-        click.echo(describe_text(found))
+        say(f"file: {found.file or 'none'}")
+        say(describe_text(found))
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xray_watcher.cli.options import print_json, settings_of, settings_options
+from xray_watcher.cli.options import print_json, say, settings_of, settings_options
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, PHANTOM
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def list_weights(as_json: bool, **options: str | None) -> int:
         print_json([asdict(one) for one in found])
         return 0
     for one in found:
-        click.echo(f"{one.name}: {one.state}, {len(one.labels)} labels")
-        click.echo(f"    labels   {', '.join(one.labels)}")
-        click.echo(f"    source   {one.source or 'this package'}")
-        click.echo(f"    SHA-256  {one.sha256 or 'not known: give it with --sha256'}")
+        say(f"{one.name}: {one.state}, {len(one.labels)} labels")
+        say(f"    labels   {', '.join(one.labels)}")
+        say(f"    source   {one.source or 'this package'}")
+        say(f"    SHA-256  {one.sha256 or 'not known: give it with --sha256'}")
     return 0
 
 
@@ -63,7 +63,7 @@ def fetch(
             bar.update(done - bar.n)
 
         path = store.fetch(name, url=url, sha256=sha256, trust=trust, progress=progress)
-    click.echo(f"{name} is installed: {path}")
+    say(f"{name} is installed: {path}")
     return 0
 
 
@@ -78,7 +78,7 @@ def import_weights(
 ) -> int:
     """Check a checkpoint FILE and store its weights; none of its code is run."""
     path = _store(options).import_file(name, file, sha256=sha256, trust=trust)
-    click.echo(f"{name} is installed: {path}")
+    say(f"{name} is installed: {path}")
     return 0
 
 
@@ -91,5 +91,5 @@ def verify(name: str | None, **options: str | None) -> int:
     here = [one.name for one in store.list() if one.path is not None]
     for one in [name] if name else [*here, PHANTOM.name]:
         store.verify(one)
-        click.echo(f"{one}: sound")
+        say(f"{one}: sound")
     return 0

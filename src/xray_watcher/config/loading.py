@@ -23,10 +23,10 @@ from xray_watcher.config.sources import (
     file_layer,
     find_config_file,
     flag_layer,
-    one_line,
     shown,
     xdg_folder,
 )
+from xray_watcher.core.naming import one_line
 from xray_watcher.errors import ConfigError
 
 _PATHS = (

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from xray_watcher.config.keys import KEYS, TABLES, is_known, kind_of, neighbours, similar
 from xray_watcher.config.settings import did_you_mean
+from xray_watcher.core.naming import one_line
 from xray_watcher.errors import ConfigError
 
 ENV_PREFIX = "XRAY_WATCHER_"
@@ -273,8 +274,3 @@ def shown(value: object) -> str:
     """A value as the file would have it, on one line of bearable length."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 100 else text[:97] + "..."
-
-
-def one_line(text: str) -> str:
-    """The text with everything escaped that a terminal or log would not print."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

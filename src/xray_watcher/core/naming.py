@@ -94,6 +94,15 @@ def index_of(filed_name: str) -> int | None:
     return None
 
 
+def one_line(text: str) -> str:
+    """The text with everything escaped that a terminal or log would not print.
+
+    Args:
+        text: what somebody else may have written: a server's reason, a header, a path.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _is_unsafe(char: str) -> bool:
     return char in _SEPARATORS or unicodedata.category(char) in _ESCAPED_CATEGORIES
 

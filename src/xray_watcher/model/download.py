@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from xray_watcher import __version__
+from xray_watcher.core.naming import one_line
 from xray_watcher.errors import WeightsError
 
 Progress = Callable[[int, int | None], None]
@@ -26,6 +27,7 @@ TIMEOUT_S = 30.0
 
 _CHUNK_BYTES = 1 << 16
 _RANGE_NOT_SATISFIABLE = 416
+_REASON_CHARS = 100
 _PARTIAL = 206
 
 
@@ -157,7 +159,7 @@ def _opened(url: str, part: _Part, timeout_s: float) -> Any:
             part.drop()
             raise _Cut("the part that was there does not fit") from None
         raise WeightsError(
-            f"{url} cannot be downloaded: the server says {error.code} {error.reason}."
+            f"{url} cannot be downloaded: the server says {error.code} {_shortened(error.reason)}."
         ) from None
     except TimeoutError:
         raise _Cut(f"the server was silent for {timeout_s:g} s") from None
@@ -170,6 +172,11 @@ def _opened(url: str, part: _Part, timeout_s: float) -> Any:
         ) from None
     except (http.client.HTTPException, ConnectionError) as error:
         raise _Cut(type(error).__name__) from None
+
+
+def _shortened(reason: str) -> str:
+    """What a server says of itself, on one line of bearable length."""
+    return one_line(reason[:_REASON_CHARS])
 
 
 def _check_is_file(url: str, response: Any) -> None:

@@ -100,7 +100,7 @@ def exposition(totals: Totals | None, situation: Situation) -> bytes:
         situation: how the service is.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families([*_now(situation), *_counted(totals, situation)]))
+    registry.register(Families([*_now(situation), *_counted(totals, situation)]))
     return generate_latest(registry)
 
 
@@ -126,13 +126,14 @@ def _since(folders: Folders) -> datetime | None:
     return datetime.fromisoformat(since) if isinstance(since, str) else None
 
 
-class _Families:
+class Families:
     """What the library asks for what there is to tell."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
 
     def collect(self) -> Iterable[Metric]:
+        """All of it."""
         return self._families
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from starlette.routing import BaseRoute
 from xray_watcher.commands.status import DaemonState, status_of, summary_of
 from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
 from xray_watcher.web.context import WebContext
+from xray_watcher.web.everybodys import Figures, exposition
 from xray_watcher.web.models import (
     Accepted,
     BatchAnswer,
@@ -27,7 +29,9 @@ from xray_watcher.web.models import (
 from xray_watcher.web.openapi import ApiRoute, Operation, document
 from xray_watcher.web.predicting import Predicting
 from xray_watcher.web.queries import Filter, Page
-from xray_watcher.web.security import Refused, SecuredRoute, may
+from xray_watcher.web.refusals import Refused
+from xray_watcher.web.security import SecuredRoute, may
+from xray_watcher.web.shares import Places
 
 _UPLOAD_ERRORS = (400, 408, 413, 429, 503, 507)
 _JSON = "application/json"
@@ -57,9 +61,15 @@ class PageQuery(BaseModel):
         return Filter(day, self.level, self.label, self.flag, self.source)
 
 
-def routes(context: WebContext) -> list[BaseRoute]:
-    """Every route of the API."""
-    reading, predicting = Reading(context), Predicting(context)
+def routes(context: WebContext, uploads: Places, figures: Callable[[], Figures]) -> list[BaseRoute]:
+    """Every route of the API.
+
+    Args:
+        context: settings, time, ledger.
+        uploads: places for them.
+        figures: says what is taken of what everybody shares.
+    """
+    reading, predicting = Reading(context, figures), Predicting(context, uploads)
     documented = [
         ApiRoute("/predict_batch", predicting.predict, _PREDICT, role="upload", method="POST"),
         ApiRoute("/api/v1/batches", predicting.begin, _BEGIN, role="upload", method="POST"),
@@ -71,10 +81,10 @@ def routes(context: WebContext) -> list[BaseRoute]:
         ApiRoute("/healthz", reading.health, _HEALTH, role="anyone", method="GET"),
     ]
 
-    described = document(documented)
+    described = bytes(JSONResponse(document(documented)).body)
 
     async def openapi(_request: Request) -> Response:
-        return JSONResponse(described)
+        return Response(described, media_type=_JSON)
 
     return [
         *documented,
@@ -88,10 +98,12 @@ class Reading:
 
     Args:
         context: settings, time, ledger.
+        figures: says what is taken of what everybody shares.
     """
 
-    def __init__(self, context: WebContext) -> None:
+    def __init__(self, context: WebContext, figures: Callable[[], Figures]) -> None:
         self._context = context
+        self._figures = figures
 
     async def page(self, request: Request) -> Response:
         """Records, newest first."""
@@ -100,7 +112,7 @@ class Reading:
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
-            raise Refused(400, "wrong_query", f"{name!a}: {first['msg']}.") from error
+            raise Refused("wrong_query", f"{name!a}: {first['msg']}.") from error
         page = await run_sync(self._page, query)
         following = b"null" if page.next_cursor is None else str(page.next_cursor).encode()
         lines = b",".join(line.rstrip() for line in page.lines)
@@ -114,7 +126,7 @@ class Reading:
         """One record."""
         line = await run_sync(self._line, request.path_params["index"])
         if line is None:
-            raise Refused(404, "not_found", "No image is filed under this index.")
+            raise Refused("not_found", "No image is filed under this index.")
         return Response(line.rstrip(), media_type=_JSON)
 
     def _line(self, index: int) -> bytes | None:
@@ -127,14 +139,16 @@ class Reading:
         return JSONResponse(await run_sync(summary_of, context.settings, day, context.clock.now()))
 
     async def status(self, _request: Request) -> Response:
-        """How the service is, as `xray-watcher status` says it."""
+        """How the service is, as `xray-watcher status` says it, and what is taken here."""
         context = self._context
-        return JSONResponse(await run_sync(status_of, context.settings, context.clock.now()))
+        status = await run_sync(status_of, context.settings, context.clock.now())
+        return JSONResponse(status | {"web": self._figures()})
 
     async def metrics(self, _request: Request) -> Response:
         """What Prometheus is told."""
         context = self._context
         text = await run_sync(metrics_of, context.settings, context.clock.now())
+        text += exposition(self._figures())
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def health(self, request: Request) -> Response:

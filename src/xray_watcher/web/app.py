@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
+from functools import partial
+from http import HTTPStatus
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,22 +18,27 @@ from xray_watcher.errors import LedgerError, Unavailable, UsageError
 from xray_watcher.system.clock import Clock
 from xray_watcher.web import api, pages
 from xray_watcher.web.context import WebContext
+from xray_watcher.web.everybodys import Everybodys, Figures
 from xray_watcher.web.gate import Gate
 from xray_watcher.web.limits import TooLarge, TooSlow
-from xray_watcher.web.security import Doorman, Refused, SecuredRoute, SignIn, error_response
+from xray_watcher.web.pages.render import Pages
+from xray_watcher.web.refusals import Refused, wants_page
+from xray_watcher.web.security import BUSY, Doorman, SecuredRoute, SignIn
+from xray_watcher.web.shares import Busy
 from xray_watcher.web.tokens import Tokens
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
-_ERRORS: dict[type[Exception], tuple[int, str, str]] = {
-    LedgerError: (503, "ledger", ""),
-    Unavailable: (503, "unavailable", ""),
-    sqlite3.Error: (503, "ledger", "The ledger cannot be read at the moment."),
-    UsageError: (400, "wrong_request", ""),
-    TooLarge: (413, "too_large", "The request is too large."),
-    TooSlow: (408, "too_slow", "The request came in too slowly."),
+_ERRORS: dict[type[Exception], tuple[str, str]] = {
+    LedgerError: ("ledger", ""),
+    Unavailable: ("unavailable", ""),
+    sqlite3.Error: ("ledger", "The ledger cannot be read at the moment."),
+    UsageError: ("wrong_request", ""),
+    TooLarge: ("too_large", "The request is too large."),
+    TooSlow: ("too_slow", ""),
+    Busy: ("busy", BUSY),
 }
-"""Status, code and sentence of the errors that a route may raise; else their own message."""
+"""Code and sentence of the errors that a route may raise; else their own message."""
 
 
 def create_app(settings: Settings, clock: Clock) -> Starlette:
@@ -42,10 +49,17 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
     """
     context = WebContext(settings, clock)
     tokens = Tokens(settings.web.token_file, clock) if settings.web.token_file else None
-    sign_in = SignIn(tokens, clock)
+    shared = Everybodys.of(settings.web.uploads_at_once, clock)
+    sign_in = SignIn(tokens, clock, shared.forms)
+    shown = Pages(context)
+    refused = partial(_refused, shown)
+
+    def figures() -> Figures:
+        return shared.figures(0 if tokens is None else tokens.sessions)
+
     routes = [
-        *api.routes(context),
-        *pages.routes(context),
+        *api.routes(context, shared.uploads, figures),
+        *pages.routes(shown, shared.streams),
         SecuredRoute("/login", sign_in.sign_in, role="anyone", methods=("POST",)),
         SecuredRoute("/logout", sign_in.sign_out, role="anyone", methods=("POST",)),
     ]
@@ -56,14 +70,13 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
         routes=routes,
         middleware=[
             Middleware(Gate, hosts=allowed_hosts(settings)),
-            Middleware(Doorman, tokens=tokens),
+            Middleware(Doorman, tokens=tokens, requests=shared.requests),
         ],
-        exception_handlers={
-            HTTPException: _told,
-            Refused: _refused,
-            **dict.fromkeys(_ERRORS, _failed),
-        },
+        exception_handlers=dict.fromkeys((HTTPException, Refused, *_ERRORS), refused),
     )
+    # It answers with a whole address, and behind a proxy with TLS that begins with http.
+    app.router.redirect_slashes = False
+    app.state.everybodys = shared
     app.state.is_ending = False  # streams without an end of their own look at it
     return app
 
@@ -76,17 +89,18 @@ def allowed_hosts(settings: Settings) -> Collection[str]:
     return {host.lower() for name in names for host in (name, f"{name}:{web.port}")}
 
 
-async def _told(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return error_response(error.status_code, "not_found", error.detail, {**(error.headers or {})})
+async def _refused(pages: Pages, request: Request, error: Exception) -> Response:
+    """What whoever sent a request is told of an error: a page, or JSON."""
+    refusal = error if isinstance(error, Refused) else _refusal_of(error)
+    if wants_page(request.headers):
+        return await pages.refused(request, refusal)
+    return refusal.json()
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return error.answer()
-
-
-async def _failed(_request: Request, error: Exception) -> Response:
-    kind = next(kind for kind in _ERRORS if isinstance(error, kind))
-    status, code, sentence = _ERRORS[kind]
-    return error_response(status, code, sentence or str(error))
+def _refusal_of(error: Exception) -> Refused:
+    if isinstance(error, HTTPException):  # the router's
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            return Refused("wrong_method", "This cannot be done here.", headers=error.headers)
+        return Refused("not_found", "There is nothing under this address.")
+    code, sentence = next(_ERRORS[kind] for kind in _ERRORS if isinstance(error, kind))
+    return Refused(code, sentence or str(error))

@@ -9,11 +9,11 @@ from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xray_watcher.log import crashed
-from xray_watcher.web.security import SAFE_METHODS, error_response
+from xray_watcher.web.refusals import Refused
+from xray_watcher.web.security import SAFE_METHODS
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -55,7 +55,7 @@ class Gate:
 
         refusal = self._refusal(scope)
         if refusal is not None:
-            await refusal(scope, receive, send_with_headers)
+            await refusal.answer(Headers(scope=scope))(scope, receive, send_with_headers)
             return
         try:
             await self._app(scope, receive, send_with_headers)
@@ -65,20 +65,18 @@ class Gate:
             crashed(error)
             if has_begun:
                 raise
-            failed = error_response(500, "failed", "Something went wrong here; it is in the log.")
-            await failed(scope, receive, send_with_headers)
+            failed = Refused("failed", "Something went wrong here; it is in the log.")
+            await failed.answer(Headers(scope=scope))(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _refusal(self, scope: Scope) -> Refused | None:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return error_response(
-                421, "wrong_host", "The service is not known by that name (web.allowed_hosts)."
+            return Refused(
+                "wrong_host", "The service is not known by that name (web.allowed_hosts)."
             )
         if scope["method"] not in SAFE_METHODS and _is_foreign(headers, hosts[0]):
-            return error_response(
-                403, "foreign_origin", "Another site's page may not change anything here."
-            )
+            return Refused("foreign_origin", "Another site's page may not change anything here.")
         return None
 
 

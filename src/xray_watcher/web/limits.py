@@ -1,65 +1,65 @@
-"""How much anybody may ask for: pace of a body, uploads at once, tries to sign in."""
+"""How much anybody may ask for: pace and size of a body, tries in a minute."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from xray_watcher.system.clock import Clock
+from xray_watcher.web.shares import Pace
 
 PACE_WINDOW_S = 20.0
 PACE_BYTES = 20_000
 """For every window that we wait for a body, at least this much must come in."""
 
-SLOT_WAIT_S = 30.0
-"""An upload waits this long for others to end before it is refused."""
-
 SMALL_BODY_BYTES = 16_384
 """Most that a request may hold that is no upload."""
 
 _KEYS = 4096
+_OTHERS_WAIT = "Others wait, and this was the slowest, or had more than its share; it was cut off."
 
 
 class TooSlow(Exception):
-    """A client sends its body too slowly."""
+    """A client sends its body too slowly, or others need its place; the message says which."""
 
 
 class TooLarge(Exception):
     """A request is larger than what is taken."""
 
 
-class Busy(Exception):
-    """So many uploads go on that this one has to come again later."""
-
-
-async def body_chunks(receive: Receive, clock: Clock, max_bytes: int) -> AsyncIterator[bytes]:
+async def body_chunks(
+    receive: Receive, clock: Clock, max_bytes: int, pace: Pace
+) -> AsyncIterator[bytes]:
     """A request's body as it comes in.
 
     Args:
         receive: of the request.
         clock: the time.
         max_bytes: most that is taken.
+        pace: is kept; others may end it.
 
     Raises:
-        TooSlow: less than the least came in within a window.
+        TooSlow: less than the least came in within a window, or others needed its place.
         TooLarge: more than `max_bytes` came in.
         ClientDisconnect: the client has gone away.
     """
     total = window_bytes = 0
     waited_s = 0.0  # for the client alone: the time that our own disk takes does not count
     while True:
+        _check(pace)
         began_s = clock.monotonic_s()
         try:
-            async with asyncio.timeout(PACE_WINDOW_S - waited_s):
-                message = await receive()
+            async with asyncio.timeout(PACE_WINDOW_S - waited_s) as timer:
+                with pace.waiting(timer):
+                    message = await receive()
         except TimeoutError:
+            _check(pace)
             if window_bytes < PACE_BYTES:
-                raise TooSlow from None
+                raise TooSlow("It came in too slowly and was cut off.") from None
             window_bytes, waited_s = 0, 0.0
             continue
         waited_s += clock.monotonic_s() - began_s
@@ -68,6 +68,7 @@ async def body_chunks(receive: Receive, clock: Clock, max_bytes: int) -> AsyncIt
         chunk = message.get("body", b"")
         total += len(chunk)
         window_bytes += len(chunk)
+        pace.count(len(chunk))
         if total > max_bytes:
             raise TooLarge
         if chunk:
@@ -76,31 +77,9 @@ async def body_chunks(receive: Receive, clock: Clock, max_bytes: int) -> AsyncIt
             return
 
 
-class Slots:
-    """Places for uploads that go on at the same time.
-
-    Args:
-        count: of them.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._free = asyncio.Semaphore(count)
-
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Hold a place, or wait for one.
-
-        Raises:
-            Busy: none got free in time.
-        """
-        try:
-            await asyncio.wait_for(self._free.acquire(), SLOT_WAIT_S)
-        except TimeoutError:
-            raise Busy from None
-        try:
-            yield
-        finally:
-            self._free.release()
+def _check(pace: Pace) -> None:
+    if pace.is_ended:
+        raise TooSlow(_OTHERS_WAIT)
 
 
 class Rate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import structlog
 from anyio import CapacityLimiter
@@ -15,7 +16,7 @@ from xray_watcher.intake.uploads import new_batch, uploads_folder
 from xray_watcher.web import answers
 from xray_watcher.web.answers import Batches, DaemonGone
 from xray_watcher.web.context import WebContext
-from xray_watcher.web.limits import Busy, Rate, Slots, TooLarge, TooSlow, body_chunks
+from xray_watcher.web.limits import Rate, TooLarge, TooSlow, body_chunks
 from xray_watcher.web.models import (
     Accepted,
     Error,
@@ -27,7 +28,9 @@ from xray_watcher.web.models import (
 from xray_watcher.web.multipart import MalformedBody, boundary_of, events
 from xray_watcher.web.queries import Filed
 from xray_watcher.web.receiving import Batch, Door, NoRoom, TooManyFiles, receive
-from xray_watcher.web.security import Refused, who
+from xray_watcher.web.refusals import Refused
+from xray_watcher.web.security import takers, who
+from xray_watcher.web.shares import Busy, Place, Places
 
 LINES = "application/x-ndjson"
 
@@ -36,17 +39,17 @@ _KEEPS_FROM_CLAIMING = (
     *("starting", "hangs", "inbox", "uploads"),
     *("folders", "logs", "storage", "ledger", "model"),
 )
-_PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
-    MalformedBody: (400, "malformed", ""),
-    TooSlow: (408, "too_slow", "The upload came in too slowly and was cut off."),
-    TooLarge: (413, "too_large", "The upload is larger than web.max_request_bytes."),
-    TooManyFiles: (413, "too_many_files", ""),
-    Busy: (429, "busy", "Too many uploads go on at the moment; come again in a minute."),
-    Unavailable: (503, "unavailable", ""),
-    StorageFailure: (503, "storage", ""),
-    NoRoom: (507, "no_room", ""),
+_PROBLEMS: dict[type[Exception], tuple[str, str]] = {
+    MalformedBody: ("malformed", ""),
+    TooSlow: ("too_slow", ""),
+    TooLarge: ("too_large", "The upload is larger than web.max_request_bytes."),
+    TooManyFiles: ("too_many_files", ""),
+    Busy: ("busy", "Too many uploads go on at the moment; come again in a minute."),
+    Unavailable: ("unavailable", ""),
+    StorageFailure: ("storage", ""),
+    NoRoom: ("no_room", ""),
 }
-"""Status, code, and sentence of what may go wrong with an upload; else its own message."""
+"""Code and sentence of what may go wrong with an upload; else its own message."""
 
 _log = structlog.get_logger()
 
@@ -56,13 +59,14 @@ class Predicting:
 
     Args:
         context: settings, time, ledger.
+        places: for uploads.
     """
 
-    def __init__(self, context: WebContext) -> None:
+    def __init__(self, context: WebContext, places: Places) -> None:
         self._context = context
         self._web = context.settings.web
         self._batches = Batches()
-        self._slots = Slots(self._web.uploads_at_once)
+        self._places = places
         self._rate = Rate(self._web.uploads_per_minute, context.clock)
         self._writers = CapacityLimiter(_WRITERS)
 
@@ -79,7 +83,7 @@ class Predicting:
             async for new in answers.filed_images(self._context, batch, request.is_disconnected):
                 images += new
         except (DaemonGone, LedgerError) as error:
-            raise Refused(503, "stopped", str(error), batch.id, batch.accepted) from error
+            raise Refused("stopped", str(error), batch.id, batch.accepted) from error
         return self._whole(batch, images, status)
 
     async def begin(self, request: Request) -> Response:
@@ -105,7 +109,7 @@ class Predicting:
         batch_id = request.path_params["batch"]
         batch = await run_sync(self._batches.find, self._context, batch_id)
         if batch is None:
-            raise Refused(404, "not_found", "There is no batch with this id.")
+            raise Refused("not_found", "There is no batch with this id.")
         images = await run_sync(answers.filed_now, self._context, batch_id)
         refused = len(batch.refusals)
         if not batch.is_over:
@@ -129,13 +133,11 @@ class Predicting:
         try:
             boundary = boundary_of(request.headers.get("content-type", ""))
             door = await self._opened_door(request)
-            async with self._slots.slot():
+            async with self._places.place(takers(request)) as place:
                 self._batches.add(batch)
-                await self._receive(request, boundary, door, batch)
+                await self._receive(request, boundary, door, batch, place)
         except ClientDisconnect:
-            raise Refused(400, "cut_off", "The client went away.", batch.id, batch.accepted) from (
-                None
-            )
+            raise Refused("cut_off", "The client went away.", batch.id, batch.accepted) from (None)
         except Refused as refusal:
             _log.warning("upload refused", client=who(request), code=refusal.code)
             raise
@@ -144,7 +146,7 @@ class Predicting:
             _log.warning("upload refused", client=who(request), code=told.code, batch=batch.id)
             raise told from error
         if not batch.files:
-            raise Refused(400, "no_files", "The request holds no files in the field `files`.")
+            raise Refused("no_files", "The request holds no files in the field `files`.")
         return batch
 
     async def _opened_door(self, request: Request) -> Door:
@@ -168,20 +170,19 @@ class Predicting:
         settings, state = self._context.settings, self._context.daemon_state()
         if not state.alive:
             raise Refused(
-                503,
                 "not_running",
                 "The service that scores images is not running (`xray-watcher run`). Nothing was "
                 "taken; send the images again when it runs.",
             )
         for cause in _KEEPS_FROM_CLAIMING:
             if cause in state.troubles:
-                raise Refused(503, "degraded", f"Nothing was taken. {state.troubles[cause]}")
+                raise Refused("degraded", f"Nothing was taken. {state.troubles[cause]}")
         if "disk" in state.troubles:
             raise NoRoom(f"Nothing was taken. {state.troubles['disk']}")
         with self._context.ledger() as ledger:
             work = ledger.meta("work")
         if work is None:
-            raise Refused(503, "degraded", "Nothing was taken. The service is starting.")
+            raise Refused("degraded", "Nothing was taken. The service is starting.")
         door = Door(
             uploads_folder(work),
             settings.folders.bell,
@@ -192,10 +193,15 @@ class Predicting:
         door.check_room()
         return door
 
-    async def _receive(self, request: Request, boundary: bytes, door: Door, batch: Batch) -> None:
-        chunks = body_chunks(request.receive, self._context.clock, self._web.max_request_bytes)
+    async def _receive(
+        self, request: Request, boundary: bytes, door: Door, batch: Batch, place: Place
+    ) -> None:
+        chunks = body_chunks(
+            request.receive, self._context.clock, self._web.max_request_bytes, place.pace
+        )
+        give_way = partial(self._places.give_way, place)
         try:
-            await receive(events(chunks, boundary), door, batch, self._writers)
+            await receive(events(chunks, boundary), door, batch, self._writers, give_way)
         finally:
             _log.info(
                 "upload",
@@ -259,11 +265,11 @@ def _line(result: Result, position: int) -> bytes:
 
 def _refused(error: Exception, batch: Batch) -> Refused:
     """What the client is told; of what was handed over before, nothing is taken back."""
-    status, code, sentence = _PROBLEMS[type(error)]
+    code, sentence = _PROBLEMS[type(error)]
     message = sentence or str(error)
     if batch.accepted:
         message += (
             f" {batch.accepted} files of it were taken before and are filed; ask for them at "
             f"/api/v1/batches/{batch.id}."
         )
-    return Refused(status, code, message, batch.id if batch.accepted else None, batch.accepted)
+    return Refused(code, message, batch.id if batch.accepted else None, batch.accepted)

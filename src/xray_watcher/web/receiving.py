@@ -7,7 +7,7 @@ scored meanwhile, and so that a client that goes away has lost nothing that it h
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -97,7 +97,11 @@ class Door:
 
 
 async def receive(
-    found: AsyncIterator[Event], door: Door, batch: Batch, limiter: CapacityLimiter
+    found: AsyncIterator[Event],
+    door: Door,
+    batch: Batch,
+    limiter: CapacityLimiter,
+    give_way: Callable[[], Awaitable[None]],
 ) -> None:
     """Take in every file of a request.
 
@@ -109,6 +113,7 @@ async def receive(
         door: where it goes.
         batch: a new one; it grows.
         limiter: of the threads that write.
+        give_way: is awaited between two files.
 
     Raises:
         NoRoom: the disk is nearly full.
@@ -122,6 +127,7 @@ async def receive(
                 intake.begin(event.filename)
             elif isinstance(event, FileEnd):
                 await intake.end()
+                await give_way()
             else:
                 await intake.add(event)
     finally:

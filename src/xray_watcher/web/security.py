@@ -16,13 +16,14 @@ import structlog
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers
 from starlette.requests import Request, cookie_parser
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xray_watcher.system.clock import Clock
 from xray_watcher.web.limits import SMALL_BODY_BYTES, Rate, body_chunks
-from xray_watcher.web.models import Error, ErrorAnswer
+from xray_watcher.web.refusals import Refused, wants_page
+from xray_watcher.web.shares import Busy, Keys, Shares, address_key, is_ours
 from xray_watcher.web.tokens import SESSION_S, Holder, Tokens
 
 Role = Literal["anyone", "view", "upload"]
@@ -30,43 +31,24 @@ ROLES: tuple[Role, ...] = ("anyone", "view", "upload")
 """Each may do what those before it may."""
 
 COOKIE = "xray-watcher"
+TLS_COOKIE = "__Host-xray-watcher"
+"""The name where the browser speaks TLS: none but this very host can set it, by TLS.
+
+By plain HTTP, as on a workstation, browsers keep no cookie of that name.
+"""
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _ROLE, _WHO = "xray_watcher.role", "xray_watcher.who"
+_TAKERS = "xray_watcher.takers"
 _IDENTIFY = "xray_watcher.identify"
 _TRIES_PER_MINUTE = 10
+
+BUSY = "You have your share of what everybody uses, or all of it is taken; come again in a minute."
 
 _log = structlog.get_logger()
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class Refused(Exception):
-    """A request is refused; carries what its sender is told.
-
-    Attributes:
-        status: of HTTP.
-        code: for programs.
-        message: for people.
-        batch: id of images of it that were taken before.
-        accepted: number of those.
-    """
-
-    def __init__(
-        self, status: int, code: str, message: str, batch: str | None = None, accepted: int = 0
-    ) -> None:
-        self.status = status
-        self.code = code
-        self.message = message
-        self.batch = batch
-        self.accepted = accepted
-        super().__init__(message)
-
-    def answer(self) -> Response:
-        """The answer."""
-        error = Error(code=self.code, message=self.message)
-        answer = ErrorAnswer(error=error, batch=self.batch, accepted=self.accepted)
-        return JSONResponse(answer.model_dump(exclude_defaults=True), self.status)
 
 
 class _Index(Convertor[int]):
@@ -113,6 +95,12 @@ def who(request: Request) -> str:
     return name
 
 
+def takers(request: Request) -> Keys:
+    """By what keys is counted what the sender of this request takes of everybody's."""
+    keys: Keys = request.scope[_TAKERS]
+    return keys
+
+
 def may(request: Request, role: Role) -> bool:
     """Whether whoever sent this request may do what needs this role."""
     return ROLES.index(role_of(request)) >= ROLES.index(role)
@@ -124,7 +112,7 @@ def may_still(request: Request) -> bool:
     A stream without an end of its own asks again and again: a token's line may be removed or
     changed, and a session ends.
     """
-    identify: Callable[[], tuple[Role, str]] = request.scope[_IDENTIFY]
+    identify: Callable[[], tuple[Role, str, Keys]] = request.scope[_IDENTIFY]
     return ROLES.index(identify()[0]) >= ROLES.index(role_of(request))
 
 
@@ -138,25 +126,19 @@ def _guarded(endpoint: Endpoint, role: Role) -> Endpoint:
 
 
 def _turned_away(request: Request, role: Role) -> Response:
-    """Send a person to the sign-in page, tell a program what is missing."""
+    """Send a person to the sign-in page, tell a program what is missing.
+
+    Raises:
+        Refused: whoever sent the request may not do that, or did not say who it is.
+    """
     if role_of(request) != "anyone":
-        return error_response(403, "forbidden", f"This needs a token with the role {role}.")
-    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        raise Refused("forbidden", f"This needs a token with the role {role}.")
+    if request.method == "GET" and wants_page(request.headers):
         return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=303)
-    return error_response(
-        401,
+    raise Refused(
         "token_needed",
         "Send a token: `Authorization: Bearer TOKEN`, or sign in at /login.",
         headers={"WWW-Authenticate": "Bearer"},
-    )
-
-
-def error_response(
-    status: int, code: str, message: str, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    """An error in the one form that all have: `{"error": {"code": ..., "message": ...}}`."""
-    return JSONResponse(
-        {"error": {"code": code, "message": message}}, status_code=status, headers=headers
     )
 
 
@@ -166,27 +148,48 @@ class Doorman:
     Args:
         app: what comes behind.
         tokens: None where whoever reaches the service may do all.
+        requests: places for those that are at work.
     """
 
-    def __init__(self, app: ASGIApp, tokens: Tokens | None) -> None:
+    def __init__(self, app: ASGIApp, tokens: Tokens | None, requests: Shares) -> None:
         self._app = app
         self._tokens = tokens
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Note who it is, and pass the request on."""
-        if scope["type"] == "http":
-            address = scope["client"][0] if scope.get("client") else ""
-            # Not the scope itself: it would hold a callable that holds it.
-            identify = partial(self._identified, Headers(scope=scope), scope["method"], address)
-            scope[_ROLE], scope[_WHO] = identify()
-            scope[_IDENTIFY] = identify
-        await self._app(scope, receive, send)
+        """Note who it is, and pass the request on when it may have a place."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        address = scope["client"][0] if scope.get("client") else ""
+        headers = Headers(scope=scope)
+        # Not the scope itself: it would hold a callable that holds it.
+        identify = partial(self._identified, headers, scope["method"], address)
+        scope[_ROLE], scope[_WHO], scope[_TAKERS] = identify()
+        scope[_IDENTIFY] = identify
+        connection = scope.get("state", {}).get("connection", lambda: None)()
+        try:
+            place = self._requests.take(scope[_TAKERS], connection)
+        except Busy:
+            # What else stands in the pipeline is not worked on.
+            busy = Refused("busy", BUSY, headers={"Connection": "close"})
+            await busy.answer(headers)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._requests.leave(place)
 
-    def _identified(self, headers: Headers, method: str, address: str) -> tuple[Role, str]:
+    def _identified(self, headers: Headers, method: str, address: str) -> tuple[Role, str, Keys]:
+        where = address_key(address)
         if self._tokens is None:
-            return "upload", address
+            return "upload", address, (where,)
         holder = _holder(headers, method, self._tokens)
-        return ("anyone", address) if holder is None else (holder.role, holder.name)
+        if holder is None:
+            return "anyone", address, (where,)
+        token = f"token:{holder.digest.hex()}"
+        # An address of this machine is the proxy's, by which everybody comes.
+        return holder.role, holder.name, (token,) if is_ours(address) else (token, where)
 
 
 def _holder(headers: Headers, method: str, tokens: Tokens) -> Holder | None:
@@ -204,9 +207,10 @@ def _holder(headers: Headers, method: str, tokens: Tokens) -> Holder | None:
 
 
 def session_secret(headers: Headers) -> str | None:
-    """The secret that the session's cookie holds."""
+    """The secret that the session's cookie holds; the one of TLS alone, where there is one."""
     # It takes every cookie by itself: one of another application on this host may be anything.
-    return cookie_parser(headers.get("cookie", "")).get(COOKIE)
+    cookies = cookie_parser(headers.get("cookie", ""))
+    return cookies.get(TLS_COOKIE, cookies.get(COOKIE))
 
 
 class SignIn:
@@ -215,12 +219,15 @@ class SignIn:
     Args:
         tokens: None where nobody needs to sign in.
         clock: the time.
+        forms: places for those that are read.
     """
 
-    def __init__(self, tokens: Tokens | None, clock: Clock) -> None:
+    def __init__(self, tokens: Tokens | None, clock: Clock, forms: Shares) -> None:
         self._tokens = tokens
         self._clock = clock
+        self._forms = forms
         self._tries = Rate(_TRIES_PER_MINUTE, clock)
+        self._told = Rate(_TRIES_PER_MINUTE, clock)
 
     async def sign_in(self, request: Request) -> Response:
         """Open a session for whoever sends a token."""
@@ -230,14 +237,17 @@ class SignIn:
         holder = self._tokens.holder(form.get("token", "").strip())
         if holder is None:
             return self._not_known(request.client.host if request.client else "")
-        _log.info("signed in", client=holder.name)
+        if self._told.allows(holder.name):  # who signs in without end does not fill the log
+            self._told.count(holder.name)
+            _log.info("signed in", client=holder.name)
         response = _see_other(_local_path(form.get("next", "/")))
+        # Behind a proxy we speak HTTP; the browser says what it speaks.
+        is_tls = request.headers.get("origin", "").lower().startswith("https://")
         response.set_cookie(
-            COOKIE,
+            TLS_COOKIE if is_tls else COOKIE,
             self._tokens.open_session(holder),
             max_age=int(SESSION_S),
-            # Behind a proxy we speak HTTP; the browser says what it speaks.
-            secure=request.headers.get("origin", "").startswith("https://"),
+            secure=is_tls,
             httponly=True,
             samesite="strict",
         )
@@ -248,11 +258,12 @@ class SignIn:
 
         Nobody guesses 256 bits: the limit is for the log. It must keep no right token out, for
         behind a proxy all people come from one address.
+
+        Raises:
+            Refused: too often.
         """
         if not self._tries.allows(address):
-            return error_response(
-                429, "too_many_tries", "Too many wrong tokens; wait a minute and try again."
-            )
+            raise Refused("too_many_tries", "Too many wrong tokens; wait a minute and try again.")
         self._tries.count(address)
         _log.warning("a wrong token", client=address)
         return _see_other("/login?failed=1")
@@ -264,11 +275,13 @@ class SignIn:
             self._tokens.close_session(secret)
         response = _see_other("/login")
         response.delete_cookie(COOKIE)
+        response.delete_cookie(TLS_COOKIE, secure=True)
         return response
 
     async def _form(self, request: Request) -> dict[str, str]:
-        chunks = body_chunks(request.receive, self._clock, SMALL_BODY_BYTES)
-        body = b"".join([chunk async for chunk in chunks])
+        with self._forms.place(takers(request)) as place:
+            chunks = body_chunks(request.receive, self._clock, SMALL_BODY_BYTES, place.pace)
+            body = b"".join([chunk async for chunk in chunks])
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=16)
         return {name: values[0] for name, values in fields.items()}
 

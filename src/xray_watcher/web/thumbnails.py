@@ -15,13 +15,14 @@ import sys
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from anyio.to_thread import run_sync
+from starlette.requests import ClientDisconnect
 
 from xray_watcher.bootstrap import decode_limits
 from xray_watcher.core.values import LEVELS, Rejection
@@ -69,24 +70,36 @@ class Thumbnails:
             size: _Maker([*command, str(side), *_limits(context)], side)
             for size, side in SIDES.items()
         }
+        self._turns = {size: asyncio.Semaphore(1) for size in SIDES}
         self._kept: OrderedDict[tuple[int, Size], bytes] = OrderedDict()
         self._kept_bytes = 0
 
-    async def png(self, index: int, size: Size) -> bytes:
+    async def png(
+        self, index: int, size: Size, is_gone: Callable[[], Awaitable[bool]] | None = None
+    ) -> bytes:
         """A picture of the image with this index, as a PNG.
+
+        Args:
+            index: of the image.
+            size: of the picture.
+            is_gone: tells whether whoever asked has gone away; nothing is made for those.
 
         Raises:
             NoPicture: it was not scored, or its file is gone, changed or out of reach.
+            ClientDisconnect: whoever asked has gone away while others had their turn.
         """
         path, sha256 = await run_sync(self._file_of, index)
         kept = self._kept.get((index, size))
         if kept is not None:
             self._kept.move_to_end((index, size))
             return kept
-        try:
-            found = await asyncio.wrap_future(self._makers[size].submit(path))
-        except Unavailable as error:
-            raise NoPicture(error.detail) from error
+        async with self._turns[size]:
+            if is_gone is not None and await is_gone():
+                raise ClientDisconnect
+            try:
+                found = await asyncio.wrap_future(self._makers[size].submit(path))
+            except Unavailable as error:
+                raise NoPicture(error.detail) from error
         if isinstance(found, Rejection):
             raise NoPicture(found.detail)
         if found.sha256 != sha256:

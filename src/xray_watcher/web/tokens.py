@@ -28,7 +28,7 @@ SESSION_S = 12 * 3600.0
 
 _LINE = re.compile(r"(view|upload) ([0-9a-f]{64}) ([\w.@-]{1,64})", re.ASCII)
 _LOOK_EVERY_S = 1.0
-_SESSIONS = 10_000
+_SESSIONS_EACH = 20  # of one token; a ward may share it
 
 _log = structlog.get_logger()
 
@@ -46,6 +46,14 @@ class Holder:
     name: str
     role: TokenRole
     digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """Whose it is, by the digest of the token, and when it ends."""
+
+    digest: bytes
+    until_s: float
 
 
 def read_tokens(path: str) -> tuple[Holder, ...]:
@@ -124,27 +132,38 @@ class Tokens:
     def __init__(self, path: str, clock: Clock) -> None:
         self._path = path
         self._clock = clock
+        self._version: tuple[int, ...] | None = _version(path)
         self._holders = read_tokens(path)
-        self._version = _version(path)
         self._next_look_s = clock.monotonic_s() + _LOOK_EVERY_S
-        self._sessions: dict[bytes, tuple[bytes, float]] = {}
+        self._sessions: dict[bytes, _Session] = {}
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        now_s = self._clock.monotonic_s()
+        return sum(now_s < session.until_s for session in self._sessions.values())
 
     def holder(self, token: str) -> Holder | None:
         """Who holds a token."""
         return self._with_digest(_digest(token))
 
     def open_session(self, holder: Holder) -> str:
-        """Open a session for someone; returns its secret."""
-        while len(self._sessions) >= _SESSIONS:
-            self._sessions.pop(next(iter(self._sessions)))
+        """Open a session for someone, whose oldest one ends if there are many; the secret of it."""
+        now_s = self._clock.monotonic_s()
+        self._sessions = {k: s for k, s in self._sessions.items() if now_s < s.until_s}
+        theirs = [key for key, s in self._sessions.items() if s.digest == holder.digest]
+        for key in theirs[: max(0, len(theirs) - _SESSIONS_EACH + 1)]:
+            del self._sessions[key]
         secret = secrets.token_urlsafe(32)
-        self._sessions[_digest(secret)] = (holder.digest, self._clock.monotonic_s() + SESSION_S)
+        self._sessions[_digest(secret)] = _Session(holder.digest, now_s + SESSION_S)
         return secret
 
     def session_holder(self, secret: str) -> Holder | None:
         """Who opened a session, while it lasts and the token stands in the file."""
-        digest, until_s = self._sessions.get(_digest(secret), (b"", 0.0))
-        return self._with_digest(digest) if self._clock.monotonic_s() < until_s else None
+        session = self._sessions.get(_digest(secret))
+        if session is None or self._clock.monotonic_s() >= session.until_s:
+            return None
+        return self._with_digest(session.digest)
 
     def close_session(self, secret: str) -> None:
         """End a session."""
@@ -157,7 +176,11 @@ class Tokens:
         return found[0] if found else None
 
     def _look_again(self) -> None:
-        """Read the file again if it has changed; one that cannot be read holds no token."""
+        """Read the file again if it has changed; one that cannot be read holds no token.
+
+        It is then tried again at every look: what kept it from being read may be over, as a want
+        of descriptors is, without another change of the file.
+        """
         now_s = self._clock.monotonic_s()
         if now_s < self._next_look_s:
             return
@@ -165,12 +188,13 @@ class Tokens:
         version = _version(self._path)
         if version == self._version:
             return
-        self._version = version
+        was_readable = self._version is not None
         try:
-            self._holders = read_tokens(self._path)
+            self._holders, self._version = read_tokens(self._path), version
         except ConfigError as error:
-            self._holders = ()
-            _log.error("no token is valid until the file is mended", detail=str(error))
+            self._holders, self._version = (), None
+            if was_readable:
+                _log.error("no token is valid until the file is mended", detail=str(error))
 
 
 def _digest(secret: str) -> bytes:

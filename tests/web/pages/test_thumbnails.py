@@ -16,6 +16,7 @@ import numpy as np
 import pictures
 import pytest
 from PIL import Image
+from starlette.requests import ClientDisconnect
 
 from xray_watcher.config.settings import Settings
 from xray_watcher.intake.images import DecodeLimits, displayed
@@ -193,3 +194,23 @@ def test_a_child_that_was_taken_over_can_give_wrong_pixels_at_worst(
 ) -> None:
     command = child_that_answers(header, frame)
     assert "without sense" in refusal(thumbnails(OneImage(tmp_path, CONTENT), command))
+
+
+def test_nothing_is_made_for_those_who_went_away_while_others_had_their_turn(
+    tmp_path: Path,
+) -> None:
+    made = thumbnails(OneImage(tmp_path, CONTENT))
+
+    async def gone() -> bool:
+        return True
+
+    async def here() -> bool:
+        return False
+
+    async def asked() -> list[bytes | BaseException]:
+        crowd = [made.png(7, "picture", gone) for _ in range(50)]
+        return await asyncio.gather(*crowd, made.png(7, "picture", here), return_exceptions=True)
+
+    *crowd, mine = asyncio.run(asked())
+    assert {type(one) for one in crowd} == {ClientDisconnect}
+    assert isinstance(mine, bytes)

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from xray_watcher.web.pages.render import ASSETS, ASSETS_MARK
-from xray_watcher.web.security import error_response
+from xray_watcher.web.refusals import Refused
 
 _TYPES = {
     "css": "text/css; charset=utf-8",
@@ -20,7 +20,7 @@ async def asset(request: Request) -> Response:
     """One file by its name; its address carries a mark that changes with its content."""
     content = ASSETS.get(request.path_params["name"])
     if content is None:
-        return error_response(404, "not_found", "There is no such file.")
+        raise Refused("not_found", "There is no such file.")
     suffix = request.path_params["name"].rpartition(".")[2]
     is_marked = request.query_params.get("v") == ASSETS_MARK
     return Response(

@@ -19,7 +19,7 @@ from xray_watcher.web.pages.figures import SET_ASIDE_SHOWN, Hours, hours_of
 from xray_watcher.web.pages.queries import Kind, PageLedger
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import ImageView, image_view
-from xray_watcher.web.security import error_response
+from xray_watcher.web.refusals import Refused
 
 Form = Literal["csv", "jsonl"]
 _TYPES: dict[Form, str] = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
@@ -59,12 +59,10 @@ class DayPages:
         """The figures of a day."""
         wanted = _day(request.path_params["day"])
         if wanted is None:
-            return await self._pages.missing(request, "That is no date; write it as 2026-11-23.")
+            raise Refused("not_found", "That is no date; write it as 2026-11-23.")
         found = await run_sync(self._find, wanted)
         if found is None:
-            return await self._pages.missing(
-                request, "There are no figures yet: the service has not run here."
-            )
+            raise Refused("not_found", "There are no figures yet: the service has not run here.")
         return await self._pages.page(
             request,
             "day.html",
@@ -108,7 +106,7 @@ class DayPages:
         name = request.path_params["log"]
         log = await run_sync(self._log, name) if _LOG_NAME.fullmatch(name) else None
         if log is None:
-            return error_response(404, "not_found", "There is no log of that name.")
+            raise Refused("not_found", "There is no log of that name.")
         return StreamingResponse(
             self._content(log, form),
             media_type=_TYPES[form],

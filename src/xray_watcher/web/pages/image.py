@@ -14,7 +14,7 @@ from xray_watcher.errors import XrayWatcherError
 from xray_watcher.records import Record
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import image_view
-from xray_watcher.web.security import error_response
+from xray_watcher.web.refusals import Refused
 from xray_watcher.web.thumbnails import NoPicture, Size, Thumbnails
 
 _UNKNOWN = "No image has the index {index}, or it is still in hand. The live page shows the latest."
@@ -67,19 +67,16 @@ class ImagePages:
         try:
             (outcome,) = await run_sync(lambda: put_back(settings, [str(index)], now, every=False))
         except (XrayWatcherError, OSError) as error:
-            return await self._not_put_back(request, str(error))
+            raise _not_put_back(str(error)) from error
         if outcome.trouble is not None:
-            return await self._not_put_back(request, outcome.trouble)
+            raise _not_put_back(outcome.trouble)
         return RedirectResponse(f"/live?put_back={index}#rejected", status_code=303)
-
-    async def _not_put_back(self, request: Request, why: str) -> Response:
-        return await self._pages.missing(request, f"It could not be put back: {why}", 409)
 
     async def _shown(self, request: Request, template: str) -> Response:
         index = request.path_params["index"]
         found = await run_sync(self._find, index)
         if found is None:
-            return await self._pages.missing(request, _UNKNOWN.format(index=index))
+            raise Refused("not_found", _UNKNOWN.format(index=index))
         settings = self._pages.context.settings
         view = image_view(found.record, settings.risk_rules(), settings.zone)
         return await self._pages.page(
@@ -113,11 +110,15 @@ class ImagePages:
     async def _picture(self, request: Request, size: Size) -> Response:
         index = request.path_params["index"]
         try:
-            png = await self._thumbnails.png(index, size)
+            png = await self._thumbnails.png(index, size, request.is_disconnected)
         except NoPicture as error:
-            return error_response(404, "no_picture", str(error))
+            raise Refused("no_picture", str(error)) from error
         return Response(
             png,
             media_type="image/png",
             headers={"Content-Disposition": f'inline; filename="{index:04d}-{size}.png"'},
         )
+
+
+def _not_put_back(why: str) -> Refused:
+    return Refused("not_put_back", f"It could not be put back: {why}")

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from anyio.to_thread import run_sync
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from xray_watcher.commands.status import DaemonState, status_of
 from xray_watcher.web.pages.figures import SET_ASIDE_SHOWN, Today, counts_of, hours_of
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import ImageView, image_view
-from xray_watcher.web.security import error_response, may, may_still
+from xray_watcher.web.security import may, may_still, takers
+from xray_watcher.web.shares import Shares
 
 LATEST_SHOWN = 16
-MAX_STREAMS = 64
-"""Live pages that are kept up to date at the same time."""
-
 _EVERY_S = 1.0
+_INDEX = re.compile("[0-9]{1,18}")  # as in a path; anything else is no event of ours
 _DISKS_EVERY_S = 15.0  # asks every disk, each in a process of its own
 _BEAT_S = 15.0
 
@@ -64,7 +66,6 @@ class LiveFeed:
         self._moment: Moment | None = None
         self._disks_s = float("-inf")
         self._free_bytes: Mapping[str, int] = {}
-        self.streams = 0
 
     async def moment(self) -> Moment:
         """How things are, no older than a second."""
@@ -84,15 +85,11 @@ class LiveFeed:
             may_upload: whether it may put rejected files back.
             last_index: the newest image that it has; those behind it are sent first.
         """
-        self.streams += 1
-        try:
-            viewer = _Viewer(self._pages, may_upload=may_upload, last_index=last_index)
-            while not is_over():
-                for event in await run_sync(viewer.news, await self.moment()):
-                    yield event
-                await asyncio.sleep(_EVERY_S)
-        finally:
-            self.streams -= 1
+        viewer = _Viewer(self._pages, may_upload=may_upload, last_index=last_index)
+        while not is_over():
+            for event in await run_sync(viewer.news, await self.moment()):
+                yield event
+            await asyncio.sleep(_EVERY_S)
 
     def _take(self) -> Moment:
         settings = self._pages.context.settings
@@ -184,10 +181,12 @@ class LivePage:
 
     Args:
         pages: renders, and knows settings and time.
+        streams: places for pages that are kept up to date.
     """
 
-    def __init__(self, pages: Pages) -> None:
+    def __init__(self, pages: Pages, streams: Shares) -> None:
         self._pages = pages
+        self._streams = streams
         self._feed = LiveFeed(pages)
 
     async def show(self, request: Request) -> Response:
@@ -207,16 +206,29 @@ class LivePage:
 
     async def events(self, request: Request) -> Response:
         """What changes, as server-sent events."""
-        if self._feed.streams >= MAX_STREAMS:
-            return error_response(503, "too_many", "Too many live pages are open already.")
+        place = self._streams.take(takers(request))  # before anything is waited for
         known = request.headers.get("last-event-id") or request.query_params.get("after") or ""
-        last_index = int(known) if known.isascii() and known.isdecimal() else -1
+        last_index = int(known) if _INDEX.fullmatch(known) else -1
         events = self._feed.events(
-            lambda: request.app.state.is_ending or not may_still(request),
+            lambda: place.is_ended or request.app.state.is_ending or not may_still(request),
             may_upload=may(request, "upload"),
             last_index=last_index,
         )
-        return StreamingResponse(events, media_type="text/event-stream")
+        return _Stream(events, partial(self._streams.leave, place))
+
+
+class _Stream(StreamingResponse):
+    """A stream of events that gives its place back, even if nothing of it was ever sent."""
+
+    def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
 
 
 def _event(name: str, data: Mapping[str, Any], event_id: int | None = None) -> str:

@@ -25,6 +25,7 @@ from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.web import charts
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.pages.queries import PageLedger
+from xray_watcher.web.refusals import Refused
 from xray_watcher.web.security import may
 
 ASSETS: Mapping[str, bytes] = {
@@ -90,9 +91,17 @@ class Pages:
         text = await run_sync(partial(self.fragment, template, **common, **values))
         return HTMLResponse(text, status_code=status)
 
-    async def missing(self, request: Request, sentence: str, status: int = 404) -> Response:
+    async def refused(self, request: Request, refusal: Refused) -> Response:
         """A page that says why there is nothing to see."""
-        return await self.page(request, "missing.html", status=status, sentence=sentence)
+        page = await self.page(
+            request,
+            "refused.html",
+            status=refusal.status,
+            title=refusal.title,
+            sentence=refusal.message,
+        )
+        page.headers.update(refusal.headers or {})
+        return page
 
     def fragment(self, template: str, **values: Any) -> Markup:
         """A piece of a page, or all of it; in a thread if it is large."""

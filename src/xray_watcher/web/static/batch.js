@@ -208,6 +208,7 @@ function complain(words) {
 async function showSingle(result) {
   if (result.index === null) return complain(`${result.error.code}: ${result.error.message}`);
   const answer = await fetch(`/images/${result.index}/result`);
+  if (!answer.ok) return complain((await answer.json()).error.message);
   const link = document.createElement("a");
   link.href = `/images/${result.index}`;
   link.textContent = "Record and model";
