@@ -164,7 +164,8 @@ def _troubles(
 
 def _silence(told: dict[str, Any], age_s: float) -> str:
     now = activity_of(told.get("pid", 0))
-    waits = now is not None and now.is_stuck_since(now)
+    is_seen = now is not None and (now.state == "D" or now.wait)  # of others' processes, D alone
+    waits = now is not None and is_seen and now.is_stuck_since(now)
     why = " It waits for a disk or share that does not answer." if waits else ""
     return f"The daemon has said nothing for {age_s:.0f} s.{why}"
 
