@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -334,18 +335,22 @@ def test_an_import_that_comes_too_late_is_an_error_and_never_a_library_that_is_n
     assert "it imports wave too late" in found.rejection.detail
 
 
-def test_a_child_cannot_give_itself_more_processor_time(tmp_path: Path) -> None:
+def test_a_child_has_a_limit_of_processor_time_and_cannot_lift_it(tmp_path: Path) -> None:
     work = (
         "def work(data, limits):\n"
+        "    from xray_watcher.errors import UnreadableImage\n"
         "    try: resource.setrlimit(resource.RLIMIT_CPU, (-1, -1))\n"
-        "    except ValueError: pass\n"
-        "    while True: pass\n"
+        "    except ValueError as error: raise UnreadableImage('corrupt', str(error))\n"
+        "    return {}, b''\n"
     )
-    with DecodePool(1, LIMITS, seconds=1, command=child_that(work)) as pool:
+    with DecodePool(1, LIMITS, seconds=7, command=child_that(work)) as pool:
         found = outcome_of(pool, tmp_path, b"x")
+        child = pool._workers[0]._child
+        assert child is not None
+        soft, _ = resource.prlimit(child._process.pid, resource.RLIMIT_CPU)
     assert isinstance(found, Unreadable)
-    assert found.rejection.code == "decoder_limit"
-    assert "processor time" in found.rejection.detail
+    assert "not allowed" in found.rejection.detail
+    assert 7 <= soft < 60
 
 
 # -- opening for it --------------------------------------------------------------------------

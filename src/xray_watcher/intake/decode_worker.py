@@ -18,12 +18,8 @@ instead). There is no pickle, so that a child that was taken over can at worst g
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import os
-import resource
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -35,6 +31,7 @@ from PIL import Image
 from xray_watcher.errors import UnreadableImage
 from xray_watcher.intake.images import DecodeLimits, decode
 from xray_watcher.system import sandbox
+from xray_watcher.system.worker import confine
 
 Header: TypeAlias = dict[str, str | int]
 Task: TypeAlias = Callable[[bytes, DecodeLimits], tuple[Header, bytes]]
@@ -49,8 +46,6 @@ _IMPORTED_LATER = (
     *("PIL.ImageColor", "PIL.ImageFilter", "PIL.ImagePalette"),
     *("encodings.latin_1", "linecache", "tracemalloc"),
 )
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_OOM_SCORE = b"800"  # the kernel's out-of-memory killer takes this process long before the daemon
 _NICENESS = 10  # scoring goes first; at 19, any other busy program would starve the decoders
 
 
@@ -91,11 +86,7 @@ def confined(memory: int, niceness: int) -> socket.socket:
     for name in _IMPORTED_LATER:
         import_module(name)
     requests = socket.socket(fileno=sandbox.REQUESTS)
-    _outlive_signals_but_not_the_parent()
-    _step_back(niceness)
-    _set_limits(memory)
-    _fall_silent()
-    sandbox.give_up_everything()
+    confine(memory, niceness)
     return requests
 
 
@@ -170,34 +161,6 @@ def _answer(answers: BinaryIO, header: Header) -> None:
 def _send(answers: BinaryIO, frame: bytes) -> None:
     answers.write(len(frame).to_bytes(4, "little") + frame)
     answers.flush()
-
-
-def _outlive_signals_but_not_the_parent() -> None:
-    """A stop of the service lets the picture at hand come to its end; the parent ends us then."""
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _step_back(niceness: int) -> None:
-    with contextlib.suppress(OSError):  # a filter of system calls may refuse it
-        os.nice(niceness)
-
-
-def _set_limits(memory: int) -> None:
-    """Those of processor time are set by the parent, anew for each file."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as score:
-        score.write(_OOM_SCORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-
-
-def _fall_silent() -> None:
-    """Error output is the service's log or a terminal: a sender has no word in either."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    os.close(nothing)
 
 
 if __name__ == "__main__":
