@@ -45,6 +45,7 @@ from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.lock import InboxLock, InstanceLock
 from xray_watcher.system.memory import memory_bytes
+from xray_watcher.system.sandbox import missing_parts
 from xray_watcher.system.signals import Bell, ReloadRequest, StopRequest
 
 _FOLDER_MODE = 0o750
@@ -81,6 +82,8 @@ def assembled_daemon(
     """
     folders, clock = settings.folders, SystemClock()
     _check_weights(settings)
+    if missing_parts():
+        _log.warning("decoders are less confined", missing=missing_parts())
     channels, audience = channels_of(settings.notify), audience_of(settings.notify)
     with ExitStack() as stack:
         _make(folders.state, "state_dir")
@@ -396,6 +399,7 @@ def _told(
         "filed_since_start": pipeline.done,
         "troubles": {cause: trouble.detail for cause, trouble in health.troubles.items()},
         "last_error": health.last_error,
+        "sandbox_lacks": missing_parts(),
         "model": _model(engine.result().info) if is_loaded else None,
     }
 

@@ -87,6 +87,7 @@ def fsck(deep: bool, repair: bool, **options: str | None) -> int:
 def check_config(as_json: bool, **options: str | None) -> int:
     """Say which settings are in force and where each is from; exit code 78 if one is wrong."""
     from xray_watcher.config.loading import describe_json, describe_text
+    from xray_watcher.system.sandbox import lack_in_words, missing_parts
 
     flags = {
         "model.weights": options["weights"],
@@ -98,4 +99,6 @@ def check_config(as_json: bool, **options: str | None) -> int:
     else:
         click.echo(f"file: {found.file or 'none'}")
         click.echo(describe_text(found))
+        if lack := lack_in_words(missing_parts()):
+            click.echo(lack)
     return 0

@@ -20,6 +20,7 @@ from xray_watcher.system.deadline import answer_in_time
 from xray_watcher.system.disks import answering
 from xray_watcher.system.files import read_facts
 from xray_watcher.system.lock import is_held, read_holder
+from xray_watcher.system.sandbox import lack_in_words
 
 STALE_S = 30.0
 """A daemon that has told nothing for this long hangs."""
@@ -97,6 +98,7 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
         "last_error": told.get("last_error"),
         "process": read_holder(folders.lock) if alive else None,
         "version": told.get("version"),
+        "sandbox_lacks": told.get("sandbox_lacks", []),
         "model": told.get("model"),
         **_ledger_facts(settings, now),
         "waiting_in_inbox": waiting.files,
@@ -139,6 +141,8 @@ def to_text(status: dict[str, Any]) -> str:
         f"pending: {_pending(status)}",
         f"inbox: {_inbox(status)}",
     ]
+    if status["sandbox_lacks"]:
+        lines.append(lack_in_words(status["sandbox_lacks"]))
     if status["last_error"]:
         lines.append(f"last error: {status['last_error']}")
     lines += [f"free: {free / 1e9:.1f} GB at {at}" for at, free in status["free_bytes"].items()]

@@ -184,6 +184,16 @@ class _NoMoreModules:
         raise LateImportError(name)
 
 
+def lack_in_words(missing: Sequence[str]) -> str:
+    """What follows from that; empty when nothing is missing."""
+    if not missing:
+        return ""
+    return (
+        f"Decoders are less confined here: this kernel, or the container, is without "
+        f"{' and '.join(missing)}."
+    )
+
+
 # -- Landlock -----------------------------------------------------------------------------
 
 
