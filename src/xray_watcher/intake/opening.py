@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
 import stat
 import threading
-from concurrent.futures import CancelledError, Future
-from concurrent.futures import TimeoutError as NotInTimeError
 from dataclasses import dataclass
 
 from xray_watcher.errors import Unavailable
@@ -28,16 +27,16 @@ class OpenFile:
 
 
 class Opener:
-    """Opens one file at a time, each in a thread that is left behind when a share hangs.
+    """Opens one file after the other, in a thread that a share which hangs keeps alone.
 
-    A thread that was left behind closes what it has opened. There is never more than one. All but
-    `stop` is called by one thread.
+    All but `stop` is called by one thread.
     """
 
     def __init__(self) -> None:
+        self._wanted: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._found: queue.SimpleQueue[OpenFile | OSError | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._found: Future[OpenFile] = Future()
-        self._stopped = False
+        self._is_late = False  # the thread still owes an answer that nobody waits for
 
     def open(self, path: bytes, seconds: float) -> OpenFile:
         """Open a file; a link is not followed.
@@ -49,41 +48,50 @@ class Opener:
         Raises:
             Unavailable: it cannot be opened, is no regular file, or there is no answer in time.
         """
-        if self._thread is not None and self._thread.is_alive() and self._found.cancelled():
-            raise _no_answer()
-        found: Future[OpenFile] = Future()
-        self._found = found
-        self._thread = threading.Thread(target=_open, args=(path, found), name="open", daemon=True)
-        self._thread.start()
-        if self._stopped:
-            found.cancel()
-        try:
-            return found.result(seconds)
-        except (NotInTimeError, CancelledError):
-            if found.cancel():
-                raise _no_answer() from None
-            return found.result()  # it has just come
-        except OSError as error:
-            detail = error.strerror or type(error).__name__
-            raise Unavailable("storage", f"The file cannot be read: {detail}.") from error
+        if self._is_late:
+            _let_go(self._next(0))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="open", daemon=True)
+            self._thread.start()
+        self._wanted.put(path)
+        found = self._next(seconds)
+        if isinstance(found, OSError):
+            detail = found.strerror or type(found).__name__
+            raise Unavailable("storage", f"The file cannot be read: {detail}.") from found
+        return found
 
     def stop(self) -> None:
-        """Wait for no answer any longer."""
-        self._stopped = True
-        self._found.cancel()
+        """Wait for no answer any longer; nothing is opened afterwards."""
+        self._wanted.put(None)
+        self._found.put(None)
+
+    def _next(self, seconds: float) -> OpenFile | OSError:
+        """The next answer of the thread."""
+        self._is_late = True
+        try:
+            found = self._found.get(timeout=seconds)
+        except queue.Empty:
+            found = None
+        if found is None:  # in time, or at all
+            raise Unavailable("storage", "The file could not be opened in time; its share hangs.")
+        self._is_late = False
+        return found
+
+    def _serve(self) -> None:
+        while (path := self._wanted.get()) is not None:
+            try:
+                self._found.put(_opened(path))
+            except OSError as error:
+                self._found.put(error)
+            except Exception as error:  # noqa: BLE001 - without this thread no file is ever opened
+                self._found.put(OSError(0, type(error).__name__))
+        while not self._found.empty():
+            _let_go(self._found.get())
 
 
-def _open(path: bytes, found: Future[OpenFile]) -> None:
-    try:
-        file = _opened(path)
-    except OSError as error:
-        if found.set_running_or_notify_cancel():
-            found.set_exception(error)
-        return
-    if found.set_running_or_notify_cancel():
-        found.set_result(file)
-    else:
-        os.close(file.descriptor)
+def _let_go(found: OpenFile | OSError | None) -> None:
+    if isinstance(found, OpenFile):
+        os.close(found.descriptor)
 
 
 def _opened(path: bytes) -> OpenFile:
@@ -93,7 +101,3 @@ def _opened(path: bytes) -> OpenFile:
         return OpenFile(descriptor, status.st_size)
     os.close(descriptor)
     raise OSError(0, "it is not a regular file")
-
-
-def _no_answer() -> Unavailable:
-    return Unavailable("storage", "The file could not be opened in time; its share hangs.")
