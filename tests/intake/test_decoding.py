@@ -29,13 +29,12 @@ PICTURE = pictures.png(Image.fromarray(pictures.chest()))
 
 # Stand-ins for the child's program: each answers "ready" and then behaves in one bad way.
 FRAME = (
-    "import sys, struct\n"
+    "import os, socket, struct, sys\n"
     "def say(b):\n"
     "    sys.stdout.buffer.write(struct.pack('<I', len(b)) + b)\n"
     "    sys.stdout.flush()\n"
 )
 NEXT = (
-    "import os, socket\n"
     "_, (f,), _, _ = socket.recv_fds(socket.socket(fileno=0), 8, 1)\n"
     "p = os.readlink(f'/proc/self/fd/{f}')\n"
 )
