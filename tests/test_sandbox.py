@@ -408,6 +408,22 @@ def test_who_waits_for_a_file_to_be_opened_ends_at_once_when_stopped(
     answers.set()
 
 
+@pytest.mark.parametrize("is_used", [False, True])
+def test_who_asks_after_the_stop_is_answered_at_once(tmp_path: Path, is_used: bool) -> None:
+    """The thread that ends takes nobody's answer with it."""
+    path, opener = tmp_path / "x", opening.Opener()
+    path.write_bytes(b"1")
+    if is_used:
+        os.close(opener.open(os.fsencode(path), 5).descriptor)
+    opener.stop()
+    time.sleep(0.2)
+    began_s = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            opener.open(os.fsencode(path), 60)
+    assert time.monotonic() - began_s < 10
+
+
 # -- memory ------------------------------------------------------------------------------------
 
 

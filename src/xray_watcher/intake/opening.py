@@ -87,6 +87,7 @@ class Opener:
                 self._found.put(OSError(0, type(error).__name__))
         while not self._found.empty():
             _let_go(self._found.get())
+        self._found.put(None)  # whoever waits, or asks in a moment, is answered
 
 
 def _let_go(found: OpenFile | OSError | None) -> None:
