@@ -295,7 +295,7 @@ place_files() {
     done
     place 644 "$SOURCE/deploy/sysusers.d/xray-watcher.conf" "$LOCAL/lib/sysusers.d/xray-watcher.conf"
     place 644 "$SOURCE/deploy/tmpfiles.d/xray-watcher.conf" "$LOCAL/lib/tmpfiles.d/xray-watcher.conf"
-    for drop_in in gpu shares; do
+    for drop_in in gpu shares network; do
         place 644 "$SOURCE/deploy/systemd/examples/$drop_in.conf" "$PREFIX/share/systemd/$drop_in.conf"
     done
     remember_extras
@@ -437,25 +437,35 @@ first_token() { # without one every user of this server could see all pictures
     fi
 }
 
-# What the settings need beyond what the units allow. deploy/systemd/network has a drop-in for each
-# unit, by its name; it is in force while messages go out, and taken away when they do not.
+# What the settings need beyond what the units allow: the drop-in is in force while messages or
+# pages go to other machines, and taken away when they do not.
 place_drop_ins() {
-    for drop_in in "$SOURCE"/deploy/systemd/network/*.conf; do
-        [ -e "$drop_in" ] || continue
-        unit=$(basename "$drop_in" .conf)
-        target=$LOCAL/lib/systemd/system/$unit.service.d/network.conf
-        if [ "$DRY" = yes ] || needs_network; then
-            place 644 "$drop_in" "$target"
-        else
-            run rm -f "$target"
-        fi
-    done
+    tells=yes listens=yes
+    if [ "$DRY" = no ]; then
+        settings=$(as_service "$PROGRAM" check-config --config "$CONFIG")
+        tells_others "$settings" || tells=no
+        listens_to_others "$settings" || listens=no
+    fi
+    place_drop_in xray-watcher "$tells"
+    place_drop_in xray-watcher-web "$listens"
 }
 
-needs_network() { # whether somebody is told something by way of the network, or by a program
-    as_service "$PROGRAM" check-config --config "$CONFIG" | grep -Eq \
-        -e '^notify\.(webhook\.url|webhook\.url_file|smtp\.host) .* ".+"$' \
+place_drop_in() { # unit, and whether it needs the network
+    target=$LOCAL/lib/systemd/system/$1.service.d/network.conf
+    if [ "$2" = yes ]; then
+        place 644 "$SOURCE/deploy/systemd/examples/network.conf" "$target"
+    else
+        run rm -f "$target"
+    fi
+}
+
+tells_others() { # by way of the network, or by a program, which may use it
+    printf '%s\n' "$1" | grep -Eq -e '^notify\.(webhook\.url|webhook\.url_file|smtp\.host) .* ".+"$' \
         -e '^notify\.command\.argv .* \[.+\]$'
+}
+
+listens_to_others() {
+    ! printf '%s\n' "$1" | grep -Eq '^web\.host .* "(127\.[0-9.]+|localhost|::1)"$'
 }
 
 start() {

@@ -16,7 +16,7 @@ import audit
 from rig import Rig
 from xray_watcher.commands import fsck
 from xray_watcher.commands.fsck import check
-from xray_watcher.commands.status import status_of, summary_of
+from xray_watcher.commands.status import status_of, summary_of, to_text
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.logs import LogFiles
@@ -268,6 +268,15 @@ def test_a_summary_does_not_believe_the_heartbeat_that_a_killed_service_left(
     assert waiting(rig, "2026-11-22") == 0
     with running(rig):
         assert waiting(rig) == 7
+
+
+def test_status_says_what_the_kernel_lacks_to_confine_decoders(rig: Rig) -> None:
+    told = {"at": rig.clock.now().isoformat(), "sandbox_lacks": ["landlock"]}
+    Path(rig.settings.folders.heartbeat).write_text(json.dumps(told))
+    with running(rig):
+        status = status_of(rig.settings, rig.clock.now())
+    assert status["sandbox_lacks"] == ["landlock"]
+    assert "without landlock" in to_text({**status, "process": None})
 
 
 def test_a_look_at_the_inbox_is_answered_although_this_process_has_the_ledger_open(

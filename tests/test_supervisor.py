@@ -53,14 +53,19 @@ def reload_twice(reports):
 def work(reports):
     print(os.getpid(), flush=True)
     {work}
+if {is_nobody}:  # who may not ask what an opaque process waits in
+    os.setgroups([])
+    os.setresuid(65534, 65534, 65534)
 sys.exit(supervisor.supervised(work))
 """
 
 
-def started(work: str, notify: str = "") -> tuple[subprocess.Popen[str], int]:
+def started(
+    work: str, notify: str = "", *, is_nobody: bool = False
+) -> tuple[subprocess.Popen[str], int]:
     """A supervisor with that work, and the process id of its child."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(work=WORK[work])],
+        [sys.executable, "-c", SCRIPT.format(work=WORK[work], is_nobody=is_nobody)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -127,13 +132,14 @@ def test_the_child_ends_with_its_supervisor_whatever_it_does(work: str) -> None:
         ("is stopped", False),
     ],
 )
+@pytest.mark.parametrize("is_nobody", [False, True])
 def test_the_watchdog_is_fed_while_there_is_progress_or_a_disk_is_waited_for(
-    work: str, is_fed: bool, tmp_path: Path
+    work: str, is_fed: bool, is_nobody: bool, tmp_path: Path
 ) -> None:
-    address = str(tmp_path / "notify")
+    address = f"@{tmp_path}"  # a name that is in no folder, since a folder of root's hides it
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(address)
-        process, _ = started(work, notify=address)
+        systemd.bind(address.replace("@", "\0"))
+        process, _ = started(work, notify=address, is_nobody=is_nobody)
         try:
             readable, _, _ = select.select([systemd], [], [], 2.5)
             assert bool(readable) == is_fed

@@ -66,6 +66,7 @@ from xray_watcher.system.hands import Threads
 from xray_watcher.system.lock import InboxLock, InstanceLock
 from xray_watcher.system.memory import memory_bytes
 from xray_watcher.system.mounts import is_same_mount
+from xray_watcher.system.sandbox import missing_parts
 from xray_watcher.system.signals import Bell, ReloadRequest, StopRequest
 from xray_watcher.used_indexes import highest_index
 from xray_watcher.waiting import Waiting
@@ -105,6 +106,8 @@ def assembled_daemon(
     """
     folders, clock = settings.folders, SystemClock()
     _check_weights(settings)
+    if missing_parts():
+        _log.warning("decoders are less confined", missing=missing_parts())
     channels, audience = channels_of(settings.notify), audience_of(settings.notify)
     with ExitStack() as stack:
         _make(folders.state, "state_dir")
@@ -466,6 +469,7 @@ def _told(
         "filed_since_start": pipeline.done,
         "troubles": {cause: trouble.detail for cause, trouble in health.causes.items()},
         "last_error": health.last_error,
+        "sandbox_lacks": missing_parts(),
         "model": _model(engine.result().info) if is_loaded else None,
     }
 

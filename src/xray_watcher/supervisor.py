@@ -7,25 +7,32 @@ whom alone systemd listens (NotifyAccess=main), passes them on. When the child r
 parent looks whether it waits for a disk: if so, a restart would only wait again, so the watchdog is
 fed; a child that spins or blocks itself is left to the watchdog. When the parent ends, the kernel
 ends the child.
+
+Both are opaque (`system.sandbox`), so that no other program of the service's user reads or writes
+their memory. The kernel then hides from the parent, too, what the child waits in. A thread of the
+child, the `_Witness`, writes that into memory that both share.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
 import structlog
 
 from xray_watcher.system import sd_notify
+from xray_watcher.system.sandbox import be_opaque
 from xray_watcher.system.signals import Bell
 
 GRACE_S = 9.5
@@ -102,16 +109,57 @@ def activity_of(pid: int) -> Activity | None:
     """What a process does; None if it is gone."""
     folder = f"/proc/{pid}/task/{pid}"
     try:
-        with open(f"{folder}/stat", encoding="utf-8", errors="replace") as stat:
-            fields = stat.read().rpartition(")")[2].split()
+        with open(f"{folder}/stat", "rb") as stat:
+            found = _activity(stat.read(), "")
     except OSError:
         return None
+    return replace(found, wait=_wait_in(folder))
+
+
+def _activity(stat: bytes, wait: str) -> Activity:
+    """From the content of /proc/PID/stat; the name of a program may hold anything."""
+    fields = stat.rpartition(b")")[2].split()
+    return Activity(fields[0].decode(), int(fields[11]) + int(fields[12]), wait)
+
+
+def _wait_in(folder: str) -> str:
+    """The kernel function that a thread waits in; empty if it waits in none or that is hidden."""
     try:
-        with open(f"{folder}/wchan", encoding="ascii") as wchan:
-            wait = wchan.read()
-    except OSError:  # hidden from this user
-        wait = ""
-    return Activity(fields[0], int(fields[11]) + int(fields[12]), wait)
+        with open(f"{folder}/wchan", "rb") as wchan:
+            return wchan.read().decode(errors="replace").removeprefix("0")
+    except OSError:
+        return ""
+
+
+class _Witness:
+    """Says what the main thread of a process waits in, to the process that it was forked from.
+
+    Make it before the fork, and start it in the child. It is silent while the child holds Python's
+    lock or is stopped.
+    """
+
+    _BYTES = 256
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, self._BYTES)
+
+    def start(self) -> None:
+        """Begin, in the child's main thread."""
+        folder = f"/proc/self/task/{threading.get_native_id()}"
+        threading.Thread(target=self._go_on, args=(folder,), name="witness", daemon=True).start()
+
+    def wait(self) -> str | None:
+        """What the main thread waits in; None when the thread has not said so of late."""
+        at_s, _, wait = self._page[:].rstrip(b"\0").decode(errors="replace").partition(" ")
+        is_fresh = at_s and time.monotonic() - float(at_s) < 2 * _LOOK_EVERY_S
+        return wait if is_fresh else None
+
+    def _go_on(self, folder: str) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for others
+        while True:
+            line = f"{time.monotonic():.3f} {_wait_in(folder)}".encode()
+            self._page[:] = line[: self._BYTES].ljust(self._BYTES, b"\0")
+            time.sleep(_LOOK_EVERY_S / 2)
 
 
 def supervised(work: Callable[[Reports], int]) -> int:
@@ -127,16 +175,27 @@ def supervised(work: Callable[[Reports], int]) -> int:
         that the child, waiting for a disk, could not follow in time.
     """
     reports, told = os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
+    is_known, say_known = os.pipe2(os.O_CLOEXEC)
+    witness = _Witness()
     parent = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until somebody listens
     child = os.fork()
     if child == 0:
         os.close(reports)
+        os.close(say_known)
         end_with(parent)
         os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on
+        os.read(is_known, 1)
+        os.close(is_known)
+        be_opaque()
+        witness.start()
         return work(Reports(told))
     os.close(told)
-    return _Supervisor(child, reports).until_the_end()
+    os.close(is_known)
+    supervisor = _Supervisor(child, reports, witness)
+    os.close(say_known)
+    be_opaque()
+    return supervisor.until_the_end()
 
 
 def end_with(parent: int) -> None:
@@ -153,8 +212,10 @@ def end_with(parent: int) -> None:
 
 
 class _Supervisor:
-    def __init__(self, child: int, reports: int) -> None:
-        self._child, self._reports = child, reports
+    def __init__(self, child: int, reports: int, witness: _Witness) -> None:
+        self._child, self._reports, self._witness = child, reports, witness
+        # Once the child is opaque, the unit's ProtectProc=invisible hides it from its own parent.
+        self._stat = os.open(f"/proc/{child}/task/{child}/stat", os.O_RDONLY | os.O_CLOEXEC)
         self._bell = Bell()
         self._systemd = sd_notify.Systemd()
         self._stop_until_s: float | None = None
@@ -193,7 +254,7 @@ class _Supervisor:
 
     def _look_after(self) -> None:
         """The child says nothing: is it the disk that it waits for?"""
-        before, now = self._seen, activity_of(self._child)
+        before, now = self._seen, self._activity_of_child()
         if now is None:
             return
         self._seen = now
@@ -201,6 +262,17 @@ class _Supervisor:
             _log.warning("the daemon says nothing", state=now.state, waits_in=now.wait)
         elif now.is_stuck_since(before):
             self._systemd.tell(sd_notify.WATCHDOG)
+
+    def _activity_of_child(self) -> Activity | None:
+        """What it does; None if it is gone, or sleeps and nobody says what for."""
+        try:
+            found = _activity(os.pread(self._stat, 4096, 0), "")
+        except OSError:
+            return None
+        if found.state != "S":
+            return found
+        wait = self._witness.wait()
+        return None if wait is None else replace(found, wait=wait)
 
     def _give_up(self) -> int:
         """End a child that does not end; one that the kernel does not let go is left behind."""

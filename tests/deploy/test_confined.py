@@ -171,6 +171,40 @@ def test_what_a_nurse_drops_is_scored_and_filed(guest: Guest) -> None:
     guest.wait_until("sh", "-c", script)
 
 
+def processes(guest: Guest) -> tuple[str, str, list[str]]:
+    """The outer process, the inner one, and its decoders."""
+    outer = shown(guest, "MainPID")
+    inner, *_ = guest.run("cat", f"/proc/{outer}/task/{outer}/children").stdout.split()
+    script = f"for task in /proc/{inner}/task/*; do cat $task/children; done"
+    return outer, inner, guest.run("sh", "-c", script).stdout.split()
+
+
+def test_a_decoder_has_given_up_everything_under_the_unit(guest: Guest) -> None:
+    """The unit's own filter must let it: systemd's group for that is younger than Debian 12."""
+    _, inner, decoders = processes(guest)
+    outside = int(filters(guest, inner))
+    assert decoders
+    assert {filters(guest, pid) for pid in decoders} == {str(outside + 1)}
+    told = guest.run("runuser", "-u", "xray-watcher", "--", PROGRAM, "status", "--json").stdout
+    assert json.loads(told)["sandbox_lacks"] == []
+
+
+def filters(guest: Guest, pid: str) -> str:
+    return guest.run(
+        "sh", "-c", f"sed -n 's/Seccomp_filters:.//p' /proc/{pid}/status"
+    ).stdout.strip()
+
+
+def test_nobody_of_the_services_user_reads_its_memory(guest: Guest) -> None:
+    as_service = ["runuser", "-u", "xray-watcher", "--"]
+    outer, inner, decoders = processes(guest)
+    for pid in (outer, inner, *decoders):
+        for name in ("mem", "environ", "fd", "maps"):
+            attempt = f"ls /proc/{pid}/{name}/" if name == "fd" else f"head -c1 /proc/{pid}/{name}"
+            done = guest.run(*as_service, "sh", "-c", attempt, check=False)
+            assert "Permission denied" in done.stdout, (pid, name, done)
+
+
 def test_who_is_in_the_group_reads_results_and_changes_none(guest: Guest) -> None:
     as_nurse = ["runuser", "-u", "nurse", "--", "sh", "-c"]
     assert guest.run(*as_nurse, "cat /srv/xray/logs/results-*.csv").stdout
@@ -235,6 +269,34 @@ def test_people_are_told_under_the_same_restrictions(guest: Guest) -> None:
     for path in ("/tmp/posted.json", told):
         guest.wait_until("grep", '"event": *"high"', path)
     guest.run("systemctl", "stop", "sink")
+    guest.write("/etc/xray-watcher/config.toml", CONFIG)
+    guest.run("systemctl", "restart", "xray-watcher")
+
+
+def test_no_other_machine_is_reached_without_the_drop_in_for_that(guest: Guest) -> None:
+    """The other machine's address is on the loopback here, where there is no other network."""
+    guest.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+    guest.write("/tmp/sink.py", SINK.replace("127.0.0.1", "192.0.2.1"))
+    guest.run("systemd-run", "--unit", "sink", f"{PLACE}/venv/bin/python", "/tmp/sink.py")
+    guest.wait_until("systemctl", "is-active", "sink")
+    guest.run("rm", "-f", "/tmp/posted.json")
+    way = '[notify.webhook]\nurl = "http://192.0.2.1:9099/told"\nevents = ["high"]\n'
+    guest.write("/etc/xray-watcher/config.toml", CONFIG + way)
+    guest.run("systemctl", "restart", "xray-watcher")
+    for number in range(6, 24):
+        drop(guest, number, "/srv/xray/inbox")
+    status = f"runuser -u xray-watcher -- {PROGRAM} status | grep 'no answer in time'"
+    guest.wait_until("sh", "-c", status)
+    assert guest.run("test", "-e", "/tmp/posted.json", check=False).returncode != 0
+    drop_in = "/run/systemd/system/xray-watcher.service.d/network.conf"
+    example = f"{PLACE}/checkout/deploy/systemd/examples/network.conf"
+    guest.run("install", "-D", "-m", "644", example, drop_in)
+    guest.run("systemctl", "daemon-reload")
+    guest.run("systemctl", "restart", "xray-watcher")
+    guest.wait_until("grep", '"event": *"high"', "/tmp/posted.json")
+    guest.run("systemctl", "stop", "sink")
+    guest.run("rm", drop_in)
+    guest.run("systemctl", "daemon-reload")
     guest.write("/etc/xray-watcher/config.toml", CONFIG)
     guest.run("systemctl", "restart", "xray-watcher")
 

@@ -17,8 +17,10 @@ CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("xray-watcher", ("gpu",)),
     ("xray-watcher", ("shares",)),
     ("xray-watcher", ("gpu", "shares")),
+    ("xray-watcher", ("network",)),
     ("xray-watcher-web", ()),
     ("xray-watcher-web", ("shares",)),
+    ("xray-watcher-web", ("network", "shares")),
 )
 HIGHEST_EXPOSURE = 1.5
 
@@ -86,6 +88,14 @@ def test_what_breaks_the_network_is_not_asked_for(unit: str) -> None:
     lines = (DEPLOY / "systemd" / f"{unit}.service").read_text().splitlines()
     settings = {line.partition("=")[0] for line in lines if not line.startswith("#")}
     assert settings.isdisjoint({"MemoryDenyWriteExecute", "ProcSubset"})
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_reaches_loopback_alone_and_lets_its_children_confine_themselves(unit: str) -> None:
+    lines = (DEPLOY / "systemd" / f"{unit}.service").read_text().splitlines()
+    assert {"IPAddressDeny=any", "IPAddressAllow=localhost"} <= set(lines)
+    filters = [line.partition("=")[2].split() for line in lines if line.startswith("SystemCallF")]
+    assert ["seccomp", "landlock_create_ruleset", "landlock_restrict_self"] in filters
 
 
 @pytest.mark.parametrize("unit", UNITS)

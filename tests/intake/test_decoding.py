@@ -29,12 +29,15 @@ PICTURE = pictures.png(Image.fromarray(pictures.chest()))
 
 # Stand-ins for the child's program: each answers "ready" and then behaves in one bad way.
 FRAME = (
-    "import sys, struct\n"
+    "import os, socket, struct, sys\n"
     "def say(b):\n"
     "    sys.stdout.buffer.write(struct.pack('<I', len(b)) + b)\n"
     "    sys.stdout.flush()\n"
 )
-NEXT = "n = struct.unpack('<I', sys.stdin.buffer.read(4))[0]\np = sys.stdin.buffer.read(n)\n"
+NEXT = (
+    "_, (f,), _, _ = socket.recv_fds(socket.socket(fileno=0), 8, 1)\n"
+    "p = os.readlink(f'/proc/self/fd/{f}')\n"
+)
 READY, READ = 'say(b\'{"status": "ready"}\')\n', 'say(b\'{"status": "read"}\')\n'
 HANG = "import time\ntime.sleep(60)\n"
 
@@ -126,7 +129,12 @@ def test_memory_that_runs_out_over_a_deep_picture_is_told_as_such(
         assert rejected(pool, path)[0] == "decoder_limit"
 
 
-BUSY = "import time\nuntil = time.monotonic() + {}\nwhile time.monotonic() < until: pass\n"
+BUSY = (
+    "import resource, time\n"
+    "resource.setrlimit(resource.RLIMIT_CPU, (-1, -1))\n"
+    "until = time.monotonic() + {}\n"
+    "while time.monotonic() < until: pass\n"
+)
 
 
 def test_a_child_that_waits_for_a_core_is_given_more_time(tmp_path: Path) -> None:
@@ -262,7 +270,7 @@ def test_closing_blames_no_picture_and_waits_for_none_that_waits_to_be_alone(
     tmp_path: Path,
 ) -> None:
     dying = f"open({str(tmp_path / 'died')!r}, 'w')\n{DIE}"
-    hanging = "import time\nif p.endswith(b'hang.png'): time.sleep(60)\n"
+    hanging = "import time\nif p.endswith('hang.png'): time.sleep(60)\n"
     command = bad_child(READY, NEXT, READ, hanging, dying)
     pool = DecodePool(2, LIMITS, seconds=30, command=command)
     futures = [pool.submit(put(tmp_path, name)) for name in ("hang.png", "dies.png")]

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from checkpoints import library_network, save_zip
+from checkpoints import library_network, read_in_place, save_zip
 from networks import SMALL, as_if_trained
 
 from xray_watcher.core.catalogue import PUBLISHED, WEIGHT_SETS
@@ -26,6 +26,12 @@ from xray_watcher.model.weights import WeightStore, read_metadata
 
 NIH = "densenet121-res224-nih"
 PIXELS = np.random.default_rng(4).uniform(-1024, 1024, (6, 1, 224, 224)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Foreign checkpoints are read here; test_checkpoint.py has the process for that."""
+    monkeypatch.setattr("xray_watcher.model.checkpoint._read_by_child", read_in_place)
 
 
 def load(name: str, folder: Path | str, kind: str = "onnx") -> Engine:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import FORMS, library_network, save_zip
+from checkpoints import FORMS, library_network, read_in_place, save_zip
 from server import serving
 
 from xray_watcher.core.catalogue import PHANTOM, PUBLISHED, WeightSet
@@ -22,6 +22,12 @@ from xray_watcher.model.weights import WeightStore, phantom_path, read_metadata
 NIH = "densenet121-res224-nih"
 CHEX = "densenet121-res224-chex"
 Save = Callable[[object, Path], Path]
+
+
+@pytest.fixture(autouse=True)
+def _in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Foreign checkpoints are read here; test_checkpoint.py has the process for that."""
+    monkeypatch.setattr("xray_watcher.model.checkpoint._read_by_child", read_in_place)
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,9 @@ def _run_once(daemon: Daemon) -> None:
 def serve(host: str | None, port: int | None, **options: str | None) -> int:
     """Answer the HTTP API and the pages in the foreground, until SIGTERM or SIGINT."""
     from xray_watcher import log
+    from xray_watcher.system.sandbox import be_opaque
 
+    be_opaque()
     settings = settings_of(options, {"web.host": host, "web.port": port})
     log.set_up(settings.log.level)
     _server().serve(settings)

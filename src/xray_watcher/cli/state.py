@@ -110,6 +110,7 @@ def check_config(as_json: bool, **options: str | None) -> int:
     """
     from xray_watcher.config.loading import describe_json, describe_text
     from xray_watcher.notify.setup import channels_of
+    from xray_watcher.system.sandbox import lack_in_words, missing_parts
 
     flags = {
         "model.weights": options["weights"],
@@ -122,4 +123,6 @@ def check_config(as_json: bool, **options: str | None) -> int:
     else:
         say(f"file: {found.file or 'none'}")
         say(describe_text(found))
+        if lack := lack_in_words(missing_parts()):
+            say(lack)
     return 0

@@ -22,6 +22,7 @@ from xray_watcher.system.deadline import answer_in_time
 from xray_watcher.system.disks import answering
 from xray_watcher.system.files import read_facts
 from xray_watcher.system.lock import is_held, read_holder
+from xray_watcher.system.sandbox import lack_in_words
 
 STALE_S = 30.0
 """A daemon that has told nothing for this long hangs."""
@@ -104,6 +105,7 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
         "last_error": told.get("last_error"),
         "process": read_holder(folders.lock) if alive else None,
         "version": told.get("version"),
+        "sandbox_lacks": told.get("sandbox_lacks", []),
         "model": told.get("model"),
         **facts,
         "waiting_in_inbox": waiting.files,
@@ -151,6 +153,8 @@ def to_text(status: dict[str, Any]) -> str:
     ]
     if status["edited_logs_kept"]:
         lines.append(f"edited logs kept as .conflict-TIME: {status['edited_logs_kept']}")
+    if status["sandbox_lacks"]:
+        lines.append(lack_in_words(status["sandbox_lacks"]))
     if status["last_error"]:
         lines.append(f"last error: {status['last_error']}")
     lines += [f"free: {free / 1e9:.1f} GB at {at}" for at, free in status["free_bytes"].items()]
@@ -176,7 +180,8 @@ def _troubles(
 
 def _silence(told: dict[str, Any], age_s: float) -> str:
     now = activity_of(told.get("pid", 0))
-    waits = now is not None and now.is_stuck_since(now)
+    is_seen = now is not None and (now.state == "D" or now.wait)  # of others' processes, D alone
+    waits = now is not None and is_seen and now.is_stuck_since(now)
     why = " It waits for a disk or share that does not answer." if waits else ""
     return f"The daemon has said nothing for {age_s:.0f} s.{why}"
 

@@ -1,8 +1,9 @@
 """A child process that works on one file after the other, so that a hostile one can end it at most.
 
-A `Child` is the parent's side of one process: it starts it, talks to it in frames (a length in
-four bytes, little endian, and then as many bytes) and ends it; what it answers is checked as if
-an attacker wrote it. A `ChildWorker` has one child at a time and replaces one that was lost.
+A `Child` is the parent's side of one process: it starts it, hands it open files over a socket,
+reads its answers in frames (a length in four bytes, little endian, and then as many bytes) and ends
+it; what it answers is checked as if an attacker wrote it. A `ChildWorker` has one child at a time
+and replaces one that was lost.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import fcntl
 import json
 import math
 import os
+import resource
 import select
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -24,6 +27,7 @@ from typing import Any, Generic, TypeVar
 from xray_watcher.core.values import REJECTIONS, Rejection
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.company import Company
+from xray_watcher.intake.opening import Opener, OpenFile
 
 Result = TypeVar("Result")
 
@@ -36,6 +40,8 @@ _END_SECONDS = 2.0
 # for, and to be answered for by a child that steps back behind others and still waits for a core.
 _READ_FACTOR, _WALL_FACTOR, _STARVED_FACTOR = 3.0, 3.0, 100.0
 _PIPE_BYTES = 1 << 18  # an answer fits, so that it takes one write and few reads
+_SIZE_BYTES = 8  # of a file's size, in the message that hands it over
+_CPUCLOCK_SCHED = 2
 _MAX_HEADER = 4096
 _MAX_DETAIL = 500
 
@@ -64,23 +70,29 @@ class KilledChildError(Unavailable):
 
 
 class Child(ABC, Generic[Result]):
-    """One child process and the frames to and from it; see `decode_worker` for their form."""
+    """One child process and what goes to and comes from it; see `decode_worker` for the form."""
 
     def __init__(self, command: Sequence[str]) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(_OWN_SETTINGS)}
         try:
+            self._requests, theirs = socket.socketpair()
+        except OSError as error:
+            raise _no_start(error) from error
+        try:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE,
+                stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 env=environment | _ONE_THREAD,
                 process_group=0,  # a Ctrl-C at the terminal is for the parent alone
             )
         except OSError as error:
-            raise Unavailable(
-                "decoder", f"The decoder process cannot be started: {error.strerror}."
-            ) from error
+            self._requests.close()
+            raise _no_start(error) from error
+        finally:
+            theirs.close()
+        self._state = _state_file(self._process.pid)
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):  # the user's share of the kernel's memory is used up
             fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -104,11 +116,11 @@ class Child(ABC, Generic[Result]):
                 f"({self._how_it_ended()}).",
             ) from None
 
-    def work_on(self, path: bytes, seconds: float) -> Result | Rejection:
+    def work_on(self, file: OpenFile, seconds: float) -> Result | Rejection:
         """Have one file worked on.
 
         Args:
-            path: of the file.
+            file: is closed here, and read by the child.
             seconds: of processor time that it may take.
 
         Raises:
@@ -118,7 +130,8 @@ class Child(ABC, Generic[Result]):
         """
         wall_seconds = seconds * _WALL_FACTOR
         try:
-            self._ask(path, seconds * _READ_FACTOR)
+            self._limit_processor_time(seconds)
+            self._ask(file, seconds * _READ_FACTOR)
             self._await_answer(wall_seconds, time.monotonic() + seconds * _STARVED_FACTOR)
             return self._outcome(time.monotonic() + wall_seconds)
         except TimeoutError:
@@ -129,7 +142,7 @@ class Child(ABC, Generic[Result]):
             raise LostChildError(
                 "decoder_crash", "The decoder gave an answer without sense."
             ) from None
-        except (EOFError, BrokenPipeError):
+        except (EOFError, ConnectionError):
             raise self._crash() from None
 
     def kill(self) -> None:
@@ -140,14 +153,32 @@ class Child(ABC, Generic[Result]):
         """Kill and reap; a child stuck in the kernel over a share is reaped later."""
         self.kill()
         self._exit_status()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._requests.close()
+        if self._state is not None:
+            os.close(self._state)
+            self._state = None
 
-    def _ask(self, path: bytes, wall_seconds: float) -> None:
-        """Hand over the path and wait until the file is in the child's memory."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(len(path).to_bytes(4, "little") + path)
+    def _limit_processor_time(self, seconds: float) -> None:
+        """Going over it ends the child with SIGXCPU; the limit counts from the process's start.
+
+        It is set from here, so that the child cannot set another.
+        """
+        pid = self._process.pid
+        with contextlib.suppress(OSError):  # it has ended, which is seen in a moment
+            until = math.ceil(time.clock_gettime(_processor_clock(pid)) + seconds)
+            _, hard = resource.prlimit(pid, resource.RLIMIT_CPU)
+            soft = until if hard == resource.RLIM_INFINITY else min(until, hard)
+            resource.prlimit(pid, resource.RLIMIT_CPU, (soft, hard))
+
+    def _ask(self, file: OpenFile, wall_seconds: float) -> None:
+        """Hand over the file and wait until it is in the child's memory."""
+        try:
+            size = file.size.to_bytes(_SIZE_BYTES, "little")
+            socket.send_fds(self._requests, [size], [file.descriptor])
+        finally:
+            os.close(file.descriptor)
         try:
             answer = self._answer(time.monotonic() + wall_seconds, "read", "storage")
         except TimeoutError:
@@ -177,16 +208,20 @@ class Child(ABC, Generic[Result]):
 
     def _wants_a_core(self) -> bool:
         """Whether the child is running or would (proc(5)), instead of waiting for anything else."""
+        if self._state is None:
+            return False
         try:
-            with open(f"/proc/{self._process.pid}/stat", "rb") as file:
-                return file.read().rpartition(b")")[2].split()[0] == b"R"
+            return os.pread(self._state, 4096, 0).rpartition(b")")[2].split()[0] == b"R"
         except OSError:
             return False
 
     def _outcome(self, deadline: float) -> Result | Rejection:
-        answer = self._answer(deadline, "decoded", "unreadable")
+        answer = self._answer(deadline, "decoded", "unreadable", "failed")
         if answer["status"] == "decoded":
             return self._result(answer, deadline)
+        if answer["status"] == "failed":
+            detail = self._text(answer, "detail")
+            raise LostChildError("decoder_crash", f"The decoder failed ({detail}).")
         code = self._text(answer, "code")
         if code not in REJECTIONS:
             raise ValueError(code)
@@ -261,6 +296,27 @@ class Child(ABC, Generic[Result]):
             return None
 
 
+def _no_start(error: OSError) -> Unavailable:
+    return Unavailable("decoder", f"The decoder process cannot be started: {error.strerror}.")
+
+
+def _state_file(pid: int) -> int | None:
+    """An open /proc/PID/stat.
+
+    It is opened while the child is young: once that is opaque (`system.sandbox`), the unit's
+    ProtectProc=invisible hides it from its own parent.
+    """
+    try:
+        return os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _processor_clock(pid: int) -> int:
+    """The clock of a process's processor time (linux/posix-timers_types.h); it needs no /proc."""
+    return ~pid << 3 | _CPUCLOCK_SCHED
+
+
 class ChildWorker(Generic[Result]):
     """Has one child at a time; all but `stop` is called by one thread.
 
@@ -279,6 +335,7 @@ class ChildWorker(Generic[Result]):
         self._start = start
         self._seconds = seconds
         self._company = company or Company()
+        self._opener = Opener()
         self._child: Child[Result] | None = None
         self._stopped = False
         self._lock = threading.Lock()  # a child is never started after the stop
@@ -305,6 +362,7 @@ class ChildWorker(Generic[Result]):
             self._stopped = True
             if self._child is not None:
                 self._child.kill()
+        self._opener.stop()
 
     def drop_child(self) -> None:
         """End the child, if there is one, and take its pipes down."""
@@ -329,7 +387,9 @@ class ChildWorker(Generic[Result]):
 
     def _attempt(self, path: str) -> Result | Rejection:
         try:
-            return self._running_child().work_on(os.fsencode(path), self._seconds)
+            child = self._running_child()
+            file = self._opener.open(os.fsencode(path), self._seconds * _READ_FACTOR)
+            return child.work_on(file, self._seconds)
         except BaseException:
             self.drop_child()
             self._check_goes_on()  # the kill was ours

@@ -1,44 +1,52 @@
 """The child process that decodes: everything a hostile picture can reach runs in here.
 
-Started by `decoding.DecodePool` as `python -m xray_watcher.intake.decode_worker MEMORY SECONDS
-MAX_BYTES MAX_MEGAPIXELS MIN_SIDE MAX_SIDE`. On its standard input come paths, on its standard
-output go answers; both as frames, a length in four bytes, little endian, and then as many bytes.
-An answer is a JSON object with a `status`; after "decoded" the float32 pixels follow, little
-endian, in a frame of their own (`preview_worker` sends grey ones instead). There is no pickle, so
-that a child that was taken over can at worst give wrong pixels.
+Started by `decoding.DecodePool` as `python -m xray_watcher.intake.decode_worker MEMORY MAX_BYTES
+MAX_MEGAPIXELS MIN_SIDE MAX_SIDE`. Standard input is a socket. Each message on it is the
+size of a file, in eight bytes, little endian, and the open file itself: this process can open none
+(`system.sandbox`). On its standard output go answers, as frames, a length in four bytes, little
+endian, and then as many bytes. An answer is a JSON object with a `status`; after "decoded" the
+float32 pixels follow, little endian, in a frame of their own (`preview_worker` sends grey ones
+instead). There is no pickle, so that a child that was taken over can at worst give wrong pixels.
 
-    ready                         once, when the limits hold
+    ready                         once, when the limits hold and all else is given up
     read                          the file is in memory; from here on the picture is to blame
     decoded width height          and the pixels
     unreadable code detail        the picture's fault
+    failed detail                 this program's fault, over this picture
     storage detail                the file could not be read: no fault of the picture
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
-import math
 import os
-import resource
-import signal
-import stat
+import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import BinaryIO, TypeAlias
+
+from PIL import Image
 
 from xray_watcher.errors import UnreadableImage
 from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.system import sandbox
+from xray_watcher.system.worker import confine
 
 Header: TypeAlias = dict[str, str | int]
 Task: TypeAlias = Callable[[bytes, DecodeLimits], tuple[Header, bytes]]
 """From the content of a file to the rest of its header and to the frame that follows."""
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_OOM_SCORE = b"800"  # the kernel's out-of-memory killer takes this process long before the daemon
+SIZE_BYTES = 8
+"""Of the size of a file, in the message that hands it over."""
+
+# What Pillow and `warnings` import when a picture or a warning first asks for it.
+_IMPORTED_LATER = (
+    *("PIL.MpoImagePlugin", "PIL.TiffImagePlugin", "PIL.TiffTags"),
+    *("PIL.ImageColor", "PIL.ImageFilter", "PIL.ImagePalette"),
+    *("encodings.latin_1", "linecache", "tracemalloc"),
+)
 _NICENESS = 10  # scoring goes first; at 19, any other busy program would starve the decoders
-_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def for_the_network(data: bytes, limits: DecodeLimits) -> tuple[Header, bytes]:
@@ -48,61 +56,102 @@ def for_the_network(data: bytes, limits: DecodeLimits) -> tuple[Header, bytes]:
 
 
 def main(arguments: list[str], task: Task, niceness: int = _NICENESS) -> None:
-    """Answer one path after the other until standard input ends, which is when the parent ends.
+    """Work on one file after the other until standard input ends, which is when the parent ends.
 
     Args:
-        arguments: memory and seconds that it may take, and the limits of a picture.
+        arguments: memory that it may take, and the limits of a picture.
         task: what is done with a file.
         niceness: how far it steps back behind others who want the cores.
     """
-    memory, seconds, max_bytes, max_megapixels, min_side, max_side = arguments
+    memory, max_bytes, max_megapixels, min_side, max_side = arguments
     limits = DecodeLimits(int(max_bytes), float(max_megapixels), int(min_side), int(max_side))
-    _outlive_signals_but_not_the_parent()
-    _step_back(niceness)
-    _confine(int(memory))
+    requests = confined(int(memory), niceness)
     answers = sys.stdout.buffer
     _answer(answers, {"status": "ready"})
-    while path := _next_path(sys.stdin.buffer):
-        _renew_cpu_limit(float(seconds))
-        _work_on(path, limits, answers, task)
+    while file := _next_file(requests):
+        _work_on(*file, limits, answers, task)
 
 
-def _work_on(path: bytes, limits: DecodeLimits, answers: BinaryIO, task: Task) -> None:
+def confined(memory: int, niceness: int) -> socket.socket:
+    """Set the limits and give up all that decoding does not need.
+
+    Args:
+        memory: bytes of address space, what is in use already included.
+        niceness: how far this process steps back behind others who want the cores.
+
+    Returns:
+        The socket on which files are handed over.
+    """
+    Image.preinit()
+    for name in _IMPORTED_LATER:
+        import_module(name)
+    requests = socket.socket(fileno=sandbox.REQUESTS)
+    confine(memory, niceness)
+    return requests
+
+
+def _next_file(requests: socket.socket) -> tuple[int, int] | None:
+    """The descriptor of the next file and its size; None when there is no next one."""
+    message, descriptors, _, _ = socket.recv_fds(requests, SIZE_BYTES, 1)
+    return (descriptors[0], int.from_bytes(message, "little")) if descriptors else None
+
+
+def _work_on(
+    descriptor: int, size: int, limits: DecodeLimits, answers: BinaryIO, task: Task
+) -> None:
     try:
-        data = _content(path, limits.max_bytes + 1)
+        # A byte more than there should be shows that the file grows, or is too large.
+        data = _content(descriptor, min(size, limits.max_bytes) + 1)
+    except OSError as error:
+        _answer(answers, {"status": "storage", "detail": error.strerror or type(error).__name__})
+        return
+    except MemoryError:
         _answer(answers, {"status": "read"})
+        _answer(answers, _OVER_MEMORY)
+        return
+    _answer(answers, {"status": "read"})
+    try:
         header, frame = task(data, limits)
     except UnreadableImage as error:
         _answer(answers, {"status": "unreadable", "code": error.code, "detail": error.detail})
-    except MemoryError:  # already over the file itself
-        detail = "Reading the file needs more memory than the decoder may use."
-        _answer(answers, {"status": "unreadable", "code": "decoder_limit", "detail": detail})
-    except OSError as error:
-        _answer(answers, {"status": "storage", "detail": error.strerror or type(error).__name__})
+    except MemoryError:
+        _answer(answers, _OVER_MEMORY)
+    except (Exception, sandbox.LateImportError) as error:  # noqa: BLE001 - nobody else can say it
+        _answer(answers, {"status": "failed", "detail": _where(error)})
     else:
         _answer(answers, {"status": "decoded", **header})
         _send(answers, frame)
 
 
-def _content(path: bytes, at_most: int) -> bytes:
-    with open(os.open(path, _OPEN_FLAGS), "rb", buffering=0) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(0, "it is not a regular file")
-        return _read_up_to(file.fileno(), min(found.st_size + 1, at_most))
+_OVER_MEMORY: Header = {
+    "status": "unreadable",
+    "code": "decoder_limit",
+    "detail": "Reading the file needs more memory than the decoder may use.",
+}
 
 
-def _read_up_to(descriptor: int, at_most: int) -> bytes:
+def _content(descriptor: int, at_most: int) -> bytes:
     parts = []
-    while at_most and (part := os.read(descriptor, at_most)):
-        parts.append(part)
-        at_most -= len(part)
+    try:
+        while at_most and (part := os.read(descriptor, at_most)):
+            parts.append(part)
+            at_most -= len(part)
+    finally:
+        os.close(descriptor)
     return b"".join(parts)
 
 
-def _next_path(requests: BinaryIO) -> bytes:
-    length = requests.read(4)
-    return requests.read(int.from_bytes(length, "little"))
+def _where(error: BaseException) -> str:
+    """The kind of an error and the line it is from; its message may hold what a sender wrote."""
+    if isinstance(error, sandbox.LateImportError):
+        return f"it imports {error} too late"
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return type(error).__name__
+    file = os.path.basename(place.tb_frame.f_code.co_filename)
+    return f"{type(error).__name__} in {file}, line {place.tb_lineno}"
 
 
 def _answer(answers: BinaryIO, header: Header) -> None:
@@ -112,35 +161,6 @@ def _answer(answers: BinaryIO, header: Header) -> None:
 def _send(answers: BinaryIO, frame: bytes) -> None:
     answers.write(len(frame).to_bytes(4, "little") + frame)
     answers.flush()
-
-
-def _outlive_signals_but_not_the_parent() -> None:
-    """A stop of the service lets the picture at hand come to its end; the parent ends us then."""
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _step_back(niceness: int) -> None:
-    with contextlib.suppress(OSError):  # a filter of system calls may refuse it
-        os.nice(niceness)
-
-
-def _confine(memory: int) -> None:
-    """Take from this process what decoding does not need; the kernel holds it to that."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as score:
-        score.write(_OOM_SCORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-
-
-def _renew_cpu_limit(seconds: float) -> None:
-    """Going over it ends the process with SIGXCPU; the limit counts from the process's start."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    until = math.ceil(usage.ru_utime + usage.ru_stime + seconds)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (until, hard))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,24 @@
-"""Reads the weights out of a checkpoint without running any code of its sender.
+"""Weights from a foreign checkpoint, which a process of its own reads (`checkpoint_worker`).
 
-The published checkpoints are pickles of whole modules, and unpickling runs whatever a pickle
-names. Here every class that such a file may name becomes an inert `_Part` that only holds
-attributes, a few functions that make tensors are allowed by exact name, and every other name is
-refused. What comes out is walked as data: no method of a read object is ever called.
+A hostile file can end that process, or make it compute until its limits do. What it answers is
+checked as if an attacker wrote it.
 """
 
 from __future__ import annotations
 
-import pickle
-import re
-import types
-import warnings
-import zipfile
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from typing import IO, Any
+import json
+import os
+import select
+import signal
+import stat
+import subprocess
+import sys
+import time
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
+from safetensors.torch import load
 
 from xray_watcher.errors import WeightsError
 from xray_watcher.model.architecture import DENSENET121, shapes
@@ -31,67 +29,15 @@ State = dict[str, torch.Tensor]
 MAX_BYTES = 512 << 20
 """No checkpoint of these networks comes near it (the published ones have 28 MB)."""
 
-_ZIP_HEAD, _PICKLE_HEAD = b"PK\x03\x04", b"\x80"
-_MAX_DEPTH = 12  # of modules in modules
-_IGNORED = "op_threshs"  # operating points are the catalogue's, never the file's
+# -P keeps the current folder, which may be a share, off the import path; -B writes no byte code.
+WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.model.checkpoint_worker")
+"""The program of the child; its seconds of processor time follow."""
 
-
-class _Part:
-    """Stands for a module of any class: attributes, and nothing that runs."""
-
-    dump_patches = False  # torch asks for it where a legacy file carries its source text
-
-
-_LIBRARIES = ("torchxrayvision.models", "torchvision.models.densenet")
-_PARTS = (
-    "torch.nn.modules.container.Sequential",
-    "torch.nn.modules.conv.Conv2d",
-    "torch.nn.modules.batchnorm.BatchNorm2d",
-    "torch.nn.modules.activation.ReLU",
-    "torch.nn.modules.linear.Linear",
-    "torch.nn.modules.pooling.AvgPool2d",
-    "torch.nn.modules.pooling.MaxPool2d",
-    *(
-        f"{library}.{name}"
-        for library in _LIBRARIES
-        for name in ("DenseNet", "_DenseBlock", "_DenseLayer", "_Transition")
-    ),
-)
-_ALLOWED: Mapping[str, Any] = {
-    "collections.OrderedDict": OrderedDict,
-    "builtins.set": set,
-    "__builtin__.set": set,
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor_v2,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
-    **dict.fromkeys(_PARTS, _Part),
-}
-
-
-class _Refused(pickle.UnpicklingError):
-    """A name that is not on the list."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the names of `_ALLOWED`; storages are made by torch's own subclass of this one."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Look a name up in the list.
-
-        Raises:
-            _Refused: it is not there.
-        """
-        full_name = f"{module}.{name}"
-        if full_name not in _ALLOWED:
-            raise _Refused(full_name)
-        return _ALLOWED[full_name]
-
-
-def _load(file: IO[bytes], **options: Any) -> Any:
-    return _Unpickler(file, **options).load()
-
-
-_PICKLE = types.ModuleType("restricted_pickle")
-_PICKLE.__dict__.update(Unpickler=_Unpickler, load=_load, UnpicklingError=pickle.UnpicklingError)
+_SECONDS = 30.0
+_START_SECONDS, _WALL_SECONDS = 300.0, 100.0  # to import torch; to read the file and answer
+_MAX_LINE, _MAX_DETAIL = 4096, 1000
+_OWN_SETTINGS = "XRAY_WATCHER_"  # may hold secrets, and a child needs none of them
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def read_checkpoint(path: str) -> State:
@@ -106,124 +52,135 @@ def read_checkpoint(path: str) -> State:
         The tensors by name, float32, finite, exactly those of the network.
 
     Raises:
-        WeightsError: the file cannot be read, names what is not allowed, or holds another
-            network.
+        WeightsError: the file cannot be read, names what is not allowed, holds another network, or
+            takes more time or memory than any checkpoint of this network.
     """
     try:
-        with open(path, "rb") as file:
-            head = file.read(16)
-            size = file.seek(0, 2)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise WeightsError(f"The checkpoint {path} cannot be read ({error.strerror}).") from error
-    if size > MAX_BYTES:
-        raise WeightsError(f"{path} has {size} bytes; no checkpoint of this network is so large.")
-    return checked(dict(_entries(_content(path, head), path)), path)
-
-
-def _content(path: str, head: bytes) -> object:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if head.startswith(_ZIP_HEAD):
-                return _zip_content(path)
-            if head.startswith(_PICKLE_HEAD):
-                return torch.load(
-                    path, map_location="cpu", weights_only=False, pickle_module=_PICKLE
-                )
-            if head[8:9] == b"{":
-                return load_file(path)
-    except _Refused as error:
-        raise _refusal(path, str(error)) from None
-    except WeightsError:
-        raise
-    except (SafetensorError, Exception) as error:  # noqa: BLE001 - a made-up file raises anything
-        raise _unreadable(path, error) from None
-    if head.lstrip().startswith(b"<"):
-        raise WeightsError(
-            f"{path} is a web page, not a checkpoint: probably a proxy's or a login page."
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise WeightsError(f"The checkpoint {path} cannot be read (it is not a regular file).")
+        if status.st_size > MAX_BYTES:
+            raise WeightsError(
+                f"{path} has {status.st_size} bytes; no checkpoint of this network is so large."
+            )
+        return _read_by_child(file, path)
+    finally:
+        os.close(file)
+
+
+def _read_by_child(file: int, path: str) -> State:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_OWN_SETTINGS)}
+    command = [*WORKER_COMMAND, str(_SECONDS)]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=file,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=environment | _ONE_THREAD,
+            process_group=0,  # a Ctrl-C at the terminal is for the parent alone, which kills it
         )
-    raise WeightsError(f"{path} is no checkpoint: neither a torch file nor safetensors.")
+    except OSError as error:
+        raise WeightsError(
+            f"The checkpoint {path} cannot be read: no process can be started ({error.strerror})."
+        ) from error
+    with process:
+        try:
+            answer = _answer(process)
+        except TimeoutError:
+            raise WeightsError(
+                f"{path} is refused: to read it took more than {_WALL_SECONDS:g} s."
+            ) from None
+        finally:
+            process.kill()
+    return _state(answer, process.returncode, path)
 
 
-def _zip_content(path: str) -> object:
-    with zipfile.ZipFile(path) as archive:
-        inflated = sum(entry.file_size for entry in archive.infolist())
-    if inflated > MAX_BYTES:
-        raise WeightsError(f"{path} inflates to {inflated} bytes; no checkpoint is so large.")
-    parts: list[Any] = [(_Part, name) for name in _PARTS]
-    with torch.serialization.safe_globals(parts):
-        return torch.load(path, map_location="cpu", weights_only=True)
+def _answer(process: subprocess.Popen[bytes]) -> bytes:
+    """All that the child says until it ends, or until that is more than it may."""
+    assert process.stdout is not None
+    until_s = time.monotonic() + _START_SECONDS
+    received = bytearray()
+    while len(received) <= MAX_BYTES + 2 * _MAX_LINE:
+        if not select.select([process.stdout], [], [], max(0.0, until_s - time.monotonic()))[0]:
+            raise TimeoutError
+        part = os.read(process.stdout.fileno(), 1 << 20)
+        if not part:
+            process.wait()
+            break
+        if not received:
+            until_s = time.monotonic() + _WALL_SECONDS  # it is ready
+        received += part
+    return bytes(received)
 
 
-_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+def _state(answer: bytes, exit_code: int, path: str) -> State:
+    ready, _, rest = answer.partition(b"\n")
+    if not ready:
+        raise WeightsError(
+            f"The checkpoint {path} cannot be read: the process for that does not start; its error "
+            f"output says why ({_how(exit_code)})."
+        )
+    head, _, tensors = rest.partition(b"\n")
+    line = _line(head)
+    try:
+        if line.get("status") == "read":
+            return checked(load(tensors))
+    except WeightsError as error:
+        raise WeightsError(f"{path} {error}") from None
+    except SafetensorError:
+        line = {}
+    detail = line.get("detail")
+    if isinstance(detail, str) and detail.isprintable() and len(detail) <= _MAX_DETAIL:
+        raise WeightsError(f"{path} {detail}")
+    raise WeightsError(f"{path} is refused: {_end(exit_code)}")
 
 
-def _unreadable(path: str, error: Exception) -> WeightsError:
-    named = _GLOBAL.search(str(error))
-    if isinstance(error, pickle.UnpicklingError) and named:
-        return _refusal(path, named[1])
-    return WeightsError(f"{path} is damaged or no checkpoint of torch ({type(error).__name__}).")
+def _line(head: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(head[:_MAX_LINE])
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _refusal(path: str, name: str) -> WeightsError:
-    shown = name if name.isprintable() and len(name) < 200 else "something unprintable"
-    return WeightsError(
-        f"{path} is refused: it names {shown}, which a checkpoint of this network has no use for. "
-        "Nothing of it was run. Do not use this file; fetch the published one."
-    )
+def _end(exit_code: int) -> str:
+    if exit_code == -signal.SIGXCPU:
+        return f"to read it took more than {_SECONDS:g} s of processor time."
+    return f"the process that read it ended without an answer ({_how(exit_code)})."
 
 
-# -- from what was read to tensors --------------------------------------------------------
+def _how(exit_code: int) -> str:
+    return signal.Signals(-exit_code).name if exit_code < 0 else f"exit status {exit_code}"
 
 
-def _entries(found: object, path: str) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(found, _Part):
-        yield from _of_part(found, "", _MAX_DEPTH)
-    elif isinstance(found, dict):
-        yield from _tensors(found, "")
-    else:
-        raise WeightsError(f"{path} holds no network but {type(found).__name__}.")
-
-
-def _of_part(part: object, prefix: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
-    if not isinstance(part, _Part) or depth == 0:
-        return
-    held = vars(part)
-    for kind in ("_parameters", "_buffers"):
-        yield from _tensors(held.get(kind), prefix)
-    children = held.get("_modules")
-    for name, child in children.items() if isinstance(children, dict) else ():
-        yield from _of_part(child, f"{prefix}{name}.", depth - 1)
-
-
-def _tensors(held: object, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, value in held.items() if isinstance(held, dict) else ():
-        if isinstance(value, torch.Tensor) and name != _IGNORED:
-            yield f"{prefix}{name}", value.detach()
-
-
-def checked(state: State, source: str) -> State:
+def checked(state: State) -> State:
     """The state if it is that of a DenseNet121 with 18 outputs, sound and finite.
 
     Raises:
-        WeightsError: it is another network's, or damaged.
+        WeightsError: it is another network's, or damaged; the message lacks its subject, which is
+            the file.
     """
     expected = shapes(DENSENET121)
     found = _without_counters(state)
     odd = sorted(expected.keys() ^ found.keys())
     if odd:
         raise WeightsError(
-            f"{source} is of another network: {len(odd)} tensors are missing or too many, "
+            f"is of another network: {len(odd)} tensors are missing or too many, "
             f"such as {odd[0][:100]!a}. A DenseNet121 with 18 outputs is needed."
         )
     for name, tensor in found.items():
         if tensor.shape != expected[name] or tensor.dtype != torch.float32:
             raise WeightsError(
-                f"{source} is of another network: {name} is {tuple(tensor.shape)} of "
+                f"is of another network: {name} is {tuple(tensor.shape)} of "
                 f"{tensor.dtype}, not {expected[name]} of torch.float32."
             )
         if not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{source} is damaged: {name} holds values that are not numbers.")
+            raise WeightsError(f"is damaged: {name} holds values that are not numbers.")
     return {name: tensor.contiguous().clone() for name, tensor in found.items()}
 
 

@@ -18,6 +18,7 @@ from xray_watcher.config.settings import Settings
 from xray_watcher.errors import Unavailable
 from xray_watcher.log import crashed
 from xray_watcher.system.clock import SystemClock
+from xray_watcher.system.sandbox import missing_parts
 from xray_watcher.web.app import create_app
 from xray_watcher.web.connections import TimedProtocol
 
@@ -57,6 +58,8 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=_GRACE_S,
     )
     _log.info("serving", url=url_of(settings))
+    if missing_parts():
+        _log.warning("makers of pictures are less confined", missing=missing_parts())
     with listening:
         _Server(config, app).run([listening])
     _log.info("stopped serving")

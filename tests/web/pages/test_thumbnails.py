@@ -146,15 +146,16 @@ def test_an_unknown_index_has_no_picture(tmp_path: Path) -> None:
 
 def child_that_answers(header: bytes, frame: bytes) -> Sequence[str]:
     code = (
-        "import sys\n"
+        "import socket, sys\n"
         "def say(b):\n"
         "    sys.stdout.buffer.write(len(b).to_bytes(4, 'little') + b)\n"
         "    sys.stdout.flush()\n"
         'say(b\'{"status": "ready"}\')\n'
-        "sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(4), 'little'))\n"
+        "requests = socket.socket(fileno=0)\n"
+        "socket.recv_fds(requests, 8, 1)\n"
         'say(b\'{"status": "read"}\')\n'
         f"say({header!r}); say({frame!r})\n"
-        "sys.stdin.buffer.read()\n"
+        "requests.recv(1)\n"
     )
     return (sys.executable, "-c", code)
 
