@@ -5,9 +5,9 @@
 set -eu
 
 place=/run/samba-sidecar
-mkdir -p -m 755 "$place"
-for folder in lock state cache pid ncalrpc; do mkdir -p -m 755 "$place/$folder"; done
-mkdir -p -m 700 "$place/private"
+install -d -m 755 "$place"
+for folder in lock state cache pid ncalrpc; do install -d -m 755 "$place/$folder"; done
+install -d -m 700 "$place/private"
 cat >"$place/smb.conf" <<END
 [global]
     server role = standalone server

@@ -17,12 +17,14 @@ import audit
 from rig import GIVE_UP_S, SCAN_S, Rig
 from xray_watcher import arriving as arriving_module
 from xray_watcher import daemon as daemon_module
+from xray_watcher.commands import fsck, retry
 from xray_watcher.core.retries import LONGEST_DELAY_S
 from xray_watcher.core.values import Arrival, SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake import spool as spool_module
 from xray_watcher.intake.decoding import DecodeOutcome
+from xray_watcher.intake.removing import remove_image
 from xray_watcher.intake.uploads import Upload, upload_name
 from xray_watcher.live_parts import timetable
 from xray_watcher.system.hands import Threads
@@ -116,6 +118,31 @@ def test_a_file_that_cannot_be_read_for_an_hour_is_rejected_unread(
     assert record["sha256"] is None
     assert [path.read_bytes() for path in audit.filed(rig.root).values()] == arrived
     assert not rig.health.troubles
+
+
+def test_a_file_that_was_rejected_unread_is_no_difference_and_is_linked_when_it_is_tried_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as failing:
+        failing.setattr(spool_module, "opened_below", barring("opened_below", "a.jpg", errno.EIO))
+        arrived = [rig.drop("ward/a.jpg", "picture:Edema")]
+        rig.ticks(GIVE_UP_S + 180, step_s=SCAN_S)
+    assert fsck.check(rig.settings, deep=True) == []
+    retry.put_back(rig.settings, [], rig.clock.now(), every=True)
+    rig.ticks(20)
+    rejected, scored = audit.jsonl_records(rig.root)
+    assert scored["retry_of"] == rejected["index"] == 0
+    assert scored["risk_level"] == "High"
+    assert [path.read_bytes() for path in audit.filed(rig.root).values()] == arrived
+
+
+def test_a_file_that_was_rejected_unread_is_removed_when_it_is_old_if_it_has_its_size(
+    tmp_path: Path,
+) -> None:
+    for name, content in (("a.jpg", b"as it was"), ("b.jpg", b"changed since")):
+        (tmp_path / name).write_bytes(content)
+    assert remove_image(str(tmp_path / "a.jpg"), 9, None) == "removed"
+    assert remove_image(str(tmp_path / "b.jpg"), 9, None) == "changed"
 
 
 @pytest.mark.parametrize("kind", [errno.EIO, errno.EACCES, errno.ESTALE])

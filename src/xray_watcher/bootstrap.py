@@ -171,7 +171,7 @@ def assembled_daemon(
             clock,
             lambda: len(settling) + len(spool.uploads),
             audience,
-            lambda: settling.first_seen_s,
+            lambda: [*settling.first_seen_s, *spool.uploads.first_seen_s],
         )
         reloading: Reloading | NoReloading = NoReloading()
         if reload is not None:

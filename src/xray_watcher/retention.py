@@ -259,14 +259,14 @@ class Retention:
 
     def _remove(self, row: ImageRow) -> Removal | Literal["stuck", "away"]:
         """Remove one image; while its folder is away the removal stays begun."""
-        folder, name, sha256, idx = row.folder, row.filed_name, row.sha256, row.idx
-        if folder is None or name is None or sha256 is None or idx is None:
+        folder, name, idx = row.folder, row.filed_name, row.idx
+        if folder is None or name is None or idx is None:
             raise LedgerError(f"The ledger does not say what image {row.id} is.")
         path = self._path_of(folder, name)
         if folder in self._away:
             return "away"
         try:
-            outcome = remove_image(path, row.size, sha256)
+            outcome = remove_image(path, row.size, row.sha256)
         except NotRemoved as error:
             self.done.stuck[f"{folder}/{name}"] = str(error)
             return "stuck"

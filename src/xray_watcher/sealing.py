@@ -192,20 +192,21 @@ class Sealer:
             batch_id=run.batch_id,
             batch_size=run.batch_size,
             duplicate_of=None if sha256 is None else self._first_with(sha256, run),
-            retry_of=None if sha256 is None else self._retried(row, sha256, run),
+            retry_of=self._retried(verdict, run),
         )
 
     def _first_with(self, sha256: bytes, run: _Run) -> int | None:
         known = self._ledger.classified_index(sha256)
         return run.classified.get(sha256) if known is None else known
 
-    def _retried(self, row: ImageRow, sha256: bytes, run: _Run) -> int | None:
+    def _retried(self, verdict: Verdict, run: _Run) -> int | None:
         """Index of the rejection that an image is a retry of.
 
         Its claim says so. The ledger has to bear it out: the same bytes, and not tried again yet.
         """
-        earlier = None if row.retry_of is None else self._ledger.image_with_index(row.retry_of)
-        if earlier is None or earlier.id in run.retried or not _waits_for_retry(earlier, sha256):
+        index = verdict.row.retry_of
+        earlier = None if index is None else self._ledger.image_with_index(index)
+        if earlier is None or earlier.id in run.retried or not _waits_for_retry(earlier, verdict):
             return None
         run.retried.append(earlier.id)
         return earlier.idx
@@ -241,9 +242,13 @@ class _Run:
     retried: list[int] = field(default_factory=list)
 
 
-def _waits_for_retry(earlier: ImageRow, sha256: bytes) -> bool:
+def _waits_for_retry(earlier: ImageRow, verdict: Verdict) -> bool:
     is_rejected = (earlier.outcome, earlier.state) == ("rejected", "DONE")
-    return is_rejected and earlier.removal is None and earlier.sha256 == sha256
+    if None in (earlier.sha256, verdict.sha256):  # nobody has read it, then or now
+        is_same = earlier.size == verdict.size
+    else:
+        is_same = earlier.sha256 == verdict.sha256
+    return is_rejected and earlier.removal is None and is_same
 
 
 def _code(finding: Scores | Rejection) -> str | None:

@@ -186,7 +186,8 @@ def _of_file(spool: Spool, row: ImageRow, is_read: Callable[[str], bool]) -> Ite
     shown = f"{folder}/{safe_name(name)}"
     try:
         size = os.stat(path, follow_symlinks=False).st_size
-        is_changed = size != row.size or (is_read(shown) and _hash(path) != row.sha256)
+        is_hashed = row.sha256 is not None and is_read(shown)  # one that nobody has read has none
+        is_changed = size != row.size or (is_hashed and _hash(path) != row.sha256)
     except FileNotFoundError:  # perhaps only now: retention and `retry` go on
         yield Difference("missing", shown)
         return

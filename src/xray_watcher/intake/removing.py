@@ -18,8 +18,13 @@ class NotRemoved(XrayWatcherError):
     """One file cannot be removed, the others of its folder can; the message is the reason."""
 
 
-def remove_image(path: str, size: int, sha256: bytes) -> Removal:
+def remove_image(path: str, size: int, sha256: bytes | None) -> Removal:
     """Remove a filed image if it is a regular file with exactly these bytes.
+
+    Args:
+        path: of the file.
+        size: bytes that it has.
+        sha256: of its bytes; None of a file that was rejected unread: then the size must do.
 
     Returns:
         "gone" when there is no such file, "changed" when something else lies there: it stays.
@@ -28,7 +33,11 @@ def remove_image(path: str, size: int, sha256: bytes) -> Removal:
         NotRemoved: it is immutable, on a bad sector, or another's in a sticky folder.
         Unavailable: its folder is out of reach or may not be written.
     """
-    return _remove(path, lambda fd: os.fstat(fd).st_size == size and sha256_of(fd) == sha256)
+
+    def is_ours(fd: int) -> bool:
+        return os.fstat(fd).st_size == size and (sha256 is None or sha256_of(fd) == sha256)
+
+    return _remove(path, is_ours)
 
 
 def remove_reason(path: str, content: bytes) -> Removal:

@@ -208,6 +208,7 @@ class Uploads:
         self.folder = uploads_folder(work)
         self._still_lies = still_lies
         self._offered: set[str] = set()
+        self._first_seen_s: dict[str, float] = {}
         self._claimed: set[str] = set()  # whose small files are still to be removed
         self._leftovers: dict[str, _Leftover] = {}
         self._next_clean_s = float("-inf")
@@ -220,6 +221,11 @@ class Uploads:
     def names(self) -> AbstractSet[str]:
         """Names of the uploads that are known and not claimed."""
         return self._offered
+
+    @property
+    def first_seen_s(self) -> Collection[float]:
+        """When each of those was first seen."""
+        return self._first_seen_s.values()
 
     def look(self, now_s: float, nameless: Collection[str] = ()) -> UploadsLook:
         """Hand on the uploads that are new, in the order of their names; each is handed on once.
@@ -252,6 +258,8 @@ class Uploads:
                 troubles[name] = Reason("unreadable", os.strerror(error.errno or 0))
         offered = {str(arrival.upload) for arrival in arrivals}
         self._offered = self._offered & names | offered | troubles.keys()
+        seen_s = self._first_seen_s
+        self._first_seen_s = {name: seen_s.get(name, now_s) for name in self._offered}
         return UploadsLook(arrivals, troubles)
 
     def offer_again(self, names: Iterable[str]) -> None:
@@ -367,7 +375,8 @@ class Uploads:
                 return None
             path = os.fsdecode(returned.inbox_path)
         file = SeenFile(path, status.st_size, status.st_mtime_ns, status.st_ino)
-        return Arrival(file, now_s, now_s, upload=name, retry_of=retry_of)
+        first_s = self._first_seen_s.setdefault(name, now_s)
+        return Arrival(file, first_s, now_s, upload=name, retry_of=retry_of)
 
     def _clean(self, now_s: float) -> None:
         """Remove what was left behind: parts, and names without an image."""
