@@ -470,6 +470,7 @@ def _verdict(
         sha256=None if item.claimed is None else item.claimed.sha256,
         width=None if image is None else image.width,
         height=None if image is None else image.height,
+        has_low_contrast=image is not None and image.has_low_contrast,
         timings=Timings(
             settle=(item.row.settled_us - item.row.received_us) / 1000,
             queue=item.queue_ms,

@@ -1,9 +1,9 @@
 """The child process that decodes: everything a hostile picture can reach runs in here.
 
-Started by `decoding.DecodePool` as `python -m xray_watcher.intake.decode_worker MEMORY SECONDS
-MAX_BYTES MAX_MEGAPIXELS MIN_SIDE MAX_SIDE`. On its standard input come paths, on its standard
-output go answers; both as frames, a length in four bytes, little endian, and then as many bytes.
-An answer is a JSON object with a `status`; after "decoded" the float32 pixels follow, little
+Started by `decoding.DecodePool` as `python -m xray_watcher.intake.decode_worker MEMORY SECONDS`
+and the arguments that `DecodeLimits.arguments` gives. On its standard input come paths, on its
+standard output go answers; both as frames, a length in four bytes, little endian, and then as many
+bytes. An answer is a JSON object with a `status`; after "decoded" the float32 pixels follow, little
 endian, in a frame of their own (`preview_worker` sends grey ones instead). There is no pickle, so
 that a child that was taken over can at worst give wrong pixels.
 
@@ -55,8 +55,8 @@ def main(arguments: list[str], task: Task, niceness: int = _NICENESS) -> None:
         task: what is done with a file.
         niceness: how far it steps back behind others who want the cores.
     """
-    memory, seconds, max_bytes, max_megapixels, min_side, max_side = arguments
-    limits = DecodeLimits(int(max_bytes), float(max_megapixels), int(min_side), int(max_side))
+    memory, seconds, *rest = arguments
+    limits = DecodeLimits.from_arguments(rest)
     _outlive_signals_but_not_the_parent()
     _step_back(niceness)
     _confine(int(memory))
