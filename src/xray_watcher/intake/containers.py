@@ -112,11 +112,12 @@ def ends_with_pixels(data: bytes) -> bool:
 def without_chunks(data: bytes, is_kept: Callable[[bytes, memoryview], bool]) -> bytes:
     """A whole PNG with those chunks alone for which `is_kept`, given kind and content, holds."""
     view = memoryview(data)
-    parts = [view[: len(_HEADS["PNG"])]]
-    for kind, begin, end in _chunks(data):
-        if is_kept(kind, view[begin:end]):
-            parts.append(view[begin - 8 : end + 4])
-    return b"".join(parts)
+    chunks = list(_chunks(data))
+    kept = [each for each in chunks if is_kept(each[0], view[each[1] : each[2]])]
+    if len(kept) == len(chunks):
+        return data
+    parts = (view[begin - 8 : end + 4] for _, begin, end in kept)
+    return b"".join((view[: len(_HEADS["PNG"])], *parts))
 
 
 def has_all_rows(data: bytes) -> bool:

@@ -34,7 +34,7 @@ from xray_watcher.intake.containers import (
     may_become_picture,
 )
 from xray_watcher.intake.orientation import Turn, turn_of
-from xray_watcher.intake.resampling import SIDE, axis, weighted_sums
+from xray_watcher.intake.resampling import SIDE, axis, sums_of_weights, weighted_sums
 
 HALF_RANGE = 1024.0
 """Pixels lie in -HALF_RANGE (black) to HALF_RANGE (white)."""
@@ -390,7 +390,7 @@ def _prepared(grey: _Grey) -> DecodedImage:
     darkest, lightest = _range(used)
     values = weighted_sums(used, down, across) * np.float32(factor)
     # The library scales first and takes pixels beyond the border as 0, which is a middle grey.
-    values -= np.float32(shift) * np.outer(down.sums, across.sums)
+    values -= np.float32(shift) * sums_of_weights(down, across)
     # As skimage does: no value that was not there.
     pixels = np.clip(
         values, np.float32(darkest * factor - shift), np.float32(lightest * factor - shift)

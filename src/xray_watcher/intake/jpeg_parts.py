@@ -134,8 +134,8 @@ def frame_of(data: bytes) -> Frame | None:
         return None
 
 
-def has_all_scans(data: bytes) -> bool:
-    """Tell whether each component of the frame has coded data: decoders do not complain of that.
+def scanned_frame(data: bytes) -> Frame | None:
+    """The frame's header if each component has coded data: decoders do not complain where not.
 
     Of a progressive picture that is the scan of mean values; without later ones it is coarse.
     """
@@ -148,10 +148,10 @@ def has_all_scans(data: bytes) -> bool:
             elif segment.is_scan and frame is not None:
                 missing -= _begun(segment, frame)
                 if not missing:
-                    return True
+                    return frame
     except BrokenJpegError:
         pass
-    return False
+    return None
 
 
 def _begun(scan: Segment, frame: Frame) -> set[int]:

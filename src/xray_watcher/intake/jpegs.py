@@ -21,10 +21,9 @@ from xray_watcher.intake.jpeg_parts import (
     BrokenJpegError,
     Frame,
     essential,
-    frame_of,
-    has_all_scans,
     has_full_detail,
     rebuilt,
+    scanned_frame,
 )
 
 _NO_MEMORY = "Insufficient memory"
@@ -61,8 +60,8 @@ def first_channel(data: bytes, mode: str, width: int, height: int) -> NDArray[np
     Raises:
         MemoryError: there is not enough of it.
     """
-    colours, frame = _COLOURS.get(mode), frame_of(data)
-    if colours is None or frame is None or frame.is_arithmetic or not has_all_scans(data):
+    colours, frame = _COLOURS.get(mode), scanned_frame(data)
+    if colours is None or frame is None or frame.is_arithmetic:
         return None
     pixels = _strictly(data, frame, colours, width, height)
     if isinstance(pixels, str) or pixels.shape[:2] != (height, width):
@@ -85,7 +84,9 @@ def sound_copy(data: bytes) -> bytes:
     except BrokenJpegError:
         raise _damaged() from None
     copy = rebuilt(segments)
-    if not has_all_scans(copy) or (frame.is_progressive and not has_full_detail(frame, segments)):
+    if scanned_frame(copy) is None or (
+        frame.is_progressive and not has_full_detail(frame, segments)
+    ):
         raise _damaged()  # whole scans may be missing, but not where something else is odd too
     found = _strictly(copy, frame, _checked_colours(frame), 1, 1)
     if frame.is_arithmetic:

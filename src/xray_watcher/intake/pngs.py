@@ -21,6 +21,8 @@ from xray_watcher.intake.containers import kinds_of_chunks, without_chunks
 
 _NEEDED = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"acTL", b"fcTL", b"IEND"))
 _NOTHING_ELSE = ([b"IHDR", b"IDAT", b"IEND"], [b"IHDR", b"PLTE", b"IDAT", b"IEND"])
+# Others that need not be cut out, by their right size in bytes.
+_HARMLESS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7}
 # Texts that may tell how a picture is to be turned, with what stands ahead of a packed one.
 _TURNING = {
     b"tEXt": re.compile(rb"Raw profile type exif\0()"),
@@ -49,9 +51,9 @@ _KINDS: Mapping[str, _Kind] = {
 
 
 def plain_copy(data: bytes) -> bytes:
-    """The PNG without metadata that neither its pixels nor the way it is turned depend on.
+    """The PNG without the metadata that Pillow may refuse, if damaged or large.
 
-    Damaged or large metadata is no fault of the picture, but Pillow refuses it.
+    That is no fault of the picture; neither its pixels nor the way it is turned depend on it.
 
     Args:
         data: a PNG whose chunks are whole.
@@ -62,7 +64,7 @@ def plain_copy(data: bytes) -> bytes:
 def _is_needed(kind: bytes, content: memoryview) -> bool:
     form = _TURNING.get(kind)
     if form is None:
-        return kind in _NEEDED
+        return kind in _NEEDED or _HARMLESS.get(kind) == len(content)
     begins = form.match(content)
     return begins is not None and (not begins[1] or _unpacks(content[begins.end() :]))
 
