@@ -82,16 +82,18 @@ class _Stretch:
         self.windows = array("I", windows.tobytes())
         self.at = 0
 
-    def finish(self) -> None:
+    def finish(self, *, is_progressive: bool) -> None:
         """Raise where more or less was read than there is; zeros may follow as padding.
 
-        An encoder fills its last byte up with ones (T.81, F.1.2.3), and some add a byte of them to
-        one that is full. Where zeros follow on other bits, they may as well be a hole in the
+        An encoder fills its last byte up with ones (T.81, F.1.2.3). Some cameras, which write no
+        progressive pictures, add a byte of ones to one that is full. Where zeros follow on other bits, they may as well be a hole in the
         picture, and the codes before them its last blocks.
         """
         used, rest = divmod(self.at + 7, 8)
         unused = 7 - rest
-        padding = self.data[used:] if unused else self.data[used:].removeprefix(b"\xff")
+        padding = self.data[used:]
+        if not unused and not is_progressive:
+            padding = padding.removeprefix(b"\xff")
         if used > len(self.data) or padding.strip(b"\x00"):
             raise _NotThereError
         fill = (1 << unused) - 1
@@ -232,7 +234,7 @@ def _walk(
     walk = _walker(frame, scan, tables, history[own.number])
     for at, stretch in enumerate(map(_Stretch, stretches)):
         walk(stretch, range(at * length, min((at + 1) * length, units)))
-        stretch.finish()
+        stretch.finish(is_progressive=frame.is_progressive)
 
 
 def _walker(frame: Frame, scan: _Scan, tables: _Tables, history: list[int]) -> Walk:
