@@ -86,8 +86,8 @@ class _Stretch:
         """Raise where more or less was read than there is; zeros may follow as padding.
 
         An encoder fills its last byte up with ones (T.81, F.1.2.3). Some cameras, which write no
-        progressive pictures, add a byte of ones to one that is full. Where zeros follow on other bits, they may as well be a hole in the
-        picture, and the codes before them its last blocks.
+        progressive pictures, add a byte of ones to one that is full. Where zeros follow on other
+        bits, they may as well be a hole in the picture, and the codes before them its last blocks.
         """
         used, rest = divmod(self.at + 7, 8)
         unused = 7 - rest
