@@ -82,18 +82,21 @@ class _Stretch:
         self.windows = array("I", windows.tobytes())
         self.at = 0
 
-    def finish(self, *, is_progressive: bool) -> None:
+    def finish(self, frame: Frame, *, is_last: bool) -> None:
         """Raise where more or less was read than there is; zeros may follow as padding.
 
-        An encoder fills its last byte up with ones (T.81, F.1.2.3). Some cameras, which write no
-        progressive pictures, add a byte of ones to one that is full. Where zeros follow on other
-        bits, they may as well be a hole in the picture, and the codes before them its last blocks.
+        An encoder fills its last byte up with ones (T.81, F.1.2.3), and some cameras add a byte of
+        ones to one that is full. Where zeros follow on other bits, they may as well be a hole in
+        the picture, and the codes before them its last blocks. Devices that pad their data write no
+        progressive pictures; in these, only the last scan may have padding.
         """
         used, rest = divmod(self.at + 7, 8)
         unused = 7 - rest
         padding = self.data[used:]
-        if not unused and not is_progressive:
+        if not unused and not frame.is_progressive:
             padding = padding.removeprefix(b"\xff")
+        if padding and frame.is_progressive and not is_last:
+            raise _NotThereError
         if used > len(self.data) or padding.strip(b"\x00"):
             raise _NotThereError
         fill = (1 << unused) - 1
@@ -122,7 +125,7 @@ def is_all_there(frame: Frame, segments: Sequence[Segment]) -> bool:
             elif segment.marker == _DRI:
                 tables.restart = int.from_bytes(segment.content[:2], "big")
             elif segment.is_scan:
-                _walk(frame, _scan(frame, segment), segment.coded, tables, history)
+                _walk(frame, segment, tables, history, is_last=segment is segments[-1])
     except (_NotThereError, BrokenJpegError, IndexError, KeyError):
         return False
     return True
@@ -218,14 +221,15 @@ def _scan(frame: Frame, segment: Segment) -> _Scan:
 
 
 def _walk(
-    frame: Frame, scan: _Scan, coded: bytes, tables: _Tables, history: dict[int, list[int]]
+    frame: Frame, segment: Segment, tables: _Tables, history: dict[int, list[int]], *, is_last: bool
 ) -> None:
     """Walk a scan, one stretch between restarts after the other."""
+    scan = _scan(frame, segment)
     own = scan.components[0][0]
     across, down = frame.blocks(own) if len(scan.components) == 1 else frame.units()
     units = across * down
     length = tables.restart or max(units, 1)
-    parts = _RESTART.split(coded)
+    parts = _RESTART.split(segment.coded)
     stretches, restarts = parts[::2], parts[1::2]
     if len(stretches) != -(-units // length):
         raise _NotThereError
@@ -234,7 +238,7 @@ def _walk(
     walk = _walker(frame, scan, tables, history[own.number])
     for at, stretch in enumerate(map(_Stretch, stretches)):
         walk(stretch, range(at * length, min((at + 1) * length, units)))
-        stretch.finish(is_progressive=frame.is_progressive)
+        stretch.finish(frame, is_last=is_last)
 
 
 def _walker(frame: Frame, scan: _Scan, tables: _Tables, history: list[int]) -> Walk:

@@ -9,6 +9,7 @@ on, and that must be read without any.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import simplejpeg
@@ -20,6 +21,7 @@ from xray_watcher.intake.jpeg_parts import (
     SOI,
     BrokenJpegError,
     Frame,
+    Segment,
     essential,
     has_full_detail,
     rebuilt,
@@ -32,6 +34,9 @@ _UNNAMED = "Could not determine subsampling"
 # reads no picture whose sampling it has no name for.
 _UNDECIDED = re.compile(rf"extraneous bytes before marker|{_UNNAMED}")
 _COLOURS = {"L": "GRAY", "RGB": "RGB"}  # by Pillow's mode
+# So many bytes are walked in two seconds even where libjpeg has no complaint about the copy: it
+# reads up to seven bytes ahead and says nothing when they are left over.
+_WALKED_ANYWAY = 1 << 22
 _FOUR_INKS = 4  # components
 _SEQUENTIAL = (0xC0, 0xC1)  # kinds of frame, with Huffman codes
 
@@ -88,21 +93,38 @@ def sound_copy(data: bytes) -> bytes:
         frame.is_progressive and not has_full_detail(frame, segments)
     ):
         raise _damaged()  # whole scans may be missing, but not where something else is odd too
-    found = _strictly(copy, frame, _checked_colours(frame), 1, 1)
+    complaint = _complaint(copy, frame)
     if frame.is_arithmetic:
-        if isinstance(found, str) and _UNNAMED not in found:
-            raise _damaged()
-        if not arithmetic.is_used_up(frame, segments):
-            raise UnreadableImage(
-                "corrupt",
-                "Parts of the JPEG are missing, or it cannot be told: it is coded arithmetically. "
-                "Save it with Huffman coding, as is usual.",
-            )
-    elif isinstance(found, str) and not (
-        frame.is_scalable and _UNDECIDED.search(found) and huffman.is_all_there(frame, segments)
-    ):
+        _check_arithmetic(frame, segments, complaint)
+    elif not _is_sound(frame, segments, complaint, len(copy)):
         raise _damaged()
     return copy
+
+
+def _is_sound(frame: Frame, segments: Sequence[Segment], complaint: str | None, size: int) -> bool:
+    if not frame.is_scalable:
+        return complaint is None
+    if complaint is None and size > _WALKED_ANYWAY:
+        return True
+    is_open = complaint is None or _UNDECIDED.search(complaint) is not None
+    return is_open and huffman.is_all_there(frame, segments)
+
+
+def _check_arithmetic(frame: Frame, segments: Sequence[Segment], complaint: str | None) -> None:
+    if complaint is not None and _UNNAMED not in complaint:
+        raise _damaged()
+    if not arithmetic.is_used_up(frame, segments):
+        raise UnreadableImage(
+            "corrupt",
+            "Parts of the JPEG are missing, or it cannot be told: it is coded arithmetically. "
+            "Save it with Huffman coding, as is usual.",
+        )
+
+
+def _complaint(copy: bytes, frame: Frame) -> str | None:
+    """What libjpeg says first of a JPEG, at the least work that it takes on to say it."""
+    found = _strictly(copy, frame, _checked_colours(frame), 1, 1)
+    return found if isinstance(found, str) else None
 
 
 def _strictly(
@@ -125,7 +147,7 @@ def _strictly(
 
 
 def _checked_colours(frame: Frame) -> str:
-    """What to ask for when only the complaints count: the least work that libjpeg takes on."""
+    """What to ask for when only the complaints count; lossless colours are not made grey."""
     if len(frame.components) == _FOUR_INKS:
         return "CMYK"
     return "GRAY" if frame.is_scalable or len(frame.components) == 1 else "RGB"
