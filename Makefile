@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types check phantom bench bench-http guard parity storm progress uploadstorm shares sigterm \
-  syscalls powercut fulldisk spreadsheet lives fuzz fuzz-http audit manual install-test container-test clean
+  syscalls powercut fulldisk damaged spreadsheet lives fuzz fuzz-http audit manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -82,6 +82,10 @@ powercut: $(READY)        ## 100 power cuts on ext4 and on XFS each; needs root 
 
 fulldisk: $(READY)        ## a disk that fills and empties 20 times, on tmpfs, ext4 and XFS; needs root
 	$(BIN)/python tests/storms/filling_disk.py $(ARGS)
+
+damaged: $(READY)         ## 23,000 damaged JPEGs made from films; needs libjpeg-turbo-progs; an hour
+	command -v djpeg >/dev/null || sh .ci/apt-install libjpeg-turbo-progs
+	$(BIN)/python tests/storms/damaged_pictures.py $(ARGS)
 
 spreadsheet: $(READY)     ## open the CSV in LibreOffice: no formula runs; installs libreoffice-calc
 	command -v soffice >/dev/null || sh .ci/apt-install libreoffice-calc

@@ -131,6 +131,12 @@ def test_the_record_has_the_fields_of_the_guide_and_of_the_design() -> None:
     assert record["schema"] == 1
 
 
+def test_low_contrast_is_a_flag_of_the_record_and_the_csv() -> None:
+    record = classified(has_low_contrast=True, duplicate_of=3)
+    assert record["flags"] == ["low_margin", "low_contrast", "duplicate_of"]
+    assert row(record)["flags"] == "low_margin;low_contrast;duplicate_of"
+
+
 def test_a_rejected_image_has_its_reason_and_no_scores() -> None:
     record = rejected()
     assert record["rejected"] == {"code": "corrupt", "detail": "The picture is damaged."}

@@ -149,7 +149,7 @@ class LimitedDecoder:
     """Stands for the decoding children; remembers the limits."""
 
     def use(self, new: Settings) -> None:
-        self.limits = new.intake.max_bytes
+        self.limits = new.intake.max_bytes, new.images.deep_range
 
 
 def facts(rig: Rig, decoder: LimitedDecoder, timetables: list[Timetable]) -> dict[str, Any]:
@@ -181,6 +181,7 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
     "intake.scan_seconds": ({"intake": {"scan_seconds": 7.0}}, "timetable"),
     "intake.min_free_bytes": ({"intake": {"min_free_bytes": 7}}, "timetable"),
     "intake.max_bytes": ({"intake": {"max_bytes": 7000}}, "limits"),
+    "images.deep_range": ({"images": {"deep_range": "observed"}}, "limits"),
     "intake.duplicates": ({"intake": {"duplicates": "set-aside"}}, "duplicates"),
     "batch.max_size": ({"batch": {"max_size": 7}}, "batch"),
     "batch.quiet_seconds": ({"batch": {"quiet_seconds": 7.0}}, "batch"),

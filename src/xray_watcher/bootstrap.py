@@ -239,6 +239,7 @@ def decode_limits(settings: Settings) -> DecodeLimits:
         max_bytes=intake.max_bytes,
         max_megapixels=intake.max_megapixels,
         min_side=intake.min_side,
+        deep_range=settings.images.deep_range,
     )
 
 

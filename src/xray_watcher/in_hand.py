@@ -203,6 +203,7 @@ def verdict_of(item: Item, finding: Scores | Rejection, infer_ms: float) -> Verd
         sha256=None if claimed is None else claimed.sha256,
         width=None if image is None else image.width,
         height=None if image is None else image.height,
+        has_low_contrast=image is not None and image.has_low_contrast,
         timings=Timings(
             settle=(item.row.settled_us - item.row.received_us) / 1000,
             queue=item.queue_ms,

@@ -32,6 +32,9 @@ SIMULATIONS: Mapping[str, str] = {
 
 TOP_PREDICTIONS = 3
 
+LOW_CONTRAST = "low_contrast"
+"""The flag of a picture whose values lie so close together that the scores mean little."""
+
 REJECTED = "Rejected"
 """What stands in `risk_level` of an image that was set aside."""
 
@@ -75,6 +78,7 @@ class Facts:
         batch_size: images in that batch.
         duplicate_of: index of the first classified image with the same bytes.
         retry_of: index of its earlier rejection, when it was put back.
+        has_low_contrast: the network sees next to nothing of it.
     """
 
     path: str
@@ -87,6 +91,7 @@ class Facts:
     batch_size: int
     duplicate_of: int | None = None
     retry_of: int | None = None
+    has_low_contrast: bool = False
 
     @property
     def name(self) -> str:
@@ -280,6 +285,7 @@ def _text(name: str) -> str:
 def _flags(flags: Sequence[str], facts: Facts) -> list[str]:
     return [
         *flags,
+        *([LOW_CONTRAST] if facts.has_low_contrast else []),
         *(["duplicate_of"] if facts.duplicate_of is not None else []),
         *(["retry_of"] if facts.retry_of is not None else []),
     ]

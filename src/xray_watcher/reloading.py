@@ -21,8 +21,13 @@ from xray_watcher.errors import ConfigError
 from xray_watcher.intake.decoding import DecodeOutcome, DecodePool
 from xray_watcher.system.signals import ReloadRequest
 
-DECODE_LIMITS = ("intake.max_bytes", "intake.max_megapixels", "intake.min_side")
-"""The keys that say what a picture may be; decoding children get them when they are started."""
+DECODE_LIMITS = (
+    "intake.max_bytes",
+    "intake.max_megapixels",
+    "intake.min_side",
+    "images.deep_range",
+)
+"""The keys that say how a picture is read; decoding children get them when they are started."""
 
 _log = structlog.get_logger()
 

@@ -46,6 +46,7 @@ class Verdict:
         sha256: of its bytes; None when they have vanished or nobody reads them.
         width: pixels as displayed, if it was decoded.
         height: pixels as displayed, if it was decoded.
+        has_low_contrast: the network sees next to nothing of it.
         timings: how long the steps took.
         finding: its scores, or why it is set aside.
     """
@@ -55,6 +56,7 @@ class Verdict:
     sha256: bytes | None
     width: int | None
     height: int | None
+    has_low_contrast: bool
     timings: Timings
     finding: Scores | Rejection
 
@@ -188,6 +190,7 @@ class Sealer:
             sha256=None if sha256 is None else sha256.hex(),
             width=verdict.width,
             height=verdict.height,
+            has_low_contrast=verdict.has_low_contrast,
             received_at=from_us(row.received_us),
             batch_id=run.batch_id,
             batch_size=run.batch_size,

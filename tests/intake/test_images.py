@@ -9,6 +9,7 @@ import random
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -21,7 +22,14 @@ from PIL import Image
 
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake.images import TAIL_BYTES, DecodedImage, DecodeLimits, completeness, decode
+from xray_watcher.intake.images import (
+    TAIL_BYTES,
+    DecodedImage,
+    DecodeLimits,
+    completeness,
+    decode,
+    displayed,
+)
 from xray_watcher.intake.jpegs import first_channel
 
 LIMITS = DecodeLimits()
@@ -134,6 +142,48 @@ def test_a_16_bit_picture_is_scaled_by_65535_and_never_clipped(xrv: ModuleType) 
     found = pixels(data)
     assert mean_difference(found, library_pixels(xrv, ramp, 65535)) < 0.01
     assert found[0, 1:-1, 1:-1].max() < -1024 + 2048 * 4096 / 65535
+
+
+def raw(bits: int) -> bytes:
+    """The picture with values of so many bits, written into 16 as they are."""
+    return pictures.png(Image.fromarray(GREY.astype(np.uint16) << (bits - 8)))
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_raw_values_in_16_bits_have_low_contrast(bits: int) -> None:
+    assert decode(raw(bits), LIMITS).has_low_contrast
+    assert not decode(PNG, LIMITS).has_low_contrast
+
+
+@pytest.mark.parametrize("path", pictures.REAL_IMAGES, ids=lambda path: path.name)
+def test_no_real_image_has_low_contrast_and_its_raw_values_have(path: Path) -> None:
+    assert not decode(path.read_bytes(), LIMITS).has_low_contrast
+    with Image.open(path) as image:
+        grey = np.asarray(image.convert("L")).astype(np.uint16)
+    assert decode(pictures.png(Image.fromarray(grey * 16)), LIMITS).has_low_contrast
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_the_observed_range_makes_raw_values_what_they_show(bits: int) -> None:
+    found = decode(raw(bits), DecodeLimits(deep_range="observed"))
+    stretched = (GREY - float(GREY.min())) * 65535 / (int(GREY.max()) - int(GREY.min()))
+    full = pixels(pictures.png(Image.fromarray(stretched.round().astype(np.uint16))))
+    assert mean_difference(found.pixels, full) < 0.05
+    assert (found.pixels.min(), found.pixels.max()) >= (-1024, -1024)
+    assert not found.has_low_contrast
+
+
+def test_the_observed_range_is_for_deep_pictures_alone_and_blank_stays_blank() -> None:
+    observed = DecodeLimits(deep_range="observed")
+    assert np.array_equal(decode(PNG, observed).pixels, pixels(PNG))
+    for value in (0, 700, 65535):
+        one = Image.fromarray(np.full((100, 100), value, np.uint16))
+        assert refusal(pictures.png(one), observed).code == "blank"
+
+
+def test_people_see_the_grey_values_of_the_network() -> None:
+    for limits, lightest in ((LIMITS, 15), (DecodeLimits(deep_range="observed"), 255)):
+        assert displayed(raw(12), limits).getextrema()[1] == pytest.approx(lightest, abs=1)
 
 
 def test_of_a_colour_picture_the_red_channel_counts_as_in_the_library(xrv: ModuleType) -> None:
@@ -305,8 +355,23 @@ def test_zero_padding_after_the_end_is_allowed(whole: bytes) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize(
+    "padding", [b"\n", b"\r\n", b"\xff" * 16, b"\x00\xff\n", b"\n" + bytes(4096)], ids=repr
+)
+def test_a_few_bytes_that_hold_nothing_may_follow(whole: bytes, padding: bytes) -> None:
+    assert mean_difference(pixels(whole + padding), pixels(whole)) == 0
+    assert completeness(whole[:16], (whole + padding)[-TAIL_BYTES:]) == "whole"
+
+
+@BOTH
+def test_more_of_them_and_one_byte_of_another_kind_are_foreign(whole: bytes) -> None:
+    assert "17 bytes" in refusal(whole + b"\xff" * 17).detail
+    assert "There is 1 byte of" in refusal(whole + b"\x14").detail
+
+
+@BOTH
 def test_foreign_data_after_the_end_is_refused(whole: bytes) -> None:
-    for tail in (b"<script>", bytes(50) + b"x", whole):
+    for tail in (b"<script>", bytes(50) + b"x", bytes(50) + b"\n", whole):
         assert refusal(whole + tail).code == "trailing_data"
 
 
@@ -340,6 +405,26 @@ def test_a_whole_picture_is_whole(whole: bytes) -> None:
 
 def test_an_empty_file_says_so() -> None:
     assert refusal(b"").code == "empty"
+
+
+def test_a_png_that_was_sent_as_text_says_so() -> None:
+    for sent in (
+        PNG.replace(b"\r\n", b"\n"),
+        PNG.replace(b"\n", b"\r\n"),
+        bytes(byte & 127 for byte in PNG),
+    ):
+        error = refusal(sent)
+        assert error.code == "wrong_format"
+        assert "as text" in error.detail
+
+
+def test_a_picture_that_is_too_large_is_told_the_limit_in_force() -> None:
+    for limit, said in ((50.0, "50 million"), (20.0, "20 million"), (89.0, "89")):
+        error = refusal(
+            pictures.raw_png(11_000, 11_000, 8, 0, b"\x00"), DecodeLimits(max_megapixels=limit)
+        )
+        assert error.code == "too_large"
+        assert said in error.detail
 
 
 def test_a_file_over_its_limit_is_refused_with_the_figure() -> None:
@@ -394,10 +479,27 @@ def test_a_picture_of_one_value_is_blank(mode: str) -> None:
     assert refusal(pictures.png(Image.new(mode, (100, 100)))).code == "blank"
 
 
-def test_a_fully_transparent_picture_is_blank() -> None:
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_that_is_zero_everywhere_is_no_alpha(mode: str) -> None:
+    """A byte that its writer left unset, as in pictures of 32 bits without alpha."""
     image = Image.fromarray(GREY)
-    clear = Image.merge("LA", (image, Image.new("L", image.size, 0)))
-    assert refusal(pictures.png(clear)).code == "blank"
+    unset = image.convert(mode)
+    unset.putalpha(0)
+    assert np.array_equal(pixels(pictures.png(unset)), pixels(PNG))
+
+
+def test_blank_is_said_of_what_is_scored_alone() -> None:
+    black = Image.new("L", (300, 250))
+    sides = np.zeros((250, 900), np.uint8)
+    sides[:, :300] = sides[:, 600:] = GREY
+    for image in (
+        Image.merge("RGB", (black, Image.fromarray(GREY), Image.fromarray(GREY))),
+        Image.fromarray(sides),
+    ):
+        error = refusal(pictures.png(image))
+        assert error.code == "blank"
+        assert "centre square" in error.detail
+        assert "red" in error.detail
 
 
 def test_a_jpeg_of_one_value_is_blank() -> None:

@@ -164,3 +164,46 @@ def test_orientation_counts_wherever_it_stands(where: str, form: str) -> None:
     assert (turned.width, turned.height) == (250, 300)
     upright = pictures.png(Image.fromarray(np.rot90(GREY, -1)))
     assert np.allclose(turned.pixels, decode(upright, DecodeLimits()).pixels, atol=0.01)
+
+
+_LARGE = b"0123456789abcdef" * (1100 << 6)
+ODD_METADATA = {
+    "a large text": pictures.chunk(b"zTXt", b"Comment\0\0" + zlib.compress(_LARGE)),
+    "a large raw profile": pictures.chunk(
+        b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(_LARGE)
+    ),
+    "a large XMP": pictures.chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(_LARGE)),
+    "a large colour profile": pictures.chunk(b"iCCP", b"p\0\0" + zlib.compress(_LARGE)),
+    "a damaged colour profile": pictures.chunk(b"iCCP", b"p\0\0garbage"),
+    "an unknown packing": pictures.chunk(b"zTXt", b"Comment\0\7garbage"),
+    "a damaged raw profile": pictures.chunk(b"zTXt", b"Raw profile type exif\0\0garbage"),
+    **{
+        f"an empty {kind.decode()}": pictures.chunk(kind, b"")
+        for kind in (
+            b"cHRM",
+            b"sRGB",
+            b"pHYs",
+            b"gAMA",
+            b"iCCP",
+            b"tEXt",
+            b"zTXt",
+            b"iTXt",
+            b"eXIf",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("where", ["before the pixels", "after the pixels"])
+@pytest.mark.parametrize("name", ODD_METADATA)
+def test_damaged_or_large_metadata_costs_no_picture(name: str, where: str) -> None:
+    put = pictures.with_chunks if where == "before the pixels" else with_end
+    odd = put(PNG, ODD_METADATA[name])
+    assert np.array_equal(decode(odd, DecodeLimits()).pixels, decode(PNG, DecodeLimits()).pixels)
+
+
+def test_transparency_and_palette_are_kept_beside_metadata() -> None:
+    palette = Image.fromarray(GREY).convert("P")
+    data = pictures.png(palette, transparency=bytes(range(256)))
+    odd = pictures.with_chunks(data, ODD_METADATA["a large text"])
+    assert np.array_equal(decode(odd, DecodeLimits()).pixels, decode(data, DecodeLimits()).pixels)

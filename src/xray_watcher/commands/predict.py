@@ -18,7 +18,7 @@ from xray_watcher.core.values import REJECTIONS, Rejection, RiskRules
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome, DecodePool
 from xray_watcher.model.engine import Engine
-from xray_watcher.records import REJECTED, TOP_PREDICTIONS, model_fields
+from xray_watcher.records import LOW_CONTRAST, REJECTED, TOP_PREDICTIONS, model_fields
 
 Prediction = dict[str, Any]
 
@@ -92,7 +92,7 @@ def _scored(
         "top_label": assessment.top_label,
         "top_probability": assessment.top_score,
         "risk_level": assessment.level,
-        "flags": list(assessment.flags),
+        "flags": [*assessment.flags, *([LOW_CONTRAST] if decoded.image.has_low_contrast else [])],
         "top_predictions": [
             {"label": label, "prob": score} for label, score in assessment.ranking[:TOP_PREDICTIONS]
         ],

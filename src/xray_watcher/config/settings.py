@@ -134,7 +134,7 @@ class IntakeSettings(Section):
         "patterns without regard to case; in the default also what NAS systems leave about.",
     )
     suffixes: tuple[Suffix, ...] = Field(
-        (".jpg", ".jpeg", ".png"),
+        (".jpg", ".jpeg", ".jpe", ".jfif", ".png"),
         min_length=1,
         description="Endings of the files that are taken, without regard to case; "
         "others are left alone.",
@@ -192,6 +192,16 @@ class IntakeSettings(Section):
         """The settle time in seconds: as set, else longer on a network file system."""
         is_set = "settle_seconds" in self.model_fields_set
         return NETWORK_SETTLE_SECONDS if network and not is_set else self.settle_seconds
+
+
+class ImagesSettings(Section):
+    """`[images]`: how the values of a picture are read."""
+
+    deep_range: Literal["full", "observed"] = Field(
+        "full",
+        description='White in a grey picture of 16 bits: with "full" 65535, with "observed" its '
+        "lightest value, and black is its darkest.",
+    )
 
 
 class BatchSettings(Section):
@@ -390,6 +400,9 @@ class Settings(BaseSettings):
     ] = Field("", description="The zone whose midnight ends the day of logs and summaries.")
     intake: IntakeSettings = Field(
         IntakeSettings(), description="Where images come from and go to, and which are taken."
+    )
+    images: ImagesSettings = Field(
+        ImagesSettings(), description="How the values of a picture are read."
     )
     batch: BatchSettings = Field(BatchSettings(), description="When gathered images are scored.")
     model: ModelSettings = Field(ModelSettings(), description="The network and what it runs on.")

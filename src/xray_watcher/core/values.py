@@ -160,8 +160,9 @@ REJECTIONS: Mapping[str, str] = {
     "multiple_frames": "The file holds more than one picture.",
     "too_large": "The file or the picture is larger than the configured limits.",
     "too_small": "The picture is smaller than the configured limit.",
-    "blank": "The picture has no content: every pixel is the same.",
-    "unsupported_mode": "The picture's colour mode is not handled.",
+    "blank": "What is scored of the picture has no content: in its centre square, the grey (of a "
+    "colour picture, the red) is the same everywhere.",
+    "unsupported_mode": "The picture's colour mode, or its kind of JPEG, is not handled.",
     "decoder_limit": "Reading the picture went over its limit of memory or time.",
     "decoder_crash": "The picture made the decoder crash, twice, or had it killed, eight times.",
     "unreadable": "The file could not be read for a long time (give_up_after_minutes).",

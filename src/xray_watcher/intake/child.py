@@ -280,7 +280,9 @@ class Child(ABC, Generic[Result]):
                 "decoder_limit", "Reading the picture took too much processor time."
             )
         return LostChildError(
-            "decoder_crash", f"The decoder process ended ({self._how_it_ended()})."
+            "decoder_crash",
+            "The picture ended the program that reads it, which is a fault of ours "
+            f"({self._how_it_ended()}). Save it anew, in another program.",
         )
 
     def _how_it_ended(self) -> str:

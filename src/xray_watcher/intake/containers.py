@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from itertools import dropwhile
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import Literal
 
 Format = Literal["JPEG", "PNG"]
@@ -26,6 +26,8 @@ _ADAM7 = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
+_MOST_PADDING = 16  # bytes, beside any number of zeros at the very end
+_PADDING = b"\x00\xff\n\r"
 _INFLATE_BYTES = 1 << 16
 
 
@@ -40,8 +42,20 @@ def may_become_picture(head: bytes) -> bool:
 
 
 def ends_whole(tail: bytes, kind: Format) -> bool:
-    """Tell whether the end marker stands at the end, with nothing but zero bytes after it."""
-    return tail.rstrip(b"\x00").endswith(_ENDS[kind])
+    """Tell whether the end marker stands at the end, with nothing but padding after it."""
+    trimmed = tail.rstrip(_PADDING)
+    return trimmed.endswith(_ENDS[kind]) and not foreign_bytes(tail[len(trimmed) :])
+
+
+def foreign_bytes(rest: bytes) -> int:
+    """How many bytes behind a picture's end are no padding.
+
+    Zeros are what a preallocating writer leaves. A few line ends or ones come from devices and from
+    transfers as text; they hold nothing.
+    """
+    rest = rest.rstrip(b"\x00")
+    is_padding = len(rest) <= _MOST_PADDING and not rest.strip(_PADDING)
+    return 0 if is_padding else len(rest)
 
 
 def end_of(data: bytes, kind: Format) -> int | None:
@@ -82,13 +96,28 @@ def is_interlaced(data: bytes) -> bool:
     return data[28] == 1
 
 
+def kinds_of_chunks(data: bytes) -> list[bytes]:
+    """The kinds of a whole PNG's chunks; each only once where several follow one another."""
+    return [kind for kind, _ in groupby(kind for kind, _, _ in _chunks(data))]
+
+
 def ends_with_pixels(data: bytes) -> bool:
     """Tell whether nothing but pixels stands between the first pixels and the end of a whole PNG.
 
     Metadata may come after them too, such as how the picture is to be turned.
     """
-    kinds = (kind for kind, _, _ in _chunks(data))
-    return set(dropwhile(lambda kind: kind != b"IDAT", kinds)) == {b"IDAT", b"IEND"}
+    return kinds_of_chunks(data)[-2:] == [b"IDAT", b"IEND"]
+
+
+def without_chunks(data: bytes, is_kept: Callable[[bytes, memoryview], bool]) -> bytes:
+    """A whole PNG with those chunks alone for which `is_kept`, given kind and content, holds."""
+    view = memoryview(data)
+    chunks = list(_chunks(data))
+    kept = [each for each in chunks if is_kept(each[0], view[each[1] : each[2]])]
+    if len(kept) == len(chunks):
+        return data
+    parts = (view[begin - 8 : end + 4] for _, begin, end in kept)
+    return b"".join((view[: len(_HEADS["PNG"])], *parts))
 
 
 def has_all_rows(data: bytes) -> bool:

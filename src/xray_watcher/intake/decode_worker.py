@@ -1,7 +1,7 @@
 """The child process that decodes: everything a hostile picture can reach runs in here.
 
-Started by `decoding.DecodePool` as `python -m xray_watcher.intake.decode_worker MEMORY MAX_BYTES
-MAX_MEGAPIXELS MIN_SIDE MAX_SIDE`. Standard input is a socket. Each message on it is the
+Started by `decoding.DecodePool` as `python -m xray_watcher.intake.decode_worker MEMORY` and the
+arguments that `DecodeLimits.arguments` gives. Standard input is a socket. Each message on it is the
 size of a file, in eight bytes, little endian, and the open file itself: this process can open none
 (`system.sandbox`). On its standard output go answers, as frames, a length in four bytes, little
 endian, and then as many bytes. An answer is a JSON object with a `status`; after "decoded" the
@@ -63,8 +63,8 @@ def main(arguments: list[str], task: Task, niceness: int = _NICENESS) -> None:
         task: what is done with a file.
         niceness: how far it steps back behind others who want the cores.
     """
-    memory, max_bytes, max_megapixels, min_side, max_side = arguments
-    limits = DecodeLimits(int(max_bytes), float(max_megapixels), int(min_side), int(max_side))
+    memory, *rest = arguments
+    limits = DecodeLimits.from_arguments(rest)
     requests = confined(int(memory), niceness)
     answers = sys.stdout.buffer
     _answer(answers, {"status": "ready"})

@@ -77,8 +77,7 @@ class DecodePool:
         memory_bytes: int = 1 << 30,
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
-        numbers = (memory_bytes, limits.max_bytes, limits.max_megapixels)
-        full_command = [*command, *map(str, (*numbers, limits.min_side, limits.max_side))]
+        full_command = [*command, str(memory_bytes), *limits.arguments()]
         self._jobs: queue.SimpleQueue[tuple[Future[DecodeOutcome], str] | None] = (
             queue.SimpleQueue()
         )

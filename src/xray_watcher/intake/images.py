@@ -9,78 +9,88 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from xray_watcher.core.values import REJECTIONS
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake import jpegs, pngs
+from xray_watcher.intake import jpeg_parts, jpegs, pngs
+from xray_watcher.intake.channels import BYTE, Channel, channel_of
 from xray_watcher.intake.containers import (
     Format,
     end_of,
     ends_whole,
     ends_with_pixels,
+    foreign_bytes,
     format_of,
     has_all_rows,
     is_interlaced,
     may_become_picture,
 )
-from xray_watcher.intake.resampling import SIDE, axis, weighted_sums
+from xray_watcher.intake.orientation import Turn, turn_of
+from xray_watcher.intake.resampling import SIDE, axis, sums_of_weights, weighted_sums
 
 HALF_RANGE = 1024.0
 """Pixels lie in -HALF_RANGE (black) to HALF_RANGE (white)."""
+DeepRange = Literal["full", "observed"]
+LOW_CONTRAST = 85.0
+"""A standard deviation of the pixels below this is flagged.
+
+506 real films have 198 or more, raw values of 12 bits in 16 bits 34 to 37: this is 2.3 times the
+one, and the other 2.3 times this.
+"""
 TAIL_BYTES = 65536
 """How much of the end of a file `completeness` needs to see past padding."""
 
 _REDUCED_SIDE = 4 * SIDE  # a JPEG is decoded at 1/2, 1/4 or 1/8 as long as this much is left
 
-_DEEP_MODES = ("I;16", "I;16B", "I")
-_ALPHA_MODES = ("LA", "RGBA")
-_COLOUR_MODES = ("RGB", "P", "CMYK", "YCbCr")
-_GREY_MODES = ("1", "L")
-
-
-class _Turn(NamedTuple):
-    """How a stored picture becomes the displayed one; the flips are of the stored axes."""
-
-    method: Image.Transpose
-    flips_x: bool
-    flips_y: bool
-    swaps: bool
-
-
-_TURNS = {  # by the value of EXIF's Orientation (CIPA DC-008, tag 0x0112)
-    2: _Turn(Image.Transpose.FLIP_LEFT_RIGHT, flips_x=True, flips_y=False, swaps=False),
-    3: _Turn(Image.Transpose.ROTATE_180, flips_x=True, flips_y=True, swaps=False),
-    4: _Turn(Image.Transpose.FLIP_TOP_BOTTOM, flips_x=False, flips_y=True, swaps=False),
-    5: _Turn(Image.Transpose.TRANSPOSE, flips_x=False, flips_y=False, swaps=True),
-    6: _Turn(Image.Transpose.ROTATE_270, flips_x=False, flips_y=True, swaps=True),
-    7: _Turn(Image.Transpose.TRANSVERSE, flips_x=True, flips_y=True, swaps=True),
-    8: _Turn(Image.Transpose.ROTATE_90, flips_x=True, flips_y=False, swaps=True),
-}
-_ORIENTATION = 0x0112
-
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What a picture may be at most and must be at least.
+    """What a picture may be at most and must be at least, and how its values are read.
 
     Attributes:
         max_bytes: size of the file.
         max_megapixels: millions of pixels; Pillow itself refuses more than 89.
         min_side: shorter side in pixels.
         max_side: longer side in pixels.
+        deep_range: what is white in a grey picture of 16 bits: "full" is 65535, "observed" the
+            lightest value that is there, and black the darkest.
     """
 
     max_bytes: int = 67_108_864
     max_megapixels: float = 50.0
     min_side: int = 64
     max_side: int = 12_000
+    deep_range: DeepRange = "full"
+
+    def arguments(self) -> tuple[str, ...]:
+        """As the arguments of a child process, which `from_arguments` reads."""
+        return tuple(str(getattr(self, name)) for name in self.__slots__)
+
+    @classmethod
+    def from_arguments(cls, arguments: Sequence[str]) -> Self:
+        """What `arguments` wrote.
+
+        Raises:
+            ValueError: they are others.
+        """
+        max_bytes, max_megapixels, min_side, max_side, deep_range = arguments
+        if deep_range not in get_args(DeepRange):
+            raise ValueError(deep_range)
+        return cls(
+            int(max_bytes),
+            float(max_megapixels),
+            int(min_side),
+            int(max_side),
+            cast(DeepRange, deep_range),
+        )
 
 
 @dataclass(frozen=True)
@@ -97,21 +107,28 @@ class DecodedImage:
     width: int
     height: int
 
+    @property
+    def has_low_contrast(self) -> bool:
+        """Whether the network sees next to nothing, as of 12-bit values written into 16 bits."""
+        return float(self.pixels.std()) < LOW_CONTRAST
+
 
 @dataclass(frozen=True)
 class _Grey:
     """A decoded picture before crop and resize, as it is stored.
 
-    `scale` is by how much the decoder reduced it (1, 2, 4 or 8); `width` and `height` are
-    those of the picture in the file, `pixels` has them divided by `scale` and rounded up.
+    Black is the value `black`, white the value `white`. `scale` is by how much the decoder reduced
+    it (1, 2, 4 or 8); `width` and `height` are those of the picture in the file, `pixels` has them
+    divided by `scale` and rounded up.
     """
 
     pixels: NDArray[Any]
-    maximum: float
+    black: float
+    white: float
     width: int
     height: int
     scale: int
-    turn: _Turn | None
+    turn: Turn | None
 
 
 def completeness(head: bytes, tail: bytes) -> Literal["whole", "unfinished", "foreign"]:
@@ -123,7 +140,7 @@ def completeness(head: bytes, tail: bytes) -> Literal["whole", "unfinished", "fo
 
     Returns:
         "foreign" when the head is neither a JPEG's nor a PNG's; "unfinished" when the end
-        marker does not stand at the end (only zero bytes may follow), or when the head is still
+        marker does not stand at the end (only padding may follow), or when the head is still
         to come: too short, or all zero as after preallocation; else "whole". A finished picture
         with foreign bytes after it is "unfinished" here, since a JPEG's marker may also stand in
         a thumbnail; `decode` tells the two apart.
@@ -137,12 +154,13 @@ def completeness(head: bytes, tail: bytes) -> Literal["whole", "unfinished", "fo
 def decode(data: bytes, limits: DecodeLimits) -> DecodedImage:
     """Decode a whole JPEG or PNG into the pixels that the network takes.
 
-    Grey values are scaled by the maximum of their bit depth (8 bits by 255, 16 by 65535, never
-    clipped) to -1024..1024, cropped at the centre to a square and resized to 224 with the weights
-    of `skimage.transform.resize`, as `XRayResizer` does. EXIF orientation is applied; alpha is
-    composed on black; palettes and CMYK become RGB first. Of a colour picture the first channel
-    (red) counts, as in `torchxrayvision.utils.load_image`. Pillow keeps 8 of the 16 bits of RGB
-    and alpha PNGs. Damaged metadata is no fault: the picture is then taken as it is stored.
+    Grey values are scaled by the maximum of their bit depth (8 bits by 255, 16 by 65535 or, if so
+    asked, by the range that is there; never clipped) to -1024..1024, cropped at the centre to a
+    square and resized to 224 with the weights of `skimage.transform.resize`, as `XRayResizer` does.
+    EXIF orientation is applied; alpha is composed on black, unless it is 0 everywhere; palettes and
+    CMYK become RGB first. Of a colour picture the first channel (red) counts, as in
+    `torchxrayvision.utils.load_image`. Pillow keeps 8 of the 16 bits of RGB and alpha PNGs. Damaged
+    metadata is no fault: the picture is then taken as it is stored.
 
     Args:
         data: the content of the file.
@@ -176,7 +194,9 @@ def displayed(data: bytes, limits: DecodeLimits) -> Image.Image:
     """
     try:
         grey = _read(data, limits)
-        pixels = grey.pixels if grey.maximum == 255.0 else grey.pixels // 257
+        pixels = grey.pixels
+        if (grey.black, grey.white) != BYTE:
+            pixels = (pixels - grey.black) * (BYTE[1] / (grey.white - grey.black))
         image = Image.fromarray(pixels.astype(np.uint8))
     except MemoryError:
         raise UnreadableImage(
@@ -188,37 +208,61 @@ def displayed(data: bytes, limits: DecodeLimits) -> Image.Image:
 def _read(data: bytes, limits: DecodeLimits) -> _Grey:
     kind = _checked_format(data, limits)
     end = _checked_end(data, kind)
-    with _pillow(), Image.open(io.BytesIO(data), formats=(kind,)) as image:
+    is_scalable = kind == "JPEG" and _checked_frame(data)
+    content = data if kind == "JPEG" else pngs.plain_copy(data)
+    with _pillow(limits), Image.open(io.BytesIO(content), formats=(kind,)) as image:
         _check_header(image, limits)
         _check_nothing_follows(data, end)
         width, height = image.size
-        reduced = image.draft(None, (_REDUCED_SIDE, _REDUCED_SIDE))
-        scale = round(width / reduced[1][2]) if reduced else 1
-        pixels, maximum = _first_channel(image, data, kind)
-        return _Grey(pixels, maximum, width, height, scale, _turn(image))
+        scale = _reduce(image) if is_scalable else 1
+        pixels, (black, white) = _first_channel(image, content, kind)
+        if white != BYTE[1] and limits.deep_range == "observed":
+            black = float(pixels.min())
+            white = max(float(pixels.max()), black + 1)
+        return _Grey(pixels, black, white, width, height, scale, turn_of(image))
 
 
-def _first_channel(image: Image.Image, data: bytes, kind: Format) -> tuple[NDArray[Any], float]:
-    """One channel of an opened picture that is all there, and the value that white has in it."""
-    found = _quickly(image, data, kind)
-    if found is not None:
-        return found
+def _reduce(image: Image.Image) -> int:
+    """Have a JPEG decoded at 1/2, 1/4 or 1/8 if enough is left: the number below the line."""
+    width = image.size[0]
+    reduced = image.draft(None, (_REDUCED_SIDE, _REDUCED_SIDE))
+    return round(width / reduced[1][2]) if reduced else 1
+
+
+def _first_channel(image: Image.Image, content: bytes, kind: Format) -> Channel:
+    """One channel of an opened picture that is all there."""
+    return _of_png(image, content) if kind == "PNG" else _of_jpeg(image, content)
+
+
+def _of_png(image: Image.Image, content: bytes) -> Channel:
+    if "transparency" not in image.info and ends_with_pixels(content):
+        found = pngs.first_channel(content, image.mode, *image.size)
+        if found is not None:
+            return found[0], (0.0, found[1])
     image.load()
-    _check_rows(image, data, kind)
-    return _grey(image)
+    _check_rows(image, content)
+    return channel_of(image)
 
 
-def _quickly(image: Image.Image, data: bytes, kind: Format) -> tuple[NDArray[Any], float] | None:
-    """The same without Pillow, of a plain picture that its decoder has no complaint about."""
-    if kind == "PNG":
-        is_plain = "transparency" not in image.info and ends_with_pixels(data)
-        return pngs.first_channel(data, image.mode, *image.size) if is_plain else None
-    pixels = jpegs.first_channel(data, image.mode, *image.size)
-    return None if pixels is None else (pixels, 255.0)
+def _of_jpeg(image: Image.Image, content: bytes) -> Channel:
+    pixels = jpegs.first_channel(content, image.mode, *image.size)
+    if pixels is None:
+        copy = jpegs.sound_copy(content)
+        pixels = jpegs.first_channel(copy, image.mode, *image.size)
+        if pixels is None:
+            return _by_pillow(copy, image.size)
+    return pixels, BYTE
+
+
+def _by_pillow(copy: bytes, size: tuple[int, int]) -> Channel:
+    with Image.open(io.BytesIO(copy), formats=("JPEG",)) as image:
+        image.draft(None, size)
+        image.decodermaxblock = len(copy)  # that of arithmetic coding cannot wait for more
+        return channel_of(image)
 
 
 @contextmanager
-def _pillow() -> Iterator[None]:
+def _pillow(limits: DecodeLimits) -> Iterator[None]:
     """Turn whatever Pillow raises on a hostile picture into `UnreadableImage`.
 
     Its own messages are never passed on, for they may quote the file.
@@ -231,9 +275,9 @@ def _pillow() -> Iterator[None]:
     except (UnreadableImage, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        megapixels = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        most = min(limits.max_megapixels, (Image.MAX_IMAGE_PIXELS or 0) / 1e6)
         raise UnreadableImage(
-            "too_large", f"The picture has more than {megapixels:.0f} megapixels."
+            "too_large", f"The picture has more pixels than the limit of {most:.3g} million."
         ) from None
     except UnidentifiedImageError:
         raise UnreadableImage(
@@ -241,10 +285,9 @@ def _pillow() -> Iterator[None]:
             "The picture's header is damaged, or of a kind that is not handled "
             "(such as a JPEG with 12 bits per pixel).",
         ) from None
-    except Exception as error:  # noqa: BLE001 - a made-up file can raise nearly anything in there
+    except Exception:  # noqa: BLE001 - a made-up file can raise nearly anything in there
         raise UnreadableImage(
-            "corrupt",
-            f"The picture is damaged and cannot be read to its end ({type(error).__name__}).",
+            "corrupt", "The picture is damaged and cannot be read to its end."
         ) from None
 
 
@@ -262,7 +305,27 @@ def _checked_format(data: bytes, limits: DecodeLimits) -> Format:
         raise UnreadableImage(
             "incomplete", f"The file of {len(data)} bytes lacks the beginning of a picture."
         )
+    if data[1:4] == b"PNG":
+        raise UnreadableImage(
+            "wrong_format",
+            "The content is a PNG that was damaged on its way as text. Transfer it as binary data.",
+        )
     raise UnreadableImage("wrong_format", "The content is neither a JPEG nor a PNG.")
+
+
+def _checked_frame(data: bytes) -> bool:
+    """Whether a JPEG is of a kind that decoders can make smaller; others are refused or read whole.
+
+    One without a frame that makes sense is Pillow's to refuse.
+    """
+    frame = jpeg_parts.frame_of(data)
+    if frame is not None and not frame.is_handled:
+        raise UnreadableImage(
+            "unsupported_mode",
+            "The JPEG is of a kind that is not handled: hierarchical, or lossless with arithmetic "
+            "coding. Save it as a usual JPEG or as a PNG.",
+        )
+    return frame is not None and frame.is_scalable
 
 
 def _checked_end(data: bytes, kind: Format) -> int:
@@ -296,54 +359,23 @@ def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
 
 
 def _check_nothing_follows(data: bytes, end: int) -> None:
-    """Zero padding is what a preallocating writer leaves; anything else has no business there."""
-    foreign = len(data[end:].rstrip(b"\x00"))
+    """Padding is what writers leave there; anything else has no business there."""
+    foreign = foreign_bytes(data[end:])
     if foreign:
+        there_are = "There is 1 byte" if foreign == 1 else f"There are {foreign} bytes"
         raise UnreadableImage(
-            "trailing_data", f"There are {foreign} bytes of foreign data after the picture's end."
+            "trailing_data", f"{there_are} of foreign data after the picture's end."
         )
 
 
-def _check_rows(image: Image.Image, data: bytes, kind: Format) -> None:
-    """Refuse a picture that is not all there: Pillow leaves what is missing at one value."""
-    if kind == "JPEG":
-        if not jpegs.is_complete(data):
-            raise UnreadableImage(
-                "corrupt", "The JPEG is damaged: parts of the picture are missing."
-            )
-        return
+def _check_rows(image: Image.Image, content: bytes) -> None:
+    """Refuse a PNG that is not all there: Pillow leaves what is missing at one value."""
     width, height = image.size
     last_row = image.crop((0, height - 1, width, height))
-    if np.asarray(last_row).any() and not is_interlaced(data):
+    if np.asarray(last_row).any() and not is_interlaced(content):
         return
-    if not has_all_rows(data):
+    if not has_all_rows(content):
         raise UnreadableImage("corrupt", "The PNG is damaged: rows of the picture are missing.")
-
-
-def _grey(image: Image.Image) -> tuple[NDArray[Any], float]:
-    """One channel of the loaded picture, and the value that white has in it."""
-    transparent = image.info.get("transparency")
-    if image.mode in _DEEP_MODES:
-        deep = np.asarray(image)
-        return (deep if transparent is None else np.where(deep == transparent, 0, deep)), 65535.0
-    if image.mode not in _ALPHA_MODES + _COLOUR_MODES + _GREY_MODES:
-        raise UnreadableImage("unsupported_mode", f"The colour mode {image.mode} is not handled.")
-    if image.mode in _ALPHA_MODES or transparent is not None:
-        rgba = image.convert("RGBA")
-        return np.asarray(ImageChops.multiply(rgba.getchannel(0), rgba.getchannel(3))), 255.0
-    if image.mode in _GREY_MODES:
-        return np.asarray(image if image.mode == "L" else image.convert("L")), 255.0
-    return np.asarray(image.convert("RGB").getchannel(0)), 255.0
-
-
-def _turn(image: Image.Image) -> _Turn | None:
-    try:
-        # Of Pillow's base: what it has read by now. That of a PNG would decode the pixels for it.
-        return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION, 1))
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001 - metadata of cameras is often damaged, the picture is not
-        return None
 
 
 def _prepared(grey: _Grey) -> DecodedImage:
@@ -353,11 +385,16 @@ def _prepared(grey: _Grey) -> DecodedImage:
     down = axis(grey.height, side, grey.scale, flipped=turn is not None and turn.flips_y)
     across = axis(grey.width, side, grey.scale, flipped=turn is not None and turn.flips_x)
     used = grey.pixels[down.used, across.used]
-    darkest, lightest = _range(used, grey.maximum)
-    values = weighted_sums(used, down, across) * np.float32(2 * HALF_RANGE / grey.maximum)
+    factor = 2 * HALF_RANGE / (grey.white - grey.black)
+    shift = grey.black * factor + HALF_RANGE
+    darkest, lightest = _range(used)
+    values = weighted_sums(used, down, across) * np.float32(factor)
     # The library scales first and takes pixels beyond the border as 0, which is a middle grey.
-    values -= np.float32(HALF_RANGE) * np.outer(down.sums, across.sums)
-    pixels = np.clip(values, darkest, lightest)  # as skimage: no value that was not there
+    values -= np.float32(shift) * sums_of_weights(down, across)
+    # As skimage does: no value that was not there.
+    pixels = np.clip(
+        values, np.float32(darkest * factor - shift), np.float32(lightest * factor - shift)
+    )
     if turn is None:
         return DecodedImage(pixels[np.newaxis], grey.width, grey.height)
     turned = np.array(Image.fromarray(pixels).transpose(turn.method))
@@ -365,10 +402,9 @@ def _prepared(grey: _Grey) -> DecodedImage:
     return DecodedImage(turned[np.newaxis], *size)
 
 
-def _range(pixels: NDArray[Any], maximum: float) -> tuple[np.float32, np.float32]:
-    """The darkest and the lightest value on the network's scale."""
+def _range(pixels: NDArray[Any]) -> tuple[int, int]:
+    """The darkest and the lightest stored value of what is scored."""
     darkest, lightest = int(pixels.min()), int(pixels.max())
     if darkest == lightest:
-        raise UnreadableImage("blank", "The picture has no content: every pixel is the same.")
-    factor = 2 * HALF_RANGE / maximum
-    return np.float32(darkest * factor - HALF_RANGE), np.float32(lightest * factor - HALF_RANGE)
+        raise UnreadableImage("blank", REJECTIONS["blank"])
+    return darkest, lightest

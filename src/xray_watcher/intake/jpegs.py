@@ -1,29 +1,56 @@
-"""Reads a JPEG with what libjpeg warns of as an error.
+"""Reads a JPEG only when all of its coded data is there.
 
 Pillow does not tell: where coded data is missing, libjpeg warns, which Pillow does not pass on, and
-the rest of the picture is grey. What only Pillow can read is read once more here, at an eighth of
-the size, to hear the warnings.
+the rest of the picture is grey. So it is read with the warnings as errors. libjpeg stops at the
+first, which may be a harmless one; then a copy is made that has nothing but what the pixels depend
+on, and that must be read without any.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-# What libjpeg says of missing or wrong coded data (jerror.h); other complaints are not about that.
-_MISSING = re.compile(r"Corrupt JPEG data|Premature end")
-_EXTRA = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes")
-_MOST_EXTRA_BYTES = 16  # some encoders pad the coded data before a marker
+from xray_watcher.errors import UnreadableImage
+from xray_watcher.intake import arithmetic, huffman
+from xray_watcher.intake.jpeg_parts import (
+    SOI,
+    BrokenJpegError,
+    Frame,
+    Segment,
+    essential,
+    has_full_detail,
+    rebuilt,
+    scanned_frame,
+)
+
 _NO_MEMORY = "Insufficient memory"
+_UNNAMED = "Could not determine subsampling"
+# What does not tell whether data is missing: bytes before a marker may be padding, and TurboJPEG
+# reads no picture whose sampling it has no name for.
+_UNDECIDED = re.compile(rf"extraneous bytes before marker|{_UNNAMED}")
 _COLOURS = {"L": "GRAY", "RGB": "RGB"}  # by Pillow's mode
-_FOUR_INKS = ("CMYK", "YCCK")
+# So many bytes are walked in two seconds even where libjpeg has no complaint about the copy: it
+# reads up to seven bytes ahead and says nothing when they are left over.
+_WALKED_ANYWAY = 1 << 22
+_FOUR_INKS = 4  # components
+_SEQUENTIAL = (0xC0, 0xC1)  # kinds of frame, with Huffman codes
+
+# libjpeg's quick reader of Huffman codes passes over those that do not exist. It is not used where
+# there are restarts; one that is so far away that it never comes makes no other difference.
+_RESTART_FAR_AWAY = b"\xff\xdd\x00\x04\xff\xff"
+_BLOCKS_BEFORE_RESTART = 0xFFFF
 
 
 def first_channel(data: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8] | None:
     """Grey, or red of a colour picture, as Pillow would decode it, if libjpeg has no complaint.
+
+    No decoder's word is taken for the size of what it writes: it writes a lossless picture whole,
+    whatever is asked for.
 
     Args:
         data: a JPEG whose header Pillow could read.
@@ -32,51 +59,103 @@ def first_channel(data: bytes, mode: str, width: int, height: int) -> NDArray[np
         height: likewise.
 
     Returns:
-        uint8 `[height, width]`; None when there is a complaint, the size is another, or the pixels
-        are of another kind (such as CMYK).
+        uint8 `[height, width]`; None when there is a complaint, the size is another, the coding
+        tells nothing of missing data, or the pixels are of another kind (such as CMYK).
 
     Raises:
         MemoryError: there is not enough of it.
     """
-    colours = _COLOURS.get(mode)
-    if colours is None:
+    colours, frame = _COLOURS.get(mode), scanned_frame(data)
+    if colours is None or frame is None or frame.is_arithmetic:
         return None
-    try:
-        pixels = _decoded(data, colours, width, height)
-    except ValueError as error:
-        if _NO_MEMORY in str(error):
-            raise MemoryError from error
+    pixels = _strictly(data, frame, colours, width, height)
+    if isinstance(pixels, str) or pixels.shape[:2] != (height, width):
         return None
-    return pixels[:, :, 0] if pixels.shape[:2] == (height, width) else None
+    return pixels[:, :, 0]
 
 
-def is_complete(data: bytes) -> bool:
-    """Tell whether coded data is there for every part of the picture.
+def sound_copy(data: bytes) -> bytes:
+    """A copy without what is harmless, of which all coded data is known to be there.
 
     Args:
-        data: a JPEG that Pillow could read.
+        data: a JPEG that Pillow could open.
 
     Raises:
+        UnreadableImage: data is missing, or it cannot be told.
         MemoryError: there is not enough of it to find out.
     """
     try:
-        _, _, colours, _ = simplejpeg.decode_jpeg_header(data)
-        _decoded(data, "CMYK" if colours in _FOUR_INKS else "GRAY", 1, 1)
+        frame, segments = essential(data)
+    except BrokenJpegError:
+        raise _damaged() from None
+    copy = rebuilt(segments)
+    if scanned_frame(copy) is None or (
+        frame.is_progressive and not has_full_detail(frame, segments)
+    ):
+        raise _damaged()  # whole scans may be missing, but not where something else is odd too
+    complaint = _complaint(copy, frame)
+    if frame.is_arithmetic:
+        _check_arithmetic(frame, segments, complaint)
+    elif not _is_sound(frame, segments, complaint, len(copy)):
+        raise _damaged()
+    return copy
+
+
+def _is_sound(frame: Frame, segments: Sequence[Segment], complaint: str | None, size: int) -> bool:
+    if not frame.is_scalable:
+        return complaint is None
+    if complaint is None and size > _WALKED_ANYWAY:
+        return True
+    is_open = complaint is None or _UNDECIDED.search(complaint) is not None
+    return is_open and huffman.is_all_there(frame, segments)
+
+
+def _check_arithmetic(frame: Frame, segments: Sequence[Segment], complaint: str | None) -> None:
+    if complaint is not None and _UNNAMED not in complaint:
+        raise _damaged()
+    if not arithmetic.is_used_up(frame, segments):
+        raise UnreadableImage(
+            "corrupt",
+            "Parts of the JPEG are missing, or it cannot be told: it is coded arithmetically. "
+            "Save it with Huffman coding, as is usual.",
+        )
+
+
+def _complaint(copy: bytes, frame: Frame) -> str | None:
+    """What libjpeg says first of a JPEG, at the least work that it takes on to say it."""
+    found = _strictly(copy, frame, _checked_colours(frame), 1, 1)
+    return found if isinstance(found, str) else None
+
+
+def _strictly(
+    data: bytes, frame: Frame, colours: str, width: int, height: int
+) -> NDArray[np.uint8] | str:
+    """The pixels at the smallest scale that is no smaller than this, or libjpeg's complaint."""
+    if not frame.is_scalable:
+        width, height = frame.width, frame.height
+    if frame.kind in _SEQUENTIAL and _most_blocks(frame) <= _BLOCKS_BEFORE_RESTART:
+        data = SOI + _RESTART_FAR_AWAY + data[len(SOI) :]
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, colorspace=colours, min_width=width, min_height=height, strict=True
+        )
     except ValueError as error:
         if _NO_MEMORY in str(error):
             raise MemoryError from error
-        return not _MISSING.search(str(error)) or _is_padding(str(error))
-    return True
-
-
-def _decoded(data: bytes, colours: str, width: int, height: int) -> NDArray[np.uint8]:
-    """At the smallest scale that is no smaller than this; complaints of libjpeg are errors."""
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data, colorspace=colours, min_width=width, min_height=height, strict=True
-    )
+        return str(error)
     return pixels
 
 
-def _is_padding(complaint: str) -> bool:
-    extra = _EXTRA.search(complaint)
-    return extra is not None and int(extra.group(1)) <= _MOST_EXTRA_BYTES
+def _checked_colours(frame: Frame) -> str:
+    """What to ask for when only the complaints count; lossless colours are not made grey."""
+    if len(frame.components) == _FOUR_INKS:
+        return "CMYK"
+    return "GRAY" if frame.is_scalable or len(frame.components) == 1 else "RGB"
+
+
+def _most_blocks(frame: Frame) -> int:
+    return -(-frame.width // 8) * -(-frame.height // 8)
+
+
+def _damaged() -> UnreadableImage:
+    return UnreadableImage("corrupt", "The JPEG is damaged: parts of the picture are missing.")

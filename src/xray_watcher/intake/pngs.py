@@ -7,6 +7,8 @@ bytes.
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,19 @@ import numpy as np
 from kornia_rs import io as kornia
 from numpy.typing import NDArray
 
+from xray_watcher.intake.containers import kinds_of_chunks, without_chunks
+
+_NEEDED = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"acTL", b"fcTL", b"IEND"))
+_NOTHING_ELSE = ([b"IHDR", b"IDAT", b"IEND"], [b"IHDR", b"PLTE", b"IDAT", b"IEND"])
+# Others that need not be cut out, by their right size in bytes.
+_HARMLESS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7}
+# Texts that may tell how a picture is to be turned, with what stands ahead of a packed one.
+_TURNING = {
+    b"tEXt": re.compile(rb"Raw profile type exif\0()"),
+    b"zTXt": re.compile(rb"Raw profile type exif\0(\0)"),
+    b"iTXt": re.compile(rb"XML:com\.adobe\.xmp\0(?:\0.|(\x01\0))[^\0]*\0[^\0]*\0", re.DOTALL),
+}
+_MOST_UNPACKED = 1 << 20  # bytes; Pillow refuses more
 _COPIES = 3  # of the pixels that there must be room for: the result, the decoder's own, and some
 
 
@@ -33,6 +48,35 @@ _KINDS: Mapping[str, _Kind] = {
     "RGB": _Kind(kornia.decode_image_png_u8, "rgb", 3, 255.0),
     "I;16": _Kind(kornia.decode_image_png_u16, "mono", 2, 65535.0),
 }
+
+
+def plain_copy(data: bytes) -> bytes:
+    """The PNG without the metadata that Pillow may refuse, if damaged or large.
+
+    That is no fault of the picture; neither its pixels nor the way it is turned depend on it.
+
+    Args:
+        data: a PNG whose chunks are whole.
+    """
+    return data if kinds_of_chunks(data) in _NOTHING_ELSE else without_chunks(data, _is_needed)
+
+
+def _is_needed(kind: bytes, content: memoryview) -> bool:
+    form = _TURNING.get(kind)
+    if form is None:
+        return kind in _NEEDED or _HARMLESS.get(kind) == len(content)
+    begins = form.match(content)
+    return begins is not None and (not begins[1] or _unpacks(content[begins.end() :]))
+
+
+def _unpacks(packed: memoryview) -> bool:
+    """Tell whether a packed text can be read, and is not too large for Pillow."""
+    unpacking = zlib.decompressobj()
+    try:
+        unpacking.decompress(packed, _MOST_UNPACKED)
+    except zlib.error:
+        return False
+    return not unpacking.unconsumed_tail
 
 
 def first_channel(

@@ -23,7 +23,7 @@ _BLOCK = 8  # output rows made in one multiplication
 _KEPT = 32  # axes; devices send few sizes of picture, and making the weights costs a millisecond
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Axis:
     """How the stored pixels of one axis add up to the 224 of the result.
 
@@ -61,6 +61,12 @@ def axis(length: int, side: int, scale: int, *, flipped: bool) -> Axis:
         span = _used(weights[top : top + _BLOCK])
         blocks.append((span, np.ascontiguousarray(weights[top : top + _BLOCK, span])))
     return Axis(used, tuple(blocks), weights.sum(axis=1))
+
+
+@lru_cache(_KEPT // 4)
+def sums_of_weights(down: Axis, across: Axis) -> NDArray[np.float32]:
+    """Of each pixel of the result, the sum of all weights: float32 `[224, 224]`."""
+    return np.outer(down.sums, across.sums)
 
 
 def _weights(length: int, side: int, scale: int, *, flipped: bool) -> NDArray[np.float32]:
@@ -114,6 +120,8 @@ def weighted_sums(pixels: NDArray[Any], down: Axis, across: Axis) -> NDArray[np.
 
 def _in_blocks(weights: Axis, values: NDArray[Any]) -> NDArray[np.float32]:
     """The weights times the values, by blocks of rows: as floats, all would fill the cache."""
-    return np.concatenate(
-        [block @ values[span].astype(np.float32, copy=False) for span, block in weights.blocks]
-    )
+    product = np.empty((SIDE, values.shape[1]), np.float32)
+    for top, (span, block) in zip(range(0, SIDE, _BLOCK), weights.blocks, strict=True):
+        floats = values[span].astype(np.float32, copy=False)
+        np.matmul(block, floats, out=product[top : top + _BLOCK])
+    return product

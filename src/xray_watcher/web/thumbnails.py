@@ -207,5 +207,4 @@ class _Maker:
 
 def _limits(context: WebContext) -> tuple[str, ...]:
     limits = decode_limits(context.settings)
-    numbers = (_MEMORY_BYTES, limits.max_bytes, limits.max_megapixels)
-    return tuple(map(str, (*numbers, limits.min_side, limits.max_side)))
+    return (str(_MEMORY_BYTES), *limits.arguments())

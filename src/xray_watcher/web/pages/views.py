@@ -15,6 +15,7 @@ FLAG_WORDS: Mapping[str, str] = {
     "no_finding": "No condition reached its operating point.",
     "low_margin": "The two highest scores are close together.",
     "higher_risk_present": "A condition of a higher level reached its operating point too.",
+    "low_contrast": "Its values lie close together, as of 12 bits in 16: the scores mean little.",
     "duplicate_of": "The same bytes were scored before.",
     "retry_of": "It was set aside before and put back.",
 }

@@ -1,0 +1,18 @@
+"""The short form of the damaged pictures; `make damaged` runs the long one."""
+
+from __future__ import annotations
+
+import damaged_pictures
+
+from machine import needs
+
+
+def test_no_damaged_jpeg_is_accepted_of_which_libjpeg_complains_and_no_whole_one_is_refused() -> (
+    None
+):
+    needs(damaged_pictures.missing())
+    found = damaged_pictures.storm(400, seed=3)
+    assert not found.refused
+    assert not found.told
+    assert found.wholes >= len(damaged_pictures.KINDS)
+    assert sum(found.tried.values()) >= 300
