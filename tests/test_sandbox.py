@@ -267,8 +267,7 @@ def test_every_kind_of_picture_is_read_inside_as_outside(
 
 def test_every_kind_of_picture_is_shown_inside_as_outside(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "xray_watcher.intake.preview_worker", "192")
-    numbers = (1 << 30, LIMITS.max_bytes, LIMITS.max_megapixels, LIMITS.min_side, LIMITS.max_side)
-    child = PreviewChild([*command, *map(str, numbers)], 192)
+    child = PreviewChild([*command, str(1 << 30), *LIMITS.arguments()], 192)
     try:
         child.await_start()
         for name, data in KINDS.items():
