@@ -134,6 +134,20 @@ def test_what_looks_unfinished_is_not_ready_until_it_is_overdue(
     assert spool.readiness(file, overdue=overdue, is_network=False) == expected
 
 
+def test_a_file_that_no_setting_takes_is_claimed_at_once_and_not_read(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "huge.png")
+    os.truncate(tmp_path / "inbox" / "huge.png", 200 << 30)  # no room on the disk is needed
+    file = seen(tmp_path, "huge.png")
+    assert spool.readiness(file, overdue=False, is_network=False) == "ready"
+    assert spool.claim("huge.png", 1)
+    monkeypatch.setattr(spool_module, "_opened", None)
+    found = spool.examine(1)
+    assert found is not None
+    assert (found.sha256, found.signature.size) == (None, 200 << 30)
+
+
 def test_a_file_that_is_open_for_writing_is_busy(spool: Spool, tmp_path: Path) -> None:
     file = put(tmp_path, "a.png")
     with (tmp_path / "inbox" / "a.png").open("ab"):

@@ -58,7 +58,7 @@ def _line(row: dict[str, Any], zone: tzinfo | None) -> str:
     detail = f" ({row['detail']})" if row["detail"] else ""
     times = [("since", "since"), ("retry_at", "tried again"), ("rejected_at", "rejected")]
     parts = [f"{text} {_time(row[key], zone)}" for key, text in times if key in row]
-    name = safe_name(row["name"])
+    name = "/".join(safe_name(part) for part in row["name"].split("/"))
     return f"{_WHERE[row['where']]}: {name}: {reason}{detail}; {', '.join(parts)}".rstrip("; ")
 
 

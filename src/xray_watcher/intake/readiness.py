@@ -9,7 +9,7 @@ import stat
 from contextlib import suppress
 from typing import Literal
 
-from xray_watcher.core.values import SeenFile
+from xray_watcher.core.values import LARGEST_FILE_BYTES, SeenFile
 from xray_watcher.intake.images import TAIL_BYTES, completeness
 
 Readiness = Literal["ready", "gone", "changed", "busy", "unfinished"]
@@ -39,6 +39,8 @@ def readiness_of(fd: int, file: SeenFile, *, overdue: bool, is_network: bool = F
         return "changed"
     if not is_network and _is_open_for_writing(fd):
         return "busy"
+    if status.st_size > LARGEST_FILE_BYTES:
+        return "ready"  # whatever it becomes, it is too large
     if not overdue and _looks_unfinished(fd, status.st_size):
         return "unfinished"
     return "ready"
