@@ -244,6 +244,21 @@ def test_a_file_that_does_not_answer_holds_up_none_of_its_batch_and_is_scored_wh
     audit.check(rig.root, arrived)
 
 
+def test_a_claimed_file_that_never_answers_is_told_and_rejected_unread_after_an_hour(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "_DECODE_WAIT_S", 0.0)
+    monkeypatch.setattr(rig.decoder, "submit", lambda _path: Future())
+    arrived = [rig.drop("bad.jpg", "picture:Edema#bad")]
+    rig.ticks(60)
+    assert "does not answer" in rig.health.troubles["files"].detail
+    rig.ticks(GIVE_UP_S + 60, step_s=SCAN_S)
+    (record,) = audit.jsonl_records(rig.root)
+    assert record["rejected"]["code"] == "unreadable"
+    assert [path.read_bytes() for path in audit.filed(rig.root).values()] == arrived
+    assert not rig.health.troubles
+
+
 def test_a_file_that_does_not_answer_when_it_is_asked_whether_it_is_ready_is_left_alone(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +282,30 @@ def test_a_file_that_does_not_answer_when_it_is_asked_whether_it_is_ready_is_lef
     answer.set()
     rig.ticks(LONGEST_DELAY_S)
     audit.check(rig.root, arrived)
+    hands.close()
+
+
+def test_a_file_that_never_answers_is_rejected_unread_after_an_hour(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, hands = Event(), Threads(4)
+    readiness = rig.spool.readiness
+
+    def slowly(file: SeenFile, **how: bool) -> Any:
+        if file.path == "bad.jpg":
+            answer.wait(60)
+        return readiness(file, **how)
+
+    monkeypatch.setattr(rig.spool, "readiness", slowly)
+    monkeypatch.setattr(rig.arrivals, "_hands", hands)
+    monkeypatch.setattr(arriving_module, "_ANSWER_S", 0.3)
+    monkeypatch.setattr(arriving_module, "_PATIENCE_S", 0.05)
+    rig.drop("bad.jpg", "picture:Edema#bad")
+    rig.ticks(GIVE_UP_S + 180, step_s=SCAN_S)
+    (record,) = audit.jsonl_records(rig.root)
+    assert record["rejected"]["code"] == "unreadable"
+    assert [path.read_bytes() for path in audit.filed(rig.root).values()] == [b"picture:Edema#bad"]
+    answer.set()
     hands.close()
 
 

@@ -245,18 +245,22 @@ class Arrivals:
         batch = self._batching.take(now_s)
         if not batch:
             return []
-        files = [a for a in batch if a.upload is None and not self._hangs(a, now_s)]
-        ready = self._ready(files, now_s) if files else {}
+        files = [arrival for arrival in batch if arrival.upload is None]
+        hanging = [arrival for arrival in files if self._hangs(arrival)]
+        to_ask = [arrival for arrival in files if arrival not in hanging]
+        ready = self._ready(to_ask, now_s) if to_ask else {}
+        for arrival in hanging:
+            if (given_up := self.hold(arrival, _SLOW, now_s)) is not None:
+                ready[arrival.file.path] = given_up
         gathered = [ready.get(a.file.path) if a.upload is None else a for a in batch]
         return [arrival for arrival in gathered if arrival is not None]
 
-    def _hangs(self, arrival: Arrival, now_s: float) -> bool:
+    def _hangs(self, arrival: Arrival) -> bool:
         """Whether a file has not answered yet since it was last asked."""
         answer = self._unanswered.get(arrival.file.path)
         if answer is None or answer.done():
             self._unanswered.pop(arrival.file.path, None)
             return False
-        self.hold(arrival, Reason("slow", "It does not answer."), now_s)
         return True
 
     def _ready(self, arrivals: Sequence[Arrival], now_s: float) -> dict[str, Arrival]:
@@ -279,7 +283,7 @@ class Arrivals:
         if len(answers) < len(arrivals):
             self._unanswered[arrivals[len(answers)].file.path] = future
             self._batching.put_back(arrivals[len(answers) + 1 :])
-            answers.append(Reason("slow", "It does not answer."))
+            answers.append(_SLOW)
         pairs = zip(arrivals, answers, strict=False)
         sorted_out = [self._sort_out(arrival, answer, now_s) for arrival, answer in pairs]
         return {each.file.path: each for each in sorted_out if each is not None}
@@ -353,4 +357,5 @@ class Arrivals:
         return self._batching.is_pressed
 
 
+_SLOW = Reason("slow", "It does not answer.")
 _BUSY = Reason("busy", "Another program has it open for writing.")

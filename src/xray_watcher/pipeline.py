@@ -56,6 +56,7 @@ MOST_LATE = 16
 """With so many images whose files do not answer, nothing more is claimed."""
 
 _LATE_S = 3.0  # so long a batch waits for files while none of them gets any further
+_LATE_ALONE_S = 30.0  # the same when nobody is held up by that
 _log = structlog.get_logger()
 
 
@@ -214,9 +215,8 @@ class Pipeline:
         return False
 
     def _is_to_be_alone(self, key: Key) -> bool:
-        retry = self._retries.of("claimed")[key]
-        failed_by = None if retry.reason is None else retry.reason.code
-        return key[1] not in self._begun or failed_by == "model"
+        reason = self._retries.of("claimed")[key].reason
+        return key[1] not in self._begun or (reason is not None and reason.code == "model")
 
     def _start_again(self, key: Key, now_s: float) -> None:
         image_id = int(key[1])
@@ -241,8 +241,7 @@ class Pipeline:
     @property
     def _first_free_place(self) -> int:
         """Behind the batch that is scored and the one that the network has begun."""
-        in_scoring = [batch for batch in list(self._batches)[:2] if self._is_ahead(batch)]
-        return 2 if in_scoring and self._batches[0] not in in_scoring else 1
+        return 2 if len(self._batches) > 1 and self._is_ahead(self._batches[1]) else 1
 
     def _is_ahead(self, batch: Batch) -> bool:
         return self._ahead is not None and self._ahead[0] is batch
@@ -270,30 +269,35 @@ class Pipeline:
     def is_decoded(self, wait_s: float) -> bool:
         """Whether a batch is decoded and is now the oldest; waits so many seconds at most."""
         now_s = self._clock.monotonic_s()
-        self._take_up_late()
+        self._take_up_late(now_s)
         if not self._batches:
             return False
         batch = self._batches[0]
         if batch.wait(wait_s):
             return True
-        if batch.idle_s(now_s) < _LATE_S or not self._has_ready:
+        holds_up = any(item.is_ready for each in self._batches for item in each.items)
+        if batch.idle_s(now_s) < (_LATE_S if holds_up else _LATE_ALONE_S):
             return False
-        self._late += batch.part_from_late()
+        for item in batch.part_from_late():
+            self._late.append(item)
+            self._put_off(item, Reason("slow", "It does not answer."))
+            self._retries.begin(("claimed", item.row.id))
         if not batch.items:
             self._batches.popleft()
         return bool(batch.items)
 
-    @property
-    def _has_ready(self) -> bool:
-        """Whether some image is ready: else nobody is held up by those that are not."""
-        return any(item.is_ready for batch in self._batches for item in batch.items)
-
-    def _take_up_late(self) -> None:
-        """Images whose files have answered after all make a batch of their own."""
-        ready = [item for item in self._late if item.is_ready]
-        if ready:
-            self._late = [item for item in self._late if not item.is_ready]
-            self._batches.append(Batch(f"b{ready[0].row.id:06d}", ready))
+    def _take_up_late(self, now_s: float) -> None:
+        """An image whose file has answered after all, or never will, makes a batch of its own."""
+        for item in list(self._late):
+            image_id = item.row.id
+            retry = self._retries.get(("claimed", image_id))
+            rejection = None if retry is None else self._given_up(retry, now_s)
+            if item.is_ready or rejection is not None:
+                self._late.remove(item)
+            if item.is_ready:
+                self._batches.append(Batch(f"b{image_id:06d}", [item]))
+            elif rejection is not None:
+                self._add_batch([image_id], 0.0, {image_id: rejection})
 
     # -- score and decide -----------------------------------------------------------------
 
@@ -340,8 +344,8 @@ class Pipeline:
 
     def _find_out(self, batch: Batch) -> Found:
         engine = self._engine()
-        scoring = self._ahead[1] if self._ahead and self._is_ahead(batch) else None
-        scoring = scoring or self._begin_to_score(batch, engine)
+        ahead = self._ahead[1] if self._ahead and self._is_ahead(batch) else None
+        scoring = ahead or self._begin_to_score(batch, engine)
         try:
             scores = scoring.wait(self._beat)
         except Unavailable as error:
@@ -477,8 +481,7 @@ class Pipeline:
             self._begun.discard(decided.image_id)
             self._retries.forget(("claimed", decided.image_id))
         rejected = sum(d.outcome == "rejected" for d in filed)
-        self.done += len(filed)
-        self.rejected += rejected
+        self.done, self.rejected = self.done + len(filed), self.rejected + rejected
         _log.info("filed", images=len(filed), rejected=rejected, last_index=filed[-1].line.idx)
 
     # -- recovery -------------------------------------------------------------------------
