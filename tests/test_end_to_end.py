@@ -239,10 +239,10 @@ import sys
 from xray_watcher.cli import main as cli
 from xray_watcher.intake.watcher import Inbox
 
-def look(self):
+def begin_look(self):
     raise FileNotFoundError(2, "No such file or directory", "/inbox/DOE^JOHN_19700101.png")
 
-Inbox.look = look
+Inbox.begin_look = begin_look
 sys.argv[0] = "xray-watcher"
 cli.main()
 """
@@ -257,7 +257,7 @@ def test_an_error_that_nobody_expected_is_told_without_naming_a_file(tmp_path: P
     assert "DOE" not in service.log.read_text()
     last = service.events()[-1]
     assert last["kind"] == "FileNotFoundError"
-    assert last["where"][-1].endswith("look")
+    assert last["where"][-1].endswith("begin_look")
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(filing: Service) -> None:

@@ -104,7 +104,7 @@ def test_a_disk_that_is_full_to_the_last_byte_or_file_loses_nothing(
         (service.inbox / "6.png").write_bytes(b"not a picture")
         arrived.append(b"not a picture")
         ballast = [fill(disk, leave_bytes=0)] if "inodes" not in options else use_up_files(disk)
-        service.wait_until(lambda: {"logs", "folders"} & set(status(service)["troubles"]))
+        service.wait_until(lambda: {"logs", "folders", "disk"} & set(status(service)["troubles"]))
         for path in ballast:
             path.unlink()
         service.wait_until(filed(service, 6))

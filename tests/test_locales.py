@@ -89,4 +89,4 @@ def test_every_command_prints_in_an_old_terminal(
     for command in (["status"], ["summary"], ["retention", "--dry-run"], ["check-config"]):
         assert printed(*command)
     assert json.loads(printed("status", "--json"))["today"]["Rejected"] == 2
-    assert b"2 files are back" in printed("retry", "--all")
+    assert b"2 files wait" in printed("retry", "--all")

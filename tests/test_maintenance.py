@@ -98,7 +98,9 @@ def test_repair_writes_reasons_and_logs_again_and_deletes_nothing(service: Servi
     (kept,) = (service.root / "logs").glob("*.conflict-*")
     assert kept.read_bytes() == edited
     audit.check(service.root, arrived)
-    assert fsck(service) == (0, ["0 differences."])
+    code, (differences, copies) = fsck(service)
+    assert (code, differences) == (0, "0 differences.")
+    assert copies.startswith("1 edited logs are kept in ")
 
 
 def test_repair_is_refused_while_the_service_runs(service: Service) -> None:

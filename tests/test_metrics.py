@@ -131,12 +131,16 @@ def test_what_the_daemon_tells_is_passed_on() -> None:
         "unfinished": 1,
         "ignored": 0,
         "oldest_waiting_s": None,
+        "waiting": {"images": 2, "oldest_s": 9.0, "codes": {"busy": 2}, "barred": 0},
         "model": {"name": "phantom", "sha256": "ab", "precision": "float32", "simulated": True},
     }
     situation = Situation(NOW, told, NOW - timedelta(hours=1), {"inbox": 5_000_000}, 1_000)
     found = samples(exposition(None, situation))
     assert found["xray_watcher_up",] == 1
     assert found["xray_watcher_degraded", "disk"] == 1
+    assert found["xray_watcher_retry_images", "busy"] == 2
+    assert found["xray_watcher_retry_images", "unreadable"] == 0
+    assert found["xray_watcher_retry_oldest_seconds",] == 9.0
     assert found["xray_watcher_degraded", "strange"] == 1
     assert found["xray_watcher_degraded", "inbox"] == 0
     assert found["xray_watcher_inbox_waiting_images",] == 3

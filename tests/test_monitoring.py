@@ -80,6 +80,7 @@ class Export:
     def __init__(self, root: Path) -> None:
         self._rig = Rig(root, max_size=4)
         self._told = {
+            "waiting": {"images": 1, "oldest_s": 5.0, "codes": {"unreadable": 1}, "barred": 0},
             "at": "",
             "troubles": {"disk": "It is full."},
             "waiting_in_inbox": 3,

@@ -140,7 +140,7 @@ def live(
 ) -> tuple[LivePart, ...]:
     daemon = rig.daemon
     return live_parts(
-        daemon._inbox, rig.settling, daemon._batching, decoder, rig.pipeline,
+        rig.arrivals._inbox, rig.settling, rig.arrivals._batching, decoder, rig.pipeline,
         rig.pipeline._sealer, daemon._summaries, used,
     )  # fmt: skip
 
@@ -154,14 +154,15 @@ class LimitedDecoder:
 
 def facts(rig: Rig, decoder: LimitedDecoder, timetables: list[Timetable]) -> dict[str, Any]:
     """What the parts go by."""
-    inbox, batching, settling = rig.daemon._inbox, rig.daemon._batching, rig.settling
+    inbox, batching, settling = rig.arrivals._inbox, rig.arrivals._batching, rig.settling
     assert isinstance(batching, Batching)
     assert isinstance(settling, Settling)
     return {
         "suffixes": inbox._suffixes,
-        "ignore": inbox._ignore,
+        "ignore": (inbox._ignores("x1"), inbox._ignores("a.tmp")),
         "incomplete_s": settling._incomplete_after_s,
         "batch": (batching._max_size, batching._quiet_s, batching._max_wait_s),
+        "urgent": batching._urgent_sources,
         "duplicates": rig.pipeline._sets_duplicates_aside,
         "rules": rig.pipeline._sealer._rules,
         "summary_s": rig.daemon._summaries._every_s,
@@ -182,6 +183,7 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
     "intake.min_free_bytes": ({"intake": {"min_free_bytes": 7}}, "timetable"),
     "intake.max_bytes": ({"intake": {"max_bytes": 7000}}, "limits"),
     "images.deep_range": ({"images": {"deep_range": "observed"}}, "limits"),
+    "intake.urgent": ({"intake": {"urgent": ("ER",)}}, "urgent"),
     "intake.duplicates": ({"intake": {"duplicates": "set-aside"}}, "duplicates"),
     "batch.max_size": ({"batch": {"max_size": 7}}, "batch"),
     "batch.quiet_seconds": ({"batch": {"quiet_seconds": 7.0}}, "batch"),
@@ -198,7 +200,7 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("key", OTHER)
 def test_a_key_that_is_live_reaches_the_part_that_goes_by_it(rig: Rig, key: str) -> None:
     tables, fact = OTHER[key]
-    decoder, timetables = LimitedDecoder(), [Timetable(5.0, 2.0, 30.0, 0, ())]
+    decoder, timetables = LimitedDecoder(), [Timetable(5.0, 2.0, 30.0, 3600.0, 0, ())]
     parts = live(rig, decoder, timetables.append)  # type: ignore[arg-type]
     for part in parts:
         part.use(settings())

@@ -22,6 +22,11 @@ _REMOVED = "an image is removed by unlink, after its bytes were compared"
 _READS = "fsck changes nothing and reads as the user who calls it"
 _CLAIMED = "a claimed file is only given an inode of its own, where it has two names"
 
+_GIVEN = (
+    "a decoder reads what its parent has opened, and its filter keeps the library from seeing "
+    "which file that is; tests/intake/test_decoding.py has it"
+)
+
 CANNOT: Mapping[str, Mapping[str, str]] = {
     "inbox": {
         "read-middle": _ENDS,
@@ -35,6 +40,7 @@ CANNOT: Mapping[str, Mapping[str, str]] = {
     },
     "claimed": {
         "listing": _OURS,
+        "decode": _GIVEN,
         "link": _CLAIMED,
         "setlease": "a lease is asked for before the claim",
     },

@@ -27,7 +27,7 @@ CELLS = (
     Cell("subfolder", "listing", "EUCLEAN"),
     Cell("subfolder", "rename", "ETIMEDOUT"),
     Cell("claimed", "read-middle", "EIO"),
-    Cell("claimed", "decode", "ENOKEY"),
+    Cell("claimed", "read-start", "ENOKEY"),
     Cell("upload", "rename", "EIO"),
 )
 """What fails in a scene, all of it in one life."""
@@ -39,7 +39,7 @@ UNREADABLE = (
     Cell("claimed", "open", "ESTALE"),
     Cell("claimed", "read-start", "EIO"),
     Cell("claimed", "read-middle", "EIO"),
-    Cell("claimed", "decode", "EIO"),
+    Cell("claimed", "stat", "EIO"),
 )
 """What can be renamed but not read."""
 

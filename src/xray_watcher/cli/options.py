@@ -101,7 +101,7 @@ def work_as_owner(first: str, *others: str) -> bool:
 
     owner = become_owner(first, *others)
     if owner is not None:
-        click.echo(f"As the user {owner.name}, to whom {owner.place} belongs.", err=True)
+        say(f"As the user {owner.name}, to whom {owner.place} belongs.", err=True)
     return owner is not None
 
 

@@ -19,6 +19,7 @@ from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of
 from xray_watcher.core.times import utc_text
 from xray_watcher.errors import Unavailable, UsageError
+from xray_watcher.intake.filing import UNREAD
 from xray_watcher.intake.returned import Returned
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.reader import ImageRow, LedgerReader
@@ -100,7 +101,7 @@ def _outcome(spool: Spool, row: ImageRow, now: str) -> Outcome:
 
 
 def _all(ledger: LedgerReader) -> list[ImageRow]:
-    return [row for row in ledger.rejections() if row.folder == REJECTED_FOLDER]
+    return [row for row in ledger.rejections() if row.folder in (REJECTED_FOLDER, UNREAD)]
 
 
 def _named(ledger: LedgerReader, name: str) -> ImageRow:

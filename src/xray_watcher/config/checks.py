@@ -95,6 +95,8 @@ def _true_paths(paths: dict[str, str]) -> dict[str, str]:
         )
     except Unavailable:
         return paths
+    if true is None:  # whoever was asked has ended: somebody changes the folders meanwhile
+        return paths
     return dict(zip(paths, true, strict=True))
 
 

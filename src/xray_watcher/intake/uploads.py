@@ -284,7 +284,7 @@ class Uploads:
             is_taken = error.errno == errno.EEXIST  # by another's file: ids of ours are new
             if not is_taken and _is_claimed(target):
                 return True
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError) and not self.waits(name):
                 return False
             self._check_folders(os.path.dirname(target), error)
             raise FileTrouble("unmovable", os.strerror(error.errno or 0)) from error
