@@ -52,6 +52,12 @@ class OddShare(PassThrough):
             status["st_ino"] = next(self._inodes)
         return status
 
+    def readdir(self, path: str, _fh: int) -> Iterator[Any]:
+        """With numbers of inodes: without one the C library leaves an entry out."""
+        for name in super().readdir(path, _fh):
+            status = os.lstat(os.path.join(self._at(path), name))
+            yield name, {"st_ino": status.st_ino, "st_mode": status.st_mode}, 0
+
 
 @contextmanager
 def mounted(folder: Path, manner: str) -> Iterator[tuple[Path, Path]]:
