@@ -57,6 +57,12 @@ class Stuck(AssertionError):
     """What had to come about in time has not."""
 
 
+def _counts(said: str) -> set[int]:
+    """The numbers of a sentence, and how many files it tells of in all."""
+    parts = re.findall(r"\b(\d+) (?:images? waits?|files or folders)\b", said)
+    return {int(n) for n in re.findall(r"\b\d+\b", said)} | {sum(map(int, parts))}
+
+
 class Life:
     """A service with faults, on folders of its own.
 
@@ -221,16 +227,18 @@ class Life:
             status = self.status()
             troubles: dict[str, str] = status["troubles"]
             if others := sorted(troubles.keys() - _FILE_TROUBLES - {component}):
-                return f"blames {', '.join(f'{other}: {troubles[other]}' for other in others)}"
-            counts = {int(n) for n in re.findall(r"\b\d+\b", troubles.get("files", ""))}
+                said = f"blames {', '.join(f'{other}: {troubles[other]}' for other in others)}"
+                time.sleep(0.5)
+                continue
+            counts = _counts(troubles.get("files", ""))
             seen = (status["waiting_in_inbox"] or 0) + status["pending"]
             if counts.intersection(waiting) or component in troubles:
                 return None
             if not named and seen >= waiting.stop - 1:
                 return None
-            said = f"{troubles}, {seen} counted"
+            said = f"does not say that {waiting.stop - 1} wait: {troubles}, {seen} counted"
             time.sleep(0.5)
-        return f"does not say that {waiting.stop - 1} wait: {said}"
+        return said
 
     # -- the end ------------------------------------------------------------------------------
 
