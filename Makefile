@@ -9,7 +9,8 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types check phantom bench bench-http guard parity storm progress uploadstorm shares sigterm \
-  syscalls powercut fulldisk damaged spreadsheet lives fuzz fuzz-http audit manual install-test container-test clean
+  syscalls powercut fulldisk damaged spreadsheet lives fuzz fuzz-http audit lock \
+  manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -60,6 +61,12 @@ audit:                    ## known vulnerabilities of the pinned versions; needs
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict $(ARGS)
+	.venv-audit/bin/pip-audit $(addprefix --requirement ,$(wildcard deploy/locks/*.txt)) --disable-pip --strict $(ARGS)
+
+lock:                     ## deploy/locks: versions and hashes for servers; ARGS=--upgrade renews; network
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	sh .ci/make-locks $(ARGS)
 
 storm: $(READY)           ## 2,000 kills at random moments while files arrive; about half an hour
 	$(BIN)/python tests/storms/kill_storm.py $(ARGS)
@@ -120,4 +127,4 @@ parity: $(READY)          ## our scores beside TorchXRayVision's own; writes doc
 	$(BIN)/python benchmarks/parity.py
 
 clean:
-	rm -rf $(VENV) .venv-audit fuzz-found demo-run bench-run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-audit .venv-lock fuzz-found demo-run bench-run .pytest_cache .mypy_cache .ruff_cache .hypothesis
