@@ -9,7 +9,8 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types check phantom bench bench-http guard parity storm progress uploadstorm shares sigterm \
-  syscalls powercut fulldisk damaged spreadsheet lives fuzz fuzz-http audit manual install-test container-test clean
+  syscalls powercut fulldisk damaged spreadsheet lives fuzz fuzz-http audit lock sbom wheel \
+  release manual install-test container-test clean
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -60,6 +61,32 @@ audit:                    ## known vulnerabilities of the pinned versions; needs
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict $(ARGS)
+	.venv-audit/bin/pip-audit $(addprefix --requirement ,$(wildcard deploy/locks/*.txt)) --disable-pip --strict $(ARGS)
+
+lock:                     ## deploy/locks: versions and hashes for servers; ARGS=--upgrade renews; network
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	sh .ci/make-locks $(ARGS)
+
+sbom: $(READY)            ## dist/xray-watcher.cdx.json: a CycloneDX bill of what deploy/locks names
+	$(BIN)/python deploy/sbom.py dist/xray-watcher.cdx.json
+
+# From the commit alone, by the backend that is locked, with the commit's time: the same bytes each time.
+wheel:                    ## dist/*.whl of the last commit; needs the network
+	rm -rf build && mkdir -p build/source dist
+	git archive HEAD | tar -x -C build/source
+	$(PYTHON) -m venv build/venv
+	build/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r build/source/deploy/locks/build.txt
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) build/venv/bin/python -m pip wheel --quiet --disable-pip-version-check \
+	  --no-deps --no-index --no-build-isolation --wheel-dir dist build/source
+
+release: $(READY)         ## dist: wheel, bill of materials and SHA256SUMS of the tag that is checked out
+	@test -z "$$(git status --porcelain)" || { git status --short; echo "Commit these or take them away, and run this again."; exit 1; }
+	@version=v$$($(BIN)/python -c 'import xray_watcher; print(xray_watcher.__version__)'); \
+	git tag --points-at HEAD | grep -Fqx "$$version" || { echo "This commit has no tag $$version: see CONTRIBUTING.md, Release."; exit 1; }
+	rm -rf dist
+	$(MAKE) --no-print-directory wheel sbom
+	cd dist && sha256sum * >SHA256SUMS && cat SHA256SUMS
 
 storm: $(READY)           ## 2,000 kills at random moments while files arrive; about half an hour
 	$(BIN)/python tests/storms/kill_storm.py $(ARGS)
@@ -120,4 +147,4 @@ parity: $(READY)          ## our scores beside TorchXRayVision's own; writes doc
 	$(BIN)/python benchmarks/parity.py
 
 clean:
-	rm -rf $(VENV) .venv-audit fuzz-found demo-run bench-run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-audit .venv-lock build dist fuzz-found demo-run bench-run .pytest_cache .mypy_cache .ruff_cache .hypothesis

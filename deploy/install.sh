@@ -23,6 +23,7 @@ usage: sudo sh deploy/install.sh [OPTIONS]
   -h, --help        print this
 
 Packages come from pip's index: name a mirror in /etc/pip.conf, or `sudo PIP_INDEX_URL=... sh ...`.
+Those that do not have the hashes of deploy/locks are refused.
 DESTDIR=FOLDER stages the files below that folder, for building a package: nothing is installed
 from the index, no user is made, nothing is started.
 END
@@ -135,6 +136,13 @@ fi
 is_plain_path "$ROOT" || wrong "--root must be an absolute path of letters, digits, / . _ and -: $ROOT"
 is_plain_path "$PREFIX" || wrong "--prefix must be an absolute path of letters, digits, / . _ and -: $PREFIX"
 case $EXTRAS in *[!a-z0-9,-]*) wrong "--extras is a list such as web,onnx: $EXTRAS" ;; esac
+PARTS=$(printf '%s' "$EXTRAS" | tr , ' ')
+for part in $PARTS; do # each has its file in deploy/locks
+    case $ACTION-$part in
+    uninstall-* | install-web | install-onnx) ;;
+    *) wrong "--extras: there are web and onnx, and no $part." ;;
+    esac
+done
 [ -z "$WEIGHTS" ] || [ -r "$WEIGHTS" ] || wrong "--weights: $WEIGHTS cannot be read."
 [ "$PURGE" = no ] || [ "$ACTION" = uninstall ] || wrong "--purge goes with --uninstall."
 
@@ -274,18 +282,36 @@ install_program() {
         run "$PYTHON" -m venv --clear "$PREFIX/venv"
         say "the next takes some minutes: PyTorch is large"
     fi
-    wanted=$SOURCE
-    [ -z "$EXTRAS" ] || wanted="${SOURCE}[$EXTRAS]"
     # Here and not in /tmp, which Debian 13 has in memory: pip unpacks gigabytes.
-    run mkdir -p "$PREFIX/tmp"
-    status=0
-    run env "TMPDIR=$PREFIX/tmp" "$PREFIX/venv/bin/python" -m pip install --quiet \
-        --disable-pip-version-check --no-input -c "$SOURCE/constraints.txt" "$wanted" || status=$?
     run rm -rf "$PREFIX/tmp"
-    [ "$status" -eq 0 ] ||
-        fail "pip failed. Is its index, or your mirror in /etc/pip.conf, in reach, and room at $PREFIX?"
+    run mkdir -p "$PREFIX/tmp"
+    with_builder=''
+    # First what builds the program: when that is not to be had, an upgrade has changed nothing.
+    pip_install --require-hashes --target "$PREFIX/tmp/build" -r "$SOURCE/deploy/locks/build.txt"
+    set --
+    for part in base $PARTS; do set -- "$@" -r "$SOURCE/deploy/locks/$part.txt"; done
+    pip_install --require-hashes "$@"
+    with_builder=yes # now alone: what pip sees there it would not install for the program
+    pip_install --no-index --no-deps --no-build-isolation "$SOURCE"
+    run rm -rf "$PREFIX/tmp"
     run mkdir -p "$LOCAL/bin"
     run ln -sfn "$PROGRAM" "$LOCAL/bin/xray-watcher"
+}
+
+pip_install() { # pip_install OPTIONS: what pip complains of is shown, and ends the run where it must
+    told=/dev/null
+    [ "$DRY" = yes ] || told=$PREFIX/tmp/told
+    status=0
+    run env "TMPDIR=$PREFIX/tmp" ${with_builder:+"PYTHONPATH=$PREFIX/tmp/build"} \
+        "$PREFIX/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@" 2>"$told" || status=$?
+    cat "$told" >&2
+    [ "$status" -ne 0 ] || return 0
+    why="pip failed. Is its index, or your mirror in /etc/pip.conf, in reach, and room at $PREFIX?"
+    ! grep -q 'DO NOT MATCH THE HASHES' "$told" ||
+        why="A package is not the one that this release was made with (deploy/locks), and was not
+installed; pip names it above. Run this again; if it stays so, take another index or mirror."
+    run rm -rf "$PREFIX/tmp"
+    fail "$why"
 }
 
 place_files() {

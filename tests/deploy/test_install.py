@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -53,9 +56,78 @@ def test_a_dry_run_prints_every_step_and_changes_nothing(tmp_path: Path) -> None
     steps = [line for line in done.stdout.splitlines() if line.startswith("== ")]
     assert [step.split()[1] for step in steps] == [*(f"{n}." for n in range(1, 10)), "Done"]
     assert "pip install" in done.stdout
+    assert "web.txt" in done.stdout
+    assert "onnx.txt" not in done.stdout
     assert "systemd-sysusers" in done.stdout
     assert "/data/xray/inbox" in done.stdout
     assert os.listdir(tmp_path) == []
+
+
+def test_nothing_comes_from_the_index_without_a_hash() -> None:
+    told = installing("--dry-run", "--extras", "onnx,web").stdout.splitlines()
+    commands = [line for line in told if "pip install" in line]
+    locks = DEPLOY / "locks"
+    parts = " ".join(f"-r {locks}/{part}.txt" for part in ("base", "onnx", "web"))
+    assert [line.partition(" --no-input ")[2] for line in commands] == [
+        f"--require-hashes --target /opt/xray-watcher/tmp/build -r {locks}/build.txt",
+        f"--require-hashes {parts}",
+        f"--no-index --no-deps --no-build-isolation {DEPLOY.parent}",
+    ]
+
+
+def wheel(folder: Path) -> str:
+    """Write a small package into a folder; returns the hash of its file."""
+    file = folder / "small-1.0-py3-none-any.whl"
+    about = "small-1.0.dist-info"
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("small.py", "")
+        packed.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1.0\n")
+        packed.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        packed.writestr(f"{about}/RECORD", "")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the installer is root's")
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="`.ci/test-tools` has systemd")
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_package_with_another_hash_is_not_installed_and_that_is_said(
+    is_right: bool, tmp_path: Path
+) -> None:
+    """In a copy that has no program: no run gets beyond that.
+
+    What builds it needs the same package, which is not the program's because of that.
+    """
+    checkout, prefix, there = tmp_path / "the checkout", tmp_path / "prefix", tmp_path / "there"
+    there.mkdir()
+    locks = checkout / "deploy" / "locks"
+    locks.mkdir(parents=True)
+    digest = wheel(there)
+    for part, locked in (("build", digest), ("base", digest if is_right else "0" * 64)):
+        (locks / f"{part}.txt").write_text(f"small==1.0 --hash=sha256:{locked}\n")
+    script = checkout / "deploy" / "install.sh"
+    script.write_text(
+        SCRIPT.read_text()
+        .replace("\nLOCAL=/usr/local\n", f"\nLOCAL={tmp_path}/local\n")
+        .replace("\nLOCK=/run/", f"\nLOCK={tmp_path}/")
+    )
+    venv = ["-m", "venv", "--without-pip", "--system-site-packages", prefix / "venv"]
+    subprocess.run([sys.base_prefix + "/bin/python3", *venv], check=True)
+    done = subprocess.run(
+        ["sh", script, "--prefix", prefix, "--extras", ""],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(there)},
+    )
+    assert done.returncode == 1
+    assert ("A package is not the one that this release was made with" in done.stderr) != is_right
+    assert ("pip failed. Is its index" in done.stderr) == is_right
+    assert ("small==1.0 from" in done.stderr) != is_right, "pip names it"
+    assert bool(list(prefix.glob("venv/lib/*/site-packages/small.py"))) == is_right
+    assert sorted(os.listdir(prefix)) == ["venv"]
+    assert not (tmp_path / "local").exists()
 
 
 def test_files_are_staged_with_the_paths_that_were_asked_for(tmp_path: Path) -> None:
@@ -233,6 +305,9 @@ def test_what_was_staged_is_removed_but_for_settings_and_ledger(tmp_path: Path) 
         (["--prefix", "/opt/../etc"], "--prefix must be an absolute path"),
         (["--prefix", "/"], "--prefix must be an absolute path"),
         (["--extras", "web;rm"], "--extras is a list"),
+        (["--extras", "web,dev"], "there are web and onnx, and no dev"),
+        (["--extras", "x-web"], "there are web and onnx, and no x-web"),
+        (["--extras", "build"], "there are web and onnx, and no build"),
         (["--weights", "/no/such/file"], "/no/such/file cannot be read"),
         (["--purge"], "--purge goes with --uninstall"),
     ],
