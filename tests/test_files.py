@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -240,3 +241,40 @@ def test_a_move_to_another_file_system_that_fails_leaves_no_part_there(
         files.move(str(source), f"{there}/target", f"{there}/part")
     assert source.read_text() == "ours"
     assert os.listdir(tmp_path / "there") == []
+
+
+def test_a_read_that_says_try_again_is_no_end_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buffered reader returns None then, which would end a copy early, or the service."""
+    source = tmp_path / "source"
+    source.write_text('{"a": 1}')
+
+    def refusing(*_args: object) -> bytes:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(files.os, "read", refusing)
+    monkeypatch.setattr(files.os, "pread", refusing)
+    with pytest.raises(BlockingIOError):
+        files.copy(str(source), str(tmp_path / "target"))
+    with pytest.raises(BlockingIOError):
+        files.needed_facts(str(source))
+    assert files.read_facts(str(source)) == {}
+
+
+def test_a_name_that_cannot_be_removed_after_a_link_is_no_file_system_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EPERM of the unlink was taken for that: the file was then filed twice, under two names."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("ours")
+
+    def refusing(_path: str, **_how: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(files, "_libc", SimpleNamespace(renameat2=lambda *_: -1))
+    monkeypatch.setattr(files.ctypes, "get_errno", lambda: errno.EINVAL)
+    monkeypatch.setattr(files.os, "unlink", refusing)
+    with pytest.raises(PermissionError):
+        files.rename_noreplace(str(source), str(target))
+    assert source.read_text() == target.read_text() == "ours"

@@ -291,6 +291,7 @@ class Daemon:
                 break
             self._attempt("work", self._finish_decoded, now_s)
         self._arrivals.close()
+        self._spool.clear_left()
         self._attempt("summary", lambda _now_s: self._summaries.write(), self._clock.monotonic_s())
         for chore in self._chores:
             chore.stop()

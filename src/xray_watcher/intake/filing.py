@@ -11,7 +11,6 @@ import errno
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import NoReturn
 
 import structlog
 
@@ -184,7 +183,7 @@ class Filing:
                 raise
             if error.errno in REFUSING and not is_plain(move.name):
                 raise NameRefused(f"Image {move.image_id}: {reason_of(error)}.") from error
-            self._blame(error, source, target)
+            self._blame(error, source, target, move)
 
     def _keep(self, folder: str) -> None:
         if folder == UNREAD:
@@ -212,8 +211,10 @@ class Filing:
         else:
             os.lstat(target)
 
-    def _blame(self, error: OSError, source: str, target: str) -> NoReturn:
+    def _blame(self, error: OSError, source: str, target: str, move: Move) -> None:
         """Tell a file that cannot be moved from folders that are out of reach.
+
+        One that lies in both places is filed: only its old name could not be removed.
 
         Raises:
             FileTrouble: the file is to blame, and lies in the work folder alone.
@@ -227,6 +228,8 @@ class Filing:
             probe(folder)
             checked_device(self._inbox, self._work)
             is_whole = _is_there(source) and not _is_there(target)
+            if not is_whole and _is_there(source) and self._is_as_decided(target, move):
+                return self._clear_copied(source, move)
         except OSError as refused:
             raise unavailable("folders", what, refused) from error
         if not is_whole:

@@ -81,6 +81,11 @@ class Spool(Filing):
         for folder in (self._inbox, self._work):
             make_usable(folder)
 
+    def clear_left(self) -> None:
+        """Try once more to remove what could not be removed when it was filed or claimed."""
+        super().clear_left()
+        self.uploads.forget_claimed()
+
     # -- claiming -------------------------------------------------------------------------
 
     def readiness(self, file: SeenFile, *, overdue: bool, is_network: bool) -> Readiness:

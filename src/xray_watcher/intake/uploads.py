@@ -242,7 +242,7 @@ class Uploads:
             with suppress(FileExistsError):
                 os.mkdir(self.folder, 0o750)  # never the work folder: its share may be away
             names = _images(self.folder)
-            self._forget_claimed()
+            self.forget_claimed()
             if now_s >= self._next_clean_s:
                 self._clean(now_s)
         except OSError as error:
@@ -316,9 +316,9 @@ class Uploads:
         for name in names:
             self._offered.discard(name)
         self._claimed.update(names)
-        self._forget_claimed()
+        self.forget_claimed()
 
-    def _forget_claimed(self) -> None:
+    def forget_claimed(self) -> None:
         """Remove the small files of claimed uploads; one that stays is tried at the next look."""
         for name in list(self._claimed):
             with suppress(OSError):

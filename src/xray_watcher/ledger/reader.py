@@ -269,8 +269,8 @@ class LedgerReader:
         raise LedgerError(f"The ledger has no image with the id {image_id}.")
 
     def filed_row(self, image_id: int) -> ImageRow | None:
-        """One image by its id, if it is filed; None when it is not, or not known."""
-        where = "WHERE id = ? AND state IN ('DONE', 'RETRIED')"
+        """One image by its id, if its file is filed; None when it is not, or not known."""
+        where = "WHERE id = ? AND state IN ('DONE', 'RETRIED') AND filed_name IS NOT NULL"
         return next(iter(self._images(where, image_id)), None)
 
     def classified_index(self, sha256: bytes) -> int | None:

@@ -75,11 +75,12 @@ def rename_noreplace(
         return
     try:
         os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
-        os.unlink(source, dir_fd=source_dir)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         _rename_onto_placeholder(source, target, source_dir, target_dir)
+        return
+    os.unlink(source, dir_fd=source_dir)  # if that is refused, the file has both names
 
 
 def _rename_to_own_name(
@@ -172,7 +173,7 @@ def copy(source: str, target: str, beat: Callable[[], None] = lambda: None) -> N
         open(os.open(source, OPEN_FILE), "rb") as reader,
         open(_made_anew(target, 0o666), "wb") as writer,
     ):
-        while chunk := reader.read(_CHUNK_BYTES):
+        while chunk := os.read(reader.fileno(), _CHUNK_BYTES):  # `read` takes EAGAIN for the end
             writer.write(chunk)
             beat()
         writer.flush()
@@ -350,17 +351,18 @@ def needed_facts(path: str) -> dict[str, Any]:
         OSError: there may be one, but it cannot be read now.
     """
     try:
-        with open(os.open(path, OPEN_FILE), "rb") as file:
-            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            facts = json.loads(file.read(_FACTS_BYTES)) if is_file else None
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError):
-        return {}
+        fd = os.open(path, OPEN_FILE)
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a link: nothing of ours
+        if error.errno in (errno.ENOENT, errno.ELOOP):  # a link is nothing of ours
             return {}
         raise
+    try:
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        facts = json.loads(os.pread(fd, _FACTS_BYTES, 0)) if is_file else None
+    except (ValueError, RecursionError):
+        return {}
+    finally:
+        os.close(fd)
     return facts if isinstance(facts, dict) else {}
 
 
