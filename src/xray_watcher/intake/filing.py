@@ -17,7 +17,13 @@ import structlog
 from xray_watcher.core.naming import is_plain
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.below import checked_device
-from xray_watcher.intake.claims import ChangedAfterClaim, Move, NameRefused, TargetTaken
+from xray_watcher.intake.claims import (
+    ChangedAfterClaim,
+    Move,
+    NameRefused,
+    Signature,
+    TargetTaken,
+)
 from xray_watcher.intake.hashes import check_filed, has_hash
 from xray_watcher.intake.refusals import (
     NO_ROOM,
@@ -64,7 +70,7 @@ class Filing:
         self._root = root
         self._beat = beat
         self._places: dict[str, Place] = {}  # of the targets, by their keys
-        self._left: dict[int, bytes] = {}  # filed images that are in the work folder too
+        self._left: dict[int, Signature] = {}  # filed images that are in the work folder too
 
     def make_targets(self) -> None:
         """Make the folders that images are filed in where they are missing, and try each.
@@ -277,21 +283,23 @@ class Filing:
         self._clear_copied(source, move)
 
     def clear_left(self) -> None:
-        """Try once more to remove what could not be removed when it was filed."""
-        for image_id, sha256 in list(self._left.items()):
-            self.clear(image_id, sha256)
-            if not os.path.lexists(self.work_path(image_id)):
-                del self._left[image_id]
+        """Try once more to remove what could not be removed when it was filed; costs no reading."""
+        for image_id, signature in list(self._left.items()):
+            path = self.work_path(image_id)
+            with suppress(OSError):
+                with suppress(FileNotFoundError):
+                    if signature_of(os.lstat(path)) == signature:
+                        os.unlink(path)
+                del self._left[image_id]  # one that has changed since stays for the next start
 
     def _clear_copied(self, source: str, move: Move) -> None:
         """Remove a file whose copy is filed; if that cannot be, `clear_left` tries it again."""
-        try:
-            is_ours = self._is_as_decided(source, move)
-        except OSError:
-            is_ours = False  # it cannot be read any more
-        self.clear(move.image_id, move.sha256 if is_ours else None)
+        with suppress(OSError):  # one that cannot be read any more stays for the next start
+            signature = signature_of(os.lstat(source))
+            if self._is_as_decided(source, move):
+                self._left[move.image_id] = signature
+        self.clear_left()
         if os.path.lexists(source):
-            self._left[move.image_id] = move.sha256 or b""
             _log.warning("a filed image is left in the work folder too", id=move.image_id)
 
     def sync_filed(self, folders: Sequence[str]) -> None:
