@@ -602,6 +602,30 @@ def test_a_folder_that_cannot_be_made_is_told_by_name(tmp_path: Path) -> None:
         spool.make_targets()
 
 
+def test_what_is_left_of_a_filed_image_is_read_once_and_removed_when_it_can_be(
+    spool: Spool, tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = claimed(spool, tmp_path)
+    (targets / "High" / move.name).write_bytes(WHOLE_PNG)  # as after a copy
+    unlink = os.unlink
+
+    def refusing(path: str, **how: Any) -> None:
+        if ".xray-watcher" in str(path) or "/work/" in str(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        unlink(path, **how)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(filing_module.os, "unlink", refusing)
+        spool.file(move)
+        assert Path(spool.work_path(1)).exists()
+        failing.setattr(filing_module, "has_hash", None)  # it is not read again
+        spool.clear_left()
+        assert Path(spool.work_path(1)).exists()
+    spool.clear_left()
+    assert not Path(spool.work_path(1)).exists()
+    assert (targets / "High" / move.name).read_bytes() == WHOLE_PNG
+
+
 def test_a_stranger_s_file_in_the_work_folder_is_not_taken_for_the_claimed_one(
     spool: Spool, tmp_path: Path
 ) -> None:
