@@ -259,9 +259,8 @@ def test_a_claimed_file_that_never_answers_is_told_and_rejected_unread_after_an_
     assert not rig.health.troubles
 
 
-def test_a_file_that_does_not_answer_when_it_is_asked_whether_it_is_ready_is_left_alone(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def not_answering(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> tuple[Event, Threads]:
+    """Let `bad.jpg` not answer whether it is ready until the event is set."""
     answer, hands = Event(), Threads(4)
     readiness = rig.spool.readiness
 
@@ -274,6 +273,13 @@ def test_a_file_that_does_not_answer_when_it_is_asked_whether_it_is_ready_is_lef
     monkeypatch.setattr(rig.arrivals, "_hands", hands)
     monkeypatch.setattr(arriving_module, "_ANSWER_S", 0.3)
     monkeypatch.setattr(arriving_module, "_PATIENCE_S", 0.05)
+    return answer, hands
+
+
+def test_a_file_that_does_not_answer_when_it_is_asked_whether_it_is_ready_is_left_alone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, hands = not_answering(rig, monkeypatch)
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
     arrived.append(rig.drop("bad.jpg", "picture:Edema#bad"))
     rig.ticks(20)
@@ -288,18 +294,7 @@ def test_a_file_that_does_not_answer_when_it_is_asked_whether_it_is_ready_is_lef
 def test_a_file_that_never_answers_is_rejected_unread_after_an_hour(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer, hands = Event(), Threads(4)
-    readiness = rig.spool.readiness
-
-    def slowly(file: SeenFile, **how: bool) -> Any:
-        if file.path == "bad.jpg":
-            answer.wait(60)
-        return readiness(file, **how)
-
-    monkeypatch.setattr(rig.spool, "readiness", slowly)
-    monkeypatch.setattr(rig.arrivals, "_hands", hands)
-    monkeypatch.setattr(arriving_module, "_ANSWER_S", 0.3)
-    monkeypatch.setattr(arriving_module, "_PATIENCE_S", 0.05)
+    answer, hands = not_answering(rig, monkeypatch)
     rig.drop("bad.jpg", "picture:Edema#bad")
     rig.ticks(GIVE_UP_S + 180, step_s=SCAN_S)
     (record,) = audit.jsonl_records(rig.root)
