@@ -120,6 +120,22 @@ def test_a_file_that_cannot_be_read_for_an_hour_is_rejected_unread(
     assert not rig.health.troubles
 
 
+def test_a_file_that_can_be_read_again_before_it_is_claimed_is_not_rejected(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was given up, and its claim failed for another reason: it is asked once more."""
+    failing(rig.ledger, "begin_claims", Unavailable("disk", "it is full"), times=1)
+    with monkeypatch.context() as unreadable:
+        refuse = barring("opened_below", "a.jpg", errno.EIO)
+        unreadable.setattr(spool_module, "opened_below", refuse)
+        arrived = [rig.drop("a.jpg", "picture:Edema")]
+        while "work" not in rig.health.troubles:
+            rig.tick(SCAN_S)
+    rig.ticks(60)
+    audit.check(rig.root, arrived)
+    assert audit.jsonl_records(rig.root)[0]["risk_level"] == "High"
+
+
 def test_a_file_that_was_rejected_unread_is_no_difference_and_is_linked_when_it_is_tried_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

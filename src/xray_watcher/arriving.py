@@ -344,8 +344,11 @@ class Arrivals:
                 self._retries.forget(("upload", arrival.upload))
 
     def put_back(self, arrivals: Sequence[Arrival]) -> None:
-        """Ask once more for files that could not be claimed, before all others."""
-        self._batching.put_back(arrivals)
+        """Ask once more for files that could not be claimed, before all others.
+
+        One that was to be rejected unread may be readable by now.
+        """
+        self._batching.put_back([replace(arrival, given_up=None) for arrival in arrivals])
 
     def next_batch_s(self) -> float | None:
         """When the next batch is ready if nothing more comes; None when nothing waits."""

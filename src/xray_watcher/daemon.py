@@ -348,7 +348,7 @@ class Daemon:
 
     def _reload(self) -> None:
         """Between two batches, so that none is decided by two configurations."""
-        if not self._reloading.is_wanted or not self._pipeline.is_idle:
+        if not self._reloading.is_wanted or self._pipeline.batches_in_hand:
             return
         if (problem := self._reloading.carry_out()) is not None:
             self._health.last_error = problem

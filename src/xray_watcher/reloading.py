@@ -143,8 +143,14 @@ class RenewableDecoder:
         self._pool.close()
 
     def submit(self, path: str) -> Future[DecodeOutcome]:
-        """Begin to decode a file."""
-        return self._pool.submit(path)
+        """Begin to decode a file; whoever was read in another thread may meet a change of pools."""
+        pool = self._pool
+        try:
+            return pool.submit(path)
+        except RuntimeError:
+            if pool is self._pool:
+                raise
+            return self._pool.submit(path)
 
     def use(self, settings: Settings) -> None:
         """Replace the children if their limits have changed; no picture may be with them."""
