@@ -31,7 +31,7 @@ check: lint types test
 phantom: $(READY)         ## train the phantom network anew and write its report; about 20 minutes
 	$(BIN)/python training/train_phantom.py $(ARGS)
 
-bench: $(READY)           ## measure everything; writes docs/performance.md; let nothing else run
+bench: $(READY)           ## measure everything; writes docs/evidence/performance.md; let nothing else run
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 guard: $(READY)           ## the forward pass beside onnxruntime's, in half a minute
@@ -143,7 +143,7 @@ shares: $(READY)          ## 200 uploads of each manner to a real smbd; needs ro
 	sh .ci/test-tools
 	$(BIN)/python tests/shares/uploads.py $(ARGS)
 
-parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/parity.md
+parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/evidence/parity.md
 	$(BIN)/python benchmarks/parity.py
 
 clean:

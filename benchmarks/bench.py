@@ -1,8 +1,8 @@
-"""Measure everything and write `docs/performance.md`. Let nothing else run meanwhile.
+"""Measure everything and write `docs/evidence/performance.md`. Let nothing else run meanwhile.
 
     make bench                      # all of it: about an hour
     make bench ARGS="--only forward end_to_end"
-    make bench ARGS="--page docs/performance-avx2.md"   # of another kind of processor
+    make bench ARGS="--page docs/evidence/performance-avx2.md"   # of another kind of processor
 
 Each section is kept in the page under its heading, so that one can be measured anew alone.
 """
@@ -24,17 +24,17 @@ import start
 from measuring import IMAGES, copies, in_turns, machine, pictures
 from xray_watcher.model.processor import has_bfloat16
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[1] / "docs" / "evidence" / "performance.md"
 ROUNDS = 5
 _HEAD = """# Performance
 
-What `make bench` measured; `benchmarks/` has the code, each file says what it does. Ways that
-are compared took turns in the same run, and a figure is the median of its rounds; on another
-machine the ratios are what carries over. The weights are the true architecture's with random
-numbers, which cost the same as trained ones.
+`make bench` measured this. The code is in `benchmarks/`, and each file says what it does. Ways that
+are compared took turns in the same run. A figure is the median of its rounds. On another machine
+expect the ratios to hold, not the times. The weights are random numbers in the true architecture.
+They cost the same as trained ones.
 
-**No GPU was measured: there was none.** What runs on CUDA is tested with a device that is not
-real; expect the batch size (`[batch] max_size`) to matter there.
+**No GPU was measured: there was none.** Tests run the code for CUDA on a device that is not real.
+Expect the batch size (`[batch] max_size`) to matter there.
 """
 
 
@@ -94,8 +94,8 @@ def _flat(_images: Path) -> str:
             _compared("ms an image", found.first_ms, found.last_ms),
             _compared("ms of processor time an image", found.first_cpu_ms, found.last_cpu_ms),
             "",
-            f"{found.images:,} images; memory grew by {found.growth_mb:.1f} MB meanwhile.",
-            f"Started anew with {found.waiting:,} waiting, the first was filed",
+            f"Over {found.images:,} images memory grew by {found.growth_mb:.1f} MB.",
+            f"A new start found {found.waiting:,} images waiting. It filed the first of them",
             f"{found.restart_s:.1f} s after the start of the process and their settling.",
         ]
     )
@@ -122,8 +122,8 @@ def _ledger(_images: Path) -> str:
 
 def _latency(images: Path) -> str:
     lines = [
-        "Milliseconds from the end of settling to filed and logged, one image after the other on",
-        "an idle service with `quiet_seconds = 0` (how long a lone image waits for company).",
+        "Milliseconds from the end of settling until the image is filed and logged. One image came",
+        "after the other on an idle service with `quiet_seconds = 0`: no image waits for company.",
         "Allowed are 1.5 x (forward + decode) + 20 of the same image.",
         "",
         "| engine | images | p50 | p95 | p99 | forward | decode | allowed | images within |",

@@ -117,9 +117,9 @@ def table(found: dict[str, list[float]]) -> str:
     limit = statistics.median(together)
     reached = ratio({"both": together, **found}, OURS, "both")
     text = (
-        f"The slowest stage is {slowest}: the service reaches {ratio(found, OURS, slowest):.0%} of "
-        "its rate. Alone each stage keeps all cores busy, so on the same cores both together "
-        f"cannot do better than {limit:.1f} images/s: the service reaches {reached:.0%} of that."
+        f"The slowest stage is {slowest}. The service reaches {ratio(found, OURS, slowest):.0%} of "
+        "its rate. Alone each stage keeps all cores busy. On the same cores both together "
+        f"cannot exceed {limit:.1f} images/s. The service reaches {reached:.0%} of that."
     )
     return "\n".join([*lines, "", text])
 

@@ -1,6 +1,6 @@
 """Our scores beside TorchXRayVision's own, from the file to the top label.
 
-    make parity                     # prints the tables and writes docs/parity.md
+    make parity                     # prints the tables and writes docs/evidence/parity.md
 
 Theirs: `load_image`, `XRayCenterCrop`, `XRayResizer(224)`, `DenseNet.forward`, with weights taken
 from the library's own cache. Ours: the service's decoder and engine with the same checkpoint. The
@@ -40,7 +40,7 @@ sys.path[:0] = [str(HERE.parent / "tests" / folder) for folder in ("intake", "mo
 import pictures  # noqa: E402 - the tests' own pictures in every file form
 from checkpoints import library_network, save_legacy  # noqa: E402
 
-REPORT = HERE.parent / "docs" / "parity.md"
+REPORT = HERE.parent / "docs" / "evidence" / "parity.md"
 MAX_INPUT_DIFFERENCE = 2.5  # mean, of a range of 2048
 SMALL_MARGIN = 0.01  # between the reference's first and second score
 
@@ -205,19 +205,20 @@ def table(rows: Sequence[Row]) -> str:
 PAGE = """\
 # Parity with TorchXRayVision
 
-Our scores beside the library's own (`load_image`, `XRayCenterCrop`, `XRayResizer(224)`,
-`DenseNet.forward`) with the same seeded checkpoint, over all {sets} `densenet121-res224-*` sets of
-labels and operating points. Made by `make parity`.
+This page compares our scores with the library's own (`load_image`, `XRayCenterCrop`,
+`XRayResizer(224)`, `DenseNet.forward`). Both use the same seeded checkpoint. It covers all
+{sets} `densenet121-res224-*` sets of labels and operating points. `make parity` writes it.
 
-- On the same 224 x 224 input the scores are equal to 1e-5 (a test, for every set and both file
-  forms).
-- From the file, the mean difference of the network's input must be at most 2.5 of its range of
-  2048, and no top label may change unless the library's own margin is under 0.01.
+- On the same 224 x 224 input the scores are equal to 1e-5. A test holds this for every set and
+  both file forms.
+- From the file, the mean difference of the network's input must be at most 2.5 of its range of 2048.
+- No top label may change unless the library's own margin is under 0.01.
 
 Inputs are in -1024..1024. "Score, largest" is the largest difference of any calibrated score of
 any set. Each file form of the drawn chest is compared with the library's input for the drawing
-itself, so the differences of its JPEGs are the compression's. Only a JPEG whose shorter side is
-1792 pixels or more is decoded at a half, a quarter or an eighth of its size; the last row is one.
+itself. The differences of its JPEGs are therefore those of the compression. The service decodes a
+JPEG at a half, a quarter or an eighth of its size only when its shorter side is 1792 pixels or
+more. The last row is such a JPEG.
 
 {table}
 """

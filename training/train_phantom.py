@@ -37,8 +37,8 @@ Floats = NDArray[np.float32]
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "src/xray_watcher/model/data/phantom.safetensors"
-TABLE = ROOT / "docs/phantom.md"
-SHEET = ROOT / "docs/phantoms.png"
+TABLE = ROOT / "docs/evidence/phantom.md"
+SHEET = ROOT / "docs/evidence/phantoms.png"
 
 SEED = 20261124
 SIDES = (256, 320, 320, 384, 384, 448, 512, 512, 640, 1000)  # of the drawings, in pixels
@@ -397,32 +397,32 @@ def contact_sheet(seed: int) -> Image.Image:
 
 
 def page(held_out: HeldOut, seed: int, minutes: float) -> str:
-    """The page `docs/phantom.md`."""
+    """The page `docs/evidence/phantom.md`."""
     table = "\n".join(held_out.lines())
     counts = [sum(split.counts) for split in (TRAINING, VALIDATION)]
     return f"""\
 # The phantom network
 
-`weights = "phantom"` is a small network that comes with xray-watcher, so that a machine without the
-real weights does the whole job with results that can be checked: what was drawn is known. **It was
-trained on drawings alone. Its scores mean nothing on patients**, and every record, page and summary
-made with it says so.
+`weights = "phantom"` is a small network that comes with xray-watcher. With it a machine without the
+real weights does the whole job. The results can be checked, because it is known what was drawn.
+**It was trained on drawings alone. Its scores mean nothing on patients.** Every record, page and
+summary made with it says so.
 
 ![One drawing of each kind](phantoms.png)
 
-The drawings are made by `src/xray_watcher/model/phantom.py`: a chest that differs in every measure,
-normal or with the sign of one of the eleven conditions of `densenet121-res224-chex`, on a film with
+`src/xray_watcher/model/phantom.py` makes the drawings. Each chest differs in every measure. It is
+normal, or has the sign of one of the eleven conditions of `densenet121-res224-chex`. Each film has
 its own position, exposure, grain, collimation and marker. The network is TorchXRayVision's DenseNet
-class with growth rate 8 and blocks of 2, 4, 6 and 4 layers, and the same 18 outputs.
+class with growth rate 8 and blocks of 2, 4, 6 and 4 layers. It has the same 18 outputs.
 
 A broken rib alone is too fine a sign for so small a network at 224 pixels. The drawings therefore
-show what often goes with it too: the blood that collects between the broken ribs and the pleura.
+also show what often comes with it: the blood that collects between the broken ribs and the pleura.
 
 ## What it gives on drawings that it has not seen
 
-Each drawing was stored as a JPEG or PNG and decoded by the service's own preprocessing. The top
-label is the one with the highest score after TorchXRayVision's `op_norm`, as in the records. Areas
-under the ROC curve compare a condition's drawings with all others, normal ones included.
+Each drawing was stored as a JPEG or PNG. The service's own preprocessing decoded it. The top label
+is the one with the highest score after TorchXRayVision's `op_norm`, as in the records. Areas under
+the ROC curve compare a condition's drawings with all others, normal ones included.
 
 {table}
 
@@ -430,13 +430,17 @@ under the ROC curve compare a condition's drawings with all others, normal ones 
 
     make phantom        # or: python training/train_phantom.py --seed {seed}
 
-It draws {counts[0]} phantoms, trains on them at 112 and then at 224 pixels, and draws {counts[1]}
-others to choose the operating points: for each label the middle, in logits, between what 99.8 % of
-the other drawings stay below and what 98 % of its own stay above. The biases of the last layer are
-then shifted so that each operating point is 0.5. The weights are written only when the top label is
-right in {PROMISED_TOP:.0%} for each condition, each area is at least {PROMISED_AREA}, and normal
-chests stay below every operating point in {PROMISED_QUIET:.0%}. The run that made the file in this
-repository took {minutes:.0f} minutes on a shared machine with {os.cpu_count()} cores.
+The program draws {counts[0]} phantoms and trains on them at 112 and then at 224 pixels. It draws {counts[1]}
+others to choose the operating points. Each point is the middle, in logits, of two values. 99.8 % of
+the other drawings stay below the first, and 98 % of the label's own stay above the second. The
+program then shifts the biases of the last layer so that each operating point is 0.5. It writes the
+weights only when
+
+- the top label is right in {PROMISED_TOP:.0%} for each condition,
+- each area is at least {PROMISED_AREA},
+- and normal chests stay below every operating point in {PROMISED_QUIET:.0%}.
+
+The run that made the file in this repository took {minutes:.0f} minutes on a shared machine with {os.cpu_count()} cores.
 """
 
 

@@ -74,7 +74,7 @@ from xray_watcher.waiting import Waiting
 _FOLDER_MODE = 0o750
 _MOST_HANDS = 32  # files that may hang at the same time before others wait for one of them
 _BYTES_BESIDE_DECODERS = 1_500_000_000  # the network at work, and what the system keeps
-_DECODER_BYTES = 600_000_000  # with the largest picture; docs/reliability.md has 554 MB
+_DECODER_BYTES = 600_000_000  # with the largest picture; docs/evidence/reliability.md has 554 MB
 
 _log = structlog.get_logger()
 

@@ -109,7 +109,7 @@ def storm(
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """For docs/reliability.md: by place and call, how many cells were tried and kept."""
+    """For docs/evidence/reliability.md: by place and call, how many cells were tried and kept."""
     tried_at, broken_at = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for outcome in outcomes:
         place, call, _ = outcome.cell.split("/")
