@@ -24,7 +24,7 @@ from xray_watcher.records import CSV_COLUMNS
 
 HOME = Path(__file__).parents[1]
 SOURCE = HOME / "src" / "xray_watcher"
-PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
+PAGES = [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md"))]
 
 
 def page(name: str) -> str:
@@ -69,19 +69,19 @@ def test_every_reject_code_is_explained_and_no_other() -> None:
     assert first_cells(page("csv.md"), "Reject codes") == list(REJECTIONS)
 
 
-def test_every_degraded_cause_says_what_to_do() -> None:
+def test_every_degraded_component_says_what_to_do() -> None:
     named = literals(r"Unavailable|_?unavailable|self\._attempt") | {"hangs", "starting"}
     named |= {FILES, *COMPONENTS.values()}
     named -= {"work"}  # a step, whose troubles are told by their own causes
     named |= {f"notify-{kind}" for kind in ("webhook", "smtp", "command")}
     causes = {cause for cause in named if " " not in cause}
-    explained = first_cells(page("operations.md"), "Every degraded cause, and what to do")
+    explained = first_cells(page("components.md"), "Every degraded component, and what to do")
     assert sorted(explained) == sorted(causes)
 
 
 def test_every_event_of_the_log_is_explained() -> None:
     events = literals(r"(_log|structlog\.get_logger\(\))\.(info|warning|error)")
-    assert sorted(first_cells(page("operations.md"), "Reading the log")) == sorted(events)
+    assert sorted(first_cells(page("log-events.md"), "Reading the log")) == sorted(events)
 
 
 def test_every_exit_code_of_an_error_is_explained() -> None:
@@ -91,11 +91,11 @@ def test_every_exit_code_of_an_error_is_explained() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.XrayWatcherError)
     }
     codes |= {str(code) for name, code in vars(cli_options).items() if name.startswith("EXIT_")}
-    table = page("operations.md").split("## Exit codes", 1)[1].split("\n## ", 1)[0]
+    table = page("exit-codes.md").split("## Exit codes", 1)[1].split("\n## ", 1)[0]
     assert set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE)) == codes | {"0"}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(HOME)))
 def test_commands_and_options_that_are_named_exist(path: Path) -> None:
     known = set(commands(cli.cli))
     # Its user has the same name, as in `sudo -u xray-watcher xray-watcher status`.
@@ -115,7 +115,7 @@ def test_commands_and_options_that_are_named_exist(path: Path) -> None:
             assert option in options | {"--help", "--version"}, f"{path.name}: {line}"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(HOME)))
 def test_settings_that_are_named_exist(path: Path) -> None:
     keys = FIELDS.keys()
     sections = {key.partition(".")[0] for key in keys if "." in key}
@@ -124,7 +124,7 @@ def test_settings_that_are_named_exist(path: Path) -> None:
             assert f"{section}.{key}" in keys, f"{path.name} names {section}.{key}"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(HOME)))
 def test_links_lead_to_files_that_are_there(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"

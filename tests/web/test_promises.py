@@ -40,7 +40,7 @@ HELD = {
         "test_reading.py::test_the_records_are_those_of_the_log_newest_first",
     "what `xray-watcher status --json` says":
         "test_reading.py::test_the_status_is_that_of_the_command",
-    "whoever may view is told them in words too":
+    "whoever may view gets them in words too":
         "test_security.py::test_health_tells_whoever_has_no_token_no_detail",
     "handed over, and filed whatever happens afterwards": "test_predicting.py::"
         "test_a_web_that_is_killed_has_lost_nothing_that_it_had_handed_over",
@@ -72,7 +72,7 @@ HELD = {
         "test_places.py::test_one_that_waits_ends_the_slowest_within_a_second",
     "after 5 s it ends the slowest of a holder who has more than half": "test_places.py::"
         "test_a_fast_one_ends_when_its_holder_has_more_than_half_and_another_waits_long",
-    "is told with 408 `too_slow` how many of its images were taken": "test_shares.py::"
+    "gets 408 `too_slow`, which says how many of its images were taken": "test_shares.py::"
         "test_a_slow_upload_that_makes_room_is_told_so_and_what_came_whole_is_filed",
     "not that of our own disk":
         "test_places.py::test_the_time_of_our_own_disk_costs_a_client_nothing",
