@@ -8,9 +8,14 @@ READY  := $(VENV)/.ready
 # The tests start the program a thousand times; compiling it anew costs a third of each start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types check phantom bench bench-http guard parity storm progress uploadstorm shares sigterm \
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test lint types check phantom bench bench-http guard parity storm progress uploadstorm shares sigterm \
   syscalls powercut fulldisk damaged spreadsheet lives fuzz fuzz-http audit lock sbom wheel \
   release manual install-test container-test clean
+
+help:                     ## list the targets (what `make` alone does)
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 	$(BIN)/xray-watcher demo $(ARGS)
@@ -19,14 +24,14 @@ demo: $(READY)            ## run the main job on drawn images, in ./demo-run
 test: $(READY)            ## the whole test suite
 	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(ARGS)
 
-lint: $(READY)
+lint: $(READY)            ## ruff: style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(READY)           ## mypy, strict
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types test    ## all three
 
 phantom: $(READY)         ## train the phantom network anew and write its report; about 20 minutes
 	$(BIN)/python training/train_phantom.py $(ARGS)
@@ -127,8 +132,9 @@ fuzz: $(READY)            ## 15 minutes of made-up files for the decoder; needs 
 fuzz-http: $(READY)       ## 10 minutes of made-up requests for the web
 	$(BIN)/python tests/fuzz/fuzz_http.py $(ARGS)
 
-manual: $(READY)          ## write the manual pages anew from the commands and settings
+manual: $(READY)          ## write the manual pages and docs/settings.md anew from commands and settings
 	$(BIN)/python -m xray_watcher.manual deploy/man
+	$(BIN)/python deploy/settings_page.py >docs/settings.md
 
 install-test: $(READY)    ## install on fresh Debians 12 and 13 with a systemd of their own; root, network
 	command -v debootstrap >/dev/null || sh .ci/apt-install debootstrap
@@ -146,5 +152,5 @@ shares: $(READY)          ## 200 uploads of each manner to a real smbd; needs ro
 parity: $(READY)          ## our scores beside TorchXRayVision's own; writes docs/evidence/parity.md
 	$(BIN)/python benchmarks/parity.py
 
-clean:
+clean:                    ## remove what the targets made, .venv too
 	rm -rf $(VENV) .venv-audit .venv-lock build dist fuzz-found demo-run bench-run .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -211,7 +211,8 @@ This page compares our scores with the library's own (`load_image`, `XRayCenterC
 
 - On the same 224 x 224 input the scores are equal to 1e-5. A test holds this for every set and
   both file forms.
-- From the file, the mean difference of the network's input must be at most 2.5 of its range of 2048.
+- From the file, the mean difference of the network's input must be at most 2.5 of its range of
+  2048.
 - No top label may change unless the library's own margin is under 0.01.
 
 Inputs are in -1024..1024. "Score, largest" is the largest difference of any calibrated score of

@@ -1,4 +1,4 @@
-"""What the documents say is so: commands, keys, columns, codes, causes, events, links."""
+"""What the documents say is so: commands, keys, columns, codes, components, events, links."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import pytest
+import settings_page
 
 from service import Service
 from xray_watcher import errors
@@ -24,7 +25,10 @@ from xray_watcher.records import CSV_COLUMNS
 
 HOME = Path(__file__).parents[1]
 SOURCE = HOME / "src" / "xray_watcher"
-PAGES = [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md"))]
+PAGES = [
+    *(HOME / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((HOME / "docs").rglob("*.md")),
+]
 
 
 def page(name: str) -> str:
@@ -67,6 +71,11 @@ def test_every_column_is_explained_and_no_other() -> None:
 
 def test_every_reject_code_is_explained_and_no_other() -> None:
     assert first_cells(page("csv.md"), "Reject codes") == list(REJECTIONS)
+
+
+def test_the_reference_of_the_settings_is_made_from_them() -> None:
+    """Else: `make manual`."""
+    assert page("settings.md") == settings_page.page()
 
 
 def test_every_degraded_component_says_what_to_do() -> None:
@@ -128,6 +137,32 @@ def test_settings_that_are_named_exist(path: Path) -> None:
 def test_links_lead_to_files_that_are_there(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(HOME)))
+def test_links_to_a_heading_find_it(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+        there = path.parent / target if target else path
+        assert anchor in anchors(there), f"{path.name} links to {target}#{anchor}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, waiting = set(), [HOME / "README.md"]
+    while waiting:
+        here = waiting.pop()
+        reached.add(here)
+        links = re.findall(r"\]\(([^)#:]+\.md)(?:#[^)]*)?\)", here.read_text(encoding="utf-8"))
+        there = {(here.parent / link).resolve() for link in links}
+        waiting += there - reached
+    assert set(PAGES) <= reached
+
+
+def anchors(path: Path) -> set[str]:
+    """What a forge calls the headings of a page."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_example_for_pandas_runs_on_a_real_log(

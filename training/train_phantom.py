@@ -430,8 +430,9 @@ the ROC curve compare a condition's drawings with all others, normal ones includ
 
     make phantom        # or: python training/train_phantom.py --seed {seed}
 
-The program draws {counts[0]} phantoms and trains on them at 112 and then at 224 pixels. It draws {counts[1]}
-others to choose the operating points. Each point is the middle, in logits, of two values. 99.8 % of
+The program draws {counts[0]} phantoms and trains on them at 112 and then at 224 pixels.
+It draws {counts[1]} others to choose the operating points.
+Each point is the middle, in logits, of two values. 99.8 % of
 the other drawings stay below the first, and 98 % of the label's own stay above the second. The
 program then shifts the biases of the last layer so that each operating point is 0.5. It writes the
 weights only when
@@ -440,7 +441,8 @@ weights only when
 - each area is at least {PROMISED_AREA},
 - and normal chests stay below every operating point in {PROMISED_QUIET:.0%}.
 
-The run that made the file in this repository took {minutes:.0f} minutes on a shared machine with {os.cpu_count()} cores.
+The run that made the file in this repository took {minutes:.0f} minutes on a shared machine
+with {os.cpu_count()} cores.
 """
 
 

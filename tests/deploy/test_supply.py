@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import sbom
+import yaml
 
 HOME = Path(__file__).parents[2]
 LOCKS = HOME / "deploy" / "locks"
@@ -145,3 +147,21 @@ def test_every_command_that_contributing_names_is_a_target_of_make() -> None:
     phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
     assert phony is not None
     assert named <= set(phony[1].replace("\\", " ").split())
+
+
+def test_help_names_every_target_with_its_sentence() -> None:
+    done = subprocess.run(["make", "help"], cwd=HOME, capture_output=True, text=True, check=True)
+    named = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    makefile = (HOME / "Makefile").read_text()
+    assert list(named) == re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
+    assert done.stderr == ""
+
+
+def test_the_forge_and_the_hooks_call_what_is_there() -> None:
+    workflow = yaml.safe_load((HOME / ".github/workflows/ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert os.access(HOME / ".ci/run", os.X_OK)
+    hooks = yaml.safe_load((HOME / ".pre-commit-config.yaml").read_text())
+    called = [hook["entry"] for repo in hooks["repos"] for hook in repo["hooks"]]
+    assert called == ["make lint", "make types"]
