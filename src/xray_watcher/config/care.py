@@ -11,7 +11,7 @@ from xray_watcher.core.addresses import host_name, mail_address, web_address
 
 Event = Literal["high", "rejected", "degraded", "recovered", "summary"]
 EVENTS: tuple[Event, ...] = get_args(Event)
-"""What may be told, in the order in which it is."""
+"""What messages may be about, in the order in which they are sent."""
 
 OptionalFile = Annotated[str, AfterValidator(usable_path), allowed('a path, or "" for none')]
 Events = Annotated[
@@ -21,7 +21,7 @@ Address = Annotated[str, Field(min_length=1), readable(mail_address)]
 
 
 class MetricsSettings(Section):
-    """`[metrics]`: what Prometheus is told, where it does not ask the web process."""
+    """`[metrics]`: figures for Prometheus, where it does not ask the web process."""
 
     textfile: Annotated[
         str, AfterValidator(usable_path), allowed('a path that ends in .prom, or "" for none')
@@ -60,11 +60,11 @@ class WebhookSettings(Section):
     timeout_seconds: Seconds = Field(
         10.0, ge=1, le=300, description="A message that is not taken in this time is tried again."
     )
-    events: Events = Field(EVENTS, description="What is told this way.")
+    events: Events = Field(EVENTS, description="What the messages of this channel are about.")
 
     @property
     def is_set_up(self) -> bool:
-        """Whether messages are told this way."""
+        """Whether messages are sent by this channel."""
         return bool(self.url or self.url_file)
 
 
@@ -100,7 +100,7 @@ class SmtpSettings(Section):
     timeout_seconds: Seconds = Field(
         30.0, ge=1, le=300, description="A message that is not taken in this time is tried again."
     )
-    events: Events = Field(EVENTS, description="What is told this way.")
+    events: Events = Field(EVENTS, description="What the messages of this channel are about.")
 
 
 class CommandSettings(Section):
@@ -112,35 +112,35 @@ class CommandSettings(Section):
     ] = Field(
         (),
         description="A program that is started for each message and reads it as JSON from its "
-        "standard input; no shell is used. Exit code 0 says that it is told.",
+        "standard input; no shell is used. Exit code 0 says that it is taken.",
     )
     timeout_seconds: Seconds = Field(
         30.0, ge=1, le=300, description="A program that takes longer is ended and tried again."
     )
-    events: Events = Field(EVENTS, description="What is told this way.")
+    events: Events = Field(EVENTS, description="What the messages of this channel are about.")
 
 
 class NotifySettings(Section):
-    """`[notify]`: who is told what happens, and how often."""
+    """`[notify]`: who gets messages, about what, and how often."""
 
     include_names: Annotated[bool, allowed("true or false")] = Field(
         False,
         description="Whether messages carry names of files and folders, which may say who a "
-        "patient is; else an image is told by its index.",
+        "patient is; else a message names an image by its index.",
     )
     per_minute: Annotated[int, unit("messages a minute")] = Field(
         4,
         ge=1,
         le=60,
-        description="At most so many for each way of telling and kind of event; what comes "
-        "meanwhile is told together in the next one.",
+        description="At most so many messages for each channel and kind of event; the next one has "
+        "all that comes meanwhile.",
     )
     degraded_after_seconds: Seconds = Field(
         60.0,
         ge=0,
         le=86_400,
-        description="A trouble is told when it has lasted this long, and its end when it has been "
-        "gone as long.",
+        description="A degraded component is reported after this long, and its recovery when it "
+        "has been well for as long.",
     )
     give_up_after_hours: Annotated[float, unit("hours")] = Field(
         72.0,
@@ -171,22 +171,20 @@ Days = Annotated[int, unit("days"), Field(ge=0, le=36_500)]
 class RetentionSettings(Section):
     """`[retention]`: what is removed when it is old enough."""
 
-    high_days: Days = Field(0, description="Images in High go after this long; 0 keeps them.")
-    medium_days: Days = Field(0, description="Images in Medium go after this long; 0 keeps them.")
-    low_days: Days = Field(0, description="Images in Low go after this long; 0 keeps them.")
-    rejected_days: Days = Field(
-        0, description="Images that were set aside go after this long; 0 keeps them."
-    )
+    high_days: Days = Field(0, description="How long images in High are kept; 0 is for ever.")
+    medium_days: Days = Field(0, description="How long images in Medium are kept; 0 is for ever.")
+    low_days: Days = Field(0, description="How long images in Low are kept; 0 is for ever.")
+    rejected_days: Days = Field(0, description="How long rejected images are kept; 0 is for ever.")
     duplicates_days: Days = Field(
-        0, description="Repeated images that were set aside go after this long; 0 keeps them."
+        0, description="How long repeated images in duplicates are kept; 0 is for ever."
     )
     logs_days: Days = Field(
         0,
-        description="JSONL and CSV logs go this long after their day; 0 keeps them. The ledger "
-        "keeps every record.",
+        description="How long JSONL and CSV logs are kept after their day; 0 is for ever. The "
+        "ledger keeps every record.",
     )
     keep_at_least_days: Annotated[int, unit("days")] = Field(
-        30, ge=1, le=36_500, description="Nothing younger ever goes."
+        30, ge=1, le=36_500, description="Nothing younger is ever removed."
     )
     keep_at_least_images: Annotated[int, unit("images")] = Field(
         1000, ge=0, description="So many of the newest images of each folder stay, however old."

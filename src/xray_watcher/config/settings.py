@@ -131,7 +131,7 @@ class IntakeSettings(Section):
             "System Volume Information",
         ),
         description="Names of files and folders that are left alone in the inbox, as shell "
-        "patterns without regard to case; in the default also what NAS systems leave about.",
+        "patterns without regard to case; the default also has what NAS systems add.",
     )
     suffixes: tuple[Suffix, ...] = Field(
         (".jpg", ".jpeg", ".jpe", ".jfif", ".png"),
@@ -155,7 +155,7 @@ class IntakeSettings(Section):
         60.0,
         gt=0,
         le=10080,
-        description="A file that cannot be read for this long is rejected unread; others go on "
+        description="A file that cannot be read for this long is rejected unread; others continue "
         "all along.",
     )
     urgent: Annotated[
@@ -170,7 +170,7 @@ class IntakeSettings(Section):
         ge=0,
         le=36_500,
         description="Empty folders below the first level of the inbox are removed when they have "
-        "not changed for this long; 0 keeps them, for a device may expect its folder to stay.",
+        "not changed for this long; 0 keeps them, because a device may expect its folder to stay.",
     )
     max_bytes: Bytes = Field(
         67_108_864, ge=1024, le=LARGEST_FILE_BYTES, description="Larger files are rejected."
@@ -409,13 +409,13 @@ class Settings(BaseSettings):
     risk: RiskSettings = Field(RiskSettings(), description="How scores become a level.")
     summary: SummarySettings = Field(SummarySettings(), description="The daily figures.")
     metrics: MetricsSettings = Field(
-        MetricsSettings(), description="What Prometheus is told, where /metrics is not used."
+        MetricsSettings(), description="Figures for Prometheus, where /metrics is not used."
     )
     web: WebSettings = Field(
         WebSettings(), description="The HTTP API and the pages of `xray-watcher serve`."
     )
     notify: NotifySettings = Field(
-        NotifySettings(), description="Who is told what happens, and how often."
+        NotifySettings(), description="Who gets messages, about what, and how often."
     )
     retention: RetentionSettings = Field(
         RetentionSettings(),
