@@ -158,6 +158,40 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert set(PAGES) <= reached
 
 
+def test_the_pages_can_be_read_once() -> None:
+    """Many readers have English as a second language."""
+    words = [len(sentence.split()) for path in PAGES for sentence in sentences(path)]
+    assert sum(words) / len(words) <= 13
+    assert sum(count > 30 for count in words) / len(words) <= 0.03
+
+
+PRIVATE = (
+    *("in hand", "in vain", "for good", "out of order", "set aside", "told", "mend", "mended"),
+    *("what is left of", "to be had", "a trouble", "second door", "stranger"),
+)
+"""What only those who wrote the program would say so."""
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(HOME)))
+def test_no_page_has_a_private_phrase(path: Path) -> None:
+    text = " ".join(prose(path).split())
+    assert [phrase for phrase in PRIVATE if re.search(rf"\b{phrase}\b", text)] == []
+
+
+def prose(path: Path) -> str:
+    """A page without its code."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r"`[^`]*`", "code", text)
+
+
+def sentences(path: Path) -> Iterator[str]:
+    """What stands on a page beside code, tables and headings; of three words or more."""
+    lines = [line for line in prose(path).splitlines() if not re.match(r"\s*[|#<!]", line)]
+    for part in re.split(r"(?<=[.!?:])\s+|\n\s*\n|\n\s*[-*]\s|\n\s*\d+\.\s", "\n".join(lines)):
+        if len(part.split()) >= 3:
+            yield part
+
+
 def anchors(path: Path) -> set[str]:
     """What a forge calls the headings of a page."""
     text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)

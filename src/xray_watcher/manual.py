@@ -52,7 +52,7 @@ _RELOAD = (
     "is SIGTERM: the terminal has gone."
 )
 _SIGNALS = (
-    ("SIGTERM, SIGINT", "Finish the batch in hand, then end; a second one ends at once."),
+    ("SIGTERM, SIGINT", "Finish the current batch, then end; a second one ends at once."),
     (
         "SIGHUP",
         "Read the configuration anew, between two batches: whole, or not at all. " + _RELOAD,
