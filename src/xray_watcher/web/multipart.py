@@ -52,7 +52,7 @@ def boundary_of(content_type: str) -> bytes:
             "Send the images as multipart/form-data, in the field `files`, as "
             "`curl -F files=@image.jpg` does."
         )
-    return boundary.encode("latin-1", "replace")
+    return str(boundary).encode("latin-1", "replace")
 
 
 async def events(chunks: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[Event]:
