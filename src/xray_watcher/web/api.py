@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 
 from xray_watcher.commands.status import DaemonState, status_of, summary_of
 from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
+from xray_watcher.web.authentication import sender
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.everybodys import Figures, exposition
 from xray_watcher.web.models import (
@@ -30,7 +31,7 @@ from xray_watcher.web.openapi import ApiRoute, Operation, document
 from xray_watcher.web.predicting import Predicting
 from xray_watcher.web.queries import Filter, Page
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.security import SecuredRoute, may
+from xray_watcher.web.security import SecuredRoute
 from xray_watcher.web.shares import Places
 
 _UPLOAD_ERRORS = (400, 408, 413, 429, 503, 507)
@@ -159,7 +160,7 @@ class Reading:
             healthy=state.healthy,
             alive=state.alive,
             reasons=reasons,
-            troubles=_troubles(state) if may(request, "view") else None,
+            troubles=_troubles(state) if sender(request).may("view") else None,
         )
         return JSONResponse(health.model_dump(), 200 if state.healthy else 503)
 

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,14 +18,17 @@ from xray_watcher.config.settings import Settings
 from xray_watcher.errors import LedgerError, Unavailable, UsageError
 from xray_watcher.system.clock import Clock
 from xray_watcher.web import api, pages
+from xray_watcher.web.authentication import TokenBackend
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.everybodys import Everybodys, Figures
-from xray_watcher.web.gate import Gate
 from xray_watcher.web.limits import TooLarge, TooSlow
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.refusals import Refused, wants_page
-from xray_watcher.web.security import BUSY, Doorman, SecuredRoute, SignIn
+from xray_watcher.web.request_places import BUSY, RequestPlaces
+from xray_watcher.web.security import SecuredRoute
+from xray_watcher.web.security_headers import SecurityHeaders
 from xray_watcher.web.shares import Busy
+from xray_watcher.web.sign_in import SignIn
 from xray_watcher.web.tokens import Tokens
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -49,6 +53,7 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
     """
     context = WebContext(settings, clock)
     tokens = Tokens(settings.web.token_file, clock) if settings.web.token_file else None
+    backend = TokenBackend(tokens)
     shared = Everybodys.of(settings.web.uploads_at_once, clock)
     sign_in = SignIn(tokens, clock, shared.forms)
     shown = Pages(context)
@@ -69,14 +74,16 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
     app = Starlette(
         routes=routes,
         middleware=[
-            Middleware(Gate, hosts=allowed_hosts(settings)),
-            Middleware(Doorman, tokens=tokens, requests=shared.requests),
+            Middleware(SecurityHeaders, hosts=allowed_hosts(settings)),
+            Middleware(AuthenticationMiddleware, backend=backend),
+            Middleware(RequestPlaces, requests=shared.requests),
         ],
         exception_handlers=dict.fromkeys((HTTPException, Refused, *_ERRORS), refused),
     )
     # It answers with a whole address, and behind a proxy with TLS that begins with http.
     app.router.redirect_slashes = False
     app.state.everybodys = shared
+    app.state.backend = backend
     app.state.is_ending = False  # streams without an end of their own look at it
     return app
 

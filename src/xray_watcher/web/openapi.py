@@ -12,9 +12,10 @@ from pydantic.json_schema import models_json_schema
 
 from xray_watcher import __version__
 from xray_watcher.records import NOTICE
+from xray_watcher.web.authentication import Role
 from xray_watcher.web.models import ErrorAnswer
 from xray_watcher.web.multipart import FILES_FIELD
-from xray_watcher.web.security import Endpoint, Role, SecuredRoute
+from xray_watcher.web.security import Endpoint, SecuredRoute
 
 _SCHEMAS = "#/components/schemas/{model}"
 

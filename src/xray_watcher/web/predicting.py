@@ -15,6 +15,7 @@ from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
 from xray_watcher.intake.uploads import new_batch, uploads_folder
 from xray_watcher.web import answers
 from xray_watcher.web.answers import Batches, DaemonGone
+from xray_watcher.web.authentication import Sender, sender
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.limits import Rate, TooLarge, TooSlow, body_chunks
 from xray_watcher.web.models import (
@@ -29,7 +30,6 @@ from xray_watcher.web.multipart import MalformedBody, boundary_of, events
 from xray_watcher.web.queries import Filed
 from xray_watcher.web.receiving import Batch, Door, NoRoom, TooManyFiles, receive
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.security import takers, who
 from xray_watcher.web.shares import Busy, Place, Places
 
 LINES = "application/x-ndjson"
@@ -129,32 +129,31 @@ class Predicting:
         Raises:
             Refused: the request cannot be taken, or not to its end.
         """
-        batch = Batch(new_batch(self._context.clock.now()))
+        batch, client = Batch(new_batch(self._context.clock.now())), sender(request)
         try:
             boundary = boundary_of(request.headers.get("content-type", ""))
-            door = await self._opened_door(request)
-            async with self._places.place(takers(request)) as place:
+            door = await self._opened_door(request, client)
+            async with self._places.place(client.keys) as place:
                 self._batches.add(batch)
                 await self._receive(request, boundary, door, batch, place)
         except ClientDisconnect:
             raise Refused("cut_off", "The client went away.", batch.id, batch.accepted) from (None)
         except Refused as refusal:
-            _log.warning("upload refused", client=who(request), code=refusal.code)
+            _log.warning("upload refused", client=client.name, code=refusal.code)
             raise
         except tuple(_PROBLEMS) as error:
             told = _refused(error, batch)
-            _log.warning("upload refused", client=who(request), code=told.code, batch=batch.id)
+            _log.warning("upload refused", client=client.name, code=told.code, batch=batch.id)
             raise told from error
         if not batch.files:
             raise Refused("no_files", "The request holds no files in the field `files`.")
         return batch
 
-    async def _opened_door(self, request: Request) -> Door:
+    async def _opened_door(self, request: Request, client: Sender) -> Door:
         """Check everything that can be known before the body is read."""
-        who_sent = who(request)
-        if not self._rate.allows(who_sent):
+        if not self._rate.allows(client.name):
             raise Busy
-        self._rate.count(who_sent)
+        self._rate.count(client.name)
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._web.max_request_bytes:
             raise TooLarge
@@ -206,7 +205,7 @@ class Predicting:
             _log.info(
                 "upload",
                 batch=batch.id,
-                client=who(request),
+                client=sender(request).name,
                 files=batch.files,
                 accepted=batch.accepted,
             )

@@ -127,7 +127,6 @@ class _ToStructlog(logging.Handler):
 
 
 def _set_up_logs() -> None:
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it quotes the body
     # asyncio warns of each write to a client that has just gone.
     for name, level in (("uvicorn.error", logging.WARNING), ("asyncio", logging.ERROR)):
         theirs = logging.getLogger(name)

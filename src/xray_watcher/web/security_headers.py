@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xray_watcher.log import crashed
+from xray_watcher.web.authentication import SAFE_METHODS
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.security import SAFE_METHODS
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -27,7 +27,7 @@ SECURITY_HEADERS = {
 """On every answer. No inline script or style runs, and nothing is loaded from elsewhere."""
 
 
-class Gate:
+class SecurityHeaders:
     """The outermost layer: security headers, Host allow-list, Origin check, the last resort.
 
     Args:
