@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from mounted import small_disk
-from xray_watcher.core.tally import Tally
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
+from xray_watcher.ledger.effect import Filing
 from xray_watcher.ledger.ledger import Decision, Ledger, NewClaim
 from xray_watcher.ledger.reader import PAGE, LedgerReader, LogState
 
 HEADER = b"head\r\n"
 DAY = "2026-11-23"
+LOG = f"results-{DAY}"
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def decision(image_id: int, idx: int, *, sha256: bytes = b"s" * 32) -> Decision:
 def file_one(ledger: Ledger, idx: int) -> int:
     (image_id,) = ledger.begin_claims([claim()])
     ledger.decide([decision(image_id, idx)], HEADER)
-    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)], Tally())
+    ledger.finish(Filing([image_id], [], 3_000_000), [LogState(LOG, HEADER, 12, 9)], ())
     return image_id
 
 
@@ -56,7 +57,7 @@ def test_an_image_goes_from_claim_to_done(ledger: Ledger) -> None:
     ledger.decide([decision(image_id, 0)], HEADER)
     assert ledger.image(image_id).state == "FILING"
     assert list(ledger.log_lines(f"results-{DAY}")) == []
-    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)], Tally())
+    ledger.finish(Filing([image_id], [], 3_000_000), [LogState(LOG, HEADER, 12, 9)], ())
     assert ledger.image(image_id).state == "DONE"
     assert ledger.open_rows() == []
     assert [line.idx for line in ledger.log_lines(f"results-{DAY}")] == [0]
@@ -265,7 +266,6 @@ def test_a_disk_that_fails_stops_the_service(ledger: Ledger) -> None:
         ledger._db = real
 
 
-LOG = f"results-{DAY}"
 MANY = 3 * PAGE + 7
 
 
@@ -275,7 +275,7 @@ def filled(path: str) -> Iterator[Ledger]:
     with Ledger(path) as ledger:
         ids = ledger.begin_claims([claim(b"%d.jpg" % n) for n in range(MANY)])
         ledger.decide([decision(image_id, n) for n, image_id in enumerate(ids)], HEADER)
-        ledger.finish(ids, 3_000_000, [LogState(LOG, HEADER, 12, 9)], Tally())
+        ledger.finish(Filing(ids, [], 3_000_000), [LogState(LOG, HEADER, 12, 9)], ())
         yield ledger
 
 

@@ -29,6 +29,8 @@ from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import LEVELS, ModelInfo
 from xray_watcher.daemon import Daemon
+from xray_watcher.effects.notices import ImageNotices
+from xray_watcher.effects.totals import add_to_totals
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake import doors
@@ -146,7 +148,7 @@ def assembled_daemon(
             clock=clock,
             zone=settings.zone,
             beat=beat,
-            audience=audience,
+            effects=(add_to_totals, ImageNotices(audience)),
         )
         batching = _batching(settings, once=once)
         settling = _settling(settings)

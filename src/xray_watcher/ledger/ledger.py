@@ -28,6 +28,7 @@ import structlog
 from xray_watcher.core.tally import Tally, tally_of_batch
 from xray_watcher.core.telling import Notice
 from xray_watcher.errors import XrayWatcherError
+from xray_watcher.ledger.effect import Effect, Filing
 from xray_watcher.ledger.reader import LAST_FILED, LedgerReader, LogState, Outcome
 from xray_watcher.ledger.refusals import check_writable, refused
 from xray_watcher.ledger.schema import MIGRATIONS, check_not_newer, keep_copy, statements_after
@@ -286,32 +287,23 @@ class Ledger(LedgerReader):
             "DELETE FROM record WHERE idx = (SELECT idx FROM image WHERE id = ?)", (image_id,)
         )
 
-    def finish(
-        self,
-        image_ids: Sequence[int],
-        filed_us: int,
-        logs: Sequence[LogState],
-        tally: Tally,
-        notices: Sequence[Notice] = (),
-    ) -> None:
-        """Commit that images are filed and logged, with the new watermarks and totals.
+    def finish(self, filing: Filing, logs: Sequence[LogState], effects: Sequence[Effect]) -> None:
+        """Commit that images are filed and logged, with the new watermarks and all effects.
 
         Args:
-            image_ids: their rows.
-            filed_us: now.
+            filing: the images.
             logs: how far the logs are known to be on disk.
-            tally: what the images add to the running totals.
-            notices: who has to be told of them.
+            effects: each adds what follows from the filing; an error of one undoes all.
         """
         with self.transaction():
             self._db.executemany(
                 "UPDATE image SET state = 'DONE', filed_us = ? WHERE id = ?",
-                [(filed_us, image_id) for image_id in image_ids],
+                [(filing.filed_us, image_id) for image_id in filing.image_ids],
             )
             self.set_log_states(logs)
-            self.add_to_tally(tally)
-            self.add_notices(notices)
-            self.set_meta(LAST_FILED, str(filed_us))
+            for effect in effects:
+                effect(filing, self)
+            self.set_meta(LAST_FILED, str(filing.filed_us))
 
     def add_to_tally(self, tally: Tally) -> None:
         """Add to the running totals; inside a transaction it is committed with it."""
