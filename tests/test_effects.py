@@ -13,6 +13,7 @@ import audit
 from rig import Rig
 from xray_watcher.core.tally import CLASSIFIED, REJECTED, Tally
 from xray_watcher.core.telling import Audience, Notice
+from xray_watcher.core.times import to_us
 from xray_watcher.ledger.effect import Commit, Filing
 
 AUDIENCE = Audience({"mail": ("high", "rejected"), "hook": ("high",)})
@@ -32,7 +33,7 @@ class Failing:
     def __call__(self, filing: Filing, commit: Commit) -> None:
         self.seen.append(filing)
         commit.add_to_tally(Tally({("mine", "", ""): len(filing.records)}))
-        commit.add_notices([Notice("mail", "mine", filing.filed_us, "")])
+        commit.add_notices([Notice("mail", "mine", to_us(filing.filed_at), "")])
         if self.error is not None:
             raise self.error
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mounted import small_disk
+from xray_watcher.core.times import from_us
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
 from xray_watcher.ledger.effect import Filing
 from xray_watcher.ledger.ledger import Decision, Ledger, NewClaim
@@ -47,7 +48,7 @@ def decision(image_id: int, idx: int, *, sha256: bytes = b"s" * 32) -> Decision:
 def file_one(ledger: Ledger, idx: int) -> int:
     (image_id,) = ledger.begin_claims([claim()])
     ledger.decide([decision(image_id, idx)], HEADER)
-    ledger.finish(Filing([image_id], [], 3_000_000), [LogState(LOG, HEADER, 12, 9)], ())
+    ledger.finish(Filing([image_id], [], from_us(3_000_000)), [LogState(LOG, HEADER, 12, 9)], ())
     return image_id
 
 
@@ -57,7 +58,7 @@ def test_an_image_goes_from_claim_to_done(ledger: Ledger) -> None:
     ledger.decide([decision(image_id, 0)], HEADER)
     assert ledger.image(image_id).state == "FILING"
     assert list(ledger.log_lines(f"results-{DAY}")) == []
-    ledger.finish(Filing([image_id], [], 3_000_000), [LogState(LOG, HEADER, 12, 9)], ())
+    ledger.finish(Filing([image_id], [], from_us(3_000_000)), [LogState(LOG, HEADER, 12, 9)], ())
     assert ledger.image(image_id).state == "DONE"
     assert ledger.open_rows() == []
     assert [line.idx for line in ledger.log_lines(f"results-{DAY}")] == [0]
@@ -275,7 +276,7 @@ def filled(path: str) -> Iterator[Ledger]:
     with Ledger(path) as ledger:
         ids = ledger.begin_claims([claim(b"%d.jpg" % n) for n in range(MANY)])
         ledger.decide([decision(image_id, n) for n, image_id in enumerate(ids)], HEADER)
-        ledger.finish(Filing(ids, [], 3_000_000), [LogState(LOG, HEADER, 12, 9)], ())
+        ledger.finish(Filing(ids, [], from_us(3_000_000)), [LogState(LOG, HEADER, 12, 9)], ())
         yield ledger
 
 

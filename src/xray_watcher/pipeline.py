@@ -470,7 +470,7 @@ class Pipeline:
             now = self._clock.now()
             states, conflicts = self._logs.append([d.line for d in filed], now)
             records = [from_jsonl(d.line.jsonl) for d in filed]
-            filing = Filing([d.image_id for d in filed], records, to_us(now))
+            filing = Filing([d.image_id for d in filed], records, now)
             self._ledger.finish(filing, states, self._effects)
         except BaseException:
             self._decided.extendleft(reversed(filed))  # filing again finds them filed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xray_watcher.core.telling import Audience, Notice
+from xray_watcher.core.times import to_us
 from xray_watcher.ledger.effect import Commit, Filing
 from xray_watcher.records import REJECTED
 
@@ -21,10 +22,9 @@ class ImageNotices:
 
     def __call__(self, filing: Filing, commit: Commit) -> None:
         """Add the notices of a filing to its commit."""
-        notices = list[Notice]()
+        notices, filed_us = list[Notice](), to_us(filing.filed_at)
         for record in filing.records:
             event = _EVENTS.get(record["risk_level"])
             if event is not None:
-                subject = str(record["index"])
-                notices += self._audience.notices(event, filing.filed_us, subject)
+                notices += self._audience.notices(event, filed_us, str(record["index"]))
         commit.add_notices(notices)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from xray_watcher.core.tally import Tally, tally_image
-from xray_watcher.core.times import to_us
 from xray_watcher.ledger.effect import Commit, Filing
 
 
@@ -13,6 +12,6 @@ def add_to_totals(filing: Filing, commit: Commit) -> None:
     """Add the images of a filing to the running totals, in its commit."""
     tally = Tally()
     for record in filing.records:
-        received_us = to_us(datetime.fromisoformat(record["received_at"]))
-        tally_image(tally, record, (filing.filed_us - received_us) / 1_000_000)
+        received_at = datetime.fromisoformat(record["received_at"])
+        tally_image(tally, record, (filing.filed_at - received_at).total_seconds())
     commit.add_to_tally(tally)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from xray_watcher.core.tally import Tally
@@ -18,12 +19,12 @@ class Filing:
     Attributes:
         image_ids: their rows.
         records: what the logs hold of them, in the same order.
-        filed_us: now; microseconds since 1970, UTC.
+        filed_at: now, aware.
     """
 
     image_ids: Sequence[int]
     records: Sequence[Record]
-    filed_us: int
+    filed_at: datetime
 
 
 class Commit(Protocol):

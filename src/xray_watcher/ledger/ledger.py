@@ -27,6 +27,7 @@ import structlog
 
 from xray_watcher.core.tally import Tally, tally_of_batch
 from xray_watcher.core.telling import Notice
+from xray_watcher.core.times import to_us
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.ledger.effect import Effect, Filing
 from xray_watcher.ledger.reader import LAST_FILED, LedgerReader, LogState, Outcome
@@ -295,15 +296,16 @@ class Ledger(LedgerReader):
             logs: how far the logs are known to be on disk.
             effects: each adds what follows from the filing; an error of one undoes all.
         """
+        filed_us = to_us(filing.filed_at)
         with self.transaction():
             self._db.executemany(
                 "UPDATE image SET state = 'DONE', filed_us = ? WHERE id = ?",
-                [(filing.filed_us, image_id) for image_id in filing.image_ids],
+                [(filed_us, image_id) for image_id in filing.image_ids],
             )
             self.set_log_states(logs)
             for effect in effects:
                 effect(filing, self)
-            self.set_meta(LAST_FILED, str(filing.filed_us))
+            self.set_meta(LAST_FILED, str(filed_us))
 
     def add_to_tally(self, tally: Tally) -> None:
         """Add to the running totals; inside a transaction it is committed with it."""
