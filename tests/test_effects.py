@@ -62,7 +62,7 @@ def test_one_more_effect_costs_no_further_commit(tmp_path: Path) -> None:
     for name, effects in (("few", ()), ("more", (lambda *_: None, lambda *_: None))):
         rig = Rig(tmp_path / name, audience=AUDIENCE, effects=effects)
         statements: list[str] = []
-        rig.ledger.connection.set_trace_callback(statements.append)
+        rig.ledger.db.sqlite.set_trace_callback(statements.append)
         rig.drop("a.jpg", "picture:Edema")
         rig.settle()
         counts.append(statements.count("COMMIT"))
