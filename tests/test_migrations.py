@@ -6,6 +6,8 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -315,3 +317,25 @@ def test_commands_that_only_read_tell_of_another_version_in_a_sentence(
     assert f"has version {version}; this program" in told
     assert "Traceback" not in told
     assert dump_of(path) == before
+
+
+def test_the_service_refuses_the_ledger_of_a_newer_program_in_a_sentence(tmp_path: Path) -> None:
+    path = old_ledger(tmp_path / "state" / "ledger.sqlite3")
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {NEWEST + 1}")
+    db.close()
+    before = dump_of(path)
+    folders = ["--root", str(tmp_path), "--state-dir", str(tmp_path / "state")]
+    ended = subprocess.run(
+        [sys.executable, "-m", "xray_watcher", "run", "--once", *folders],
+        env={**os.environ, "XRAY_WATCHER_MODEL__WEIGHTS": "phantom"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 1
+    assert f"has version {NEWEST + 1}; this program knows version {NEWEST}." in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert dump_of(path) == before
+    assert not list(tmp_path.glob("state/*.version-*"))

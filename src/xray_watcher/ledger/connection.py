@@ -94,27 +94,16 @@ class Connection:
 
     def row(self, sql: str, values: Values = ()) -> Any:
         """The first row that a query finds, a tuple; None when it finds none."""
-        try:
-            return self.sqlite.execute(sql, values).fetchone()
-        except sqlite3.Error as error:
-            raise self._explain(error) from error
+        return next(iter(self.rows(sql, values)), None)
 
     def value(self, sql: str, *values: object) -> Any:
         """The first column of the first row that a query finds; None when it finds none."""
-        row = self.row(sql, values)
-        return None if row is None else row[0]
+        return next((row[0] for row in self.rows(sql, values)), None)
 
     def execute(self, sql: str, values: Values = ()) -> int:
         """Carry out a statement; returns how many rows it has changed."""
         try:
             return self.sqlite.execute(sql, values).rowcount
-        except sqlite3.Error as error:
-            raise self._explain(error) from error
-
-    def insert(self, sql: str, values: Values) -> int:
-        """Insert one row; returns its id."""
-        try:
-            return self.sqlite.execute(sql, values).lastrowid or 0
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
@@ -124,19 +113,6 @@ class Connection:
             return self.sqlite.executemany(sql, values).rowcount
         except sqlite3.Error as error:
             raise self._explain(error) from error
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing: committed, with fsync, at the end of the block."""
-        try:
-            self.execute("BEGIN IMMEDIATE")
-            yield
-            self.execute("COMMIT")
-        except BaseException:
-            if self.sqlite.in_transaction:
-                with suppress(XrayWatcherError):  # a full disk has rolled it back already
-                    self.execute("ROLLBACK")
-            raise
 
     @contextmanager
     def copied_to(self, path: str) -> Iterator[Connection]:

@@ -18,7 +18,7 @@ A decision (`decide`) fixes index, level, file name and the exact log bytes in o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -161,8 +161,15 @@ class Ledger(LedgerReader):
             Unavailable: the disk is full, or another program holds the ledger; nothing was changed.
             StorageFailure: the disk failed; what was changed is known after a restart.
         """
-        with self.db.transaction():
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
             yield
+            self.db.execute("COMMIT")
+        except BaseException:
+            if self.db.sqlite.in_transaction:
+                with suppress(XrayWatcherError):  # a full disk has rolled it back already
+                    self.db.execute("ROLLBACK")
+            raise
 
     def set_meta(self, key: str, value: str) -> None:
         """Remember a fact; inside a transaction it is committed with it."""
@@ -190,12 +197,13 @@ class Ledger(LedgerReader):
             return [self._insert(claim) for claim in claims]
 
     def _insert(self, claim: NewClaim) -> int:
-        return self.db.insert(
+        image_id = self.db.value(
             "INSERT INTO image (state, attempts, path, size, received_us, settled_us, day, upload,"
-            " retry_of) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?)",
-            (State.CLAIMING, claim.path, claim.size, claim.received_us, claim.settled_us,
-             claim.day, claim.upload, claim.retry_of),
+            " retry_of) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            State.CLAIMING, claim.path, claim.size, claim.received_us, claim.settled_us,
+            claim.day, claim.upload, claim.retry_of,
         )  # fmt: skip
+        return int(image_id)
 
     def reserve_ids(self, up_to: int) -> None:
         """Never give an id up to this one to a new image: a file in the work folder has it."""
