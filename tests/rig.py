@@ -27,12 +27,15 @@ from xray_watcher.core.settling import Settling
 from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.values import ModelInfo, Rejection
 from xray_watcher.daemon import Chore, Daemon, Timetable
+from xray_watcher.effects.notices import ImageNotices
+from xray_watcher.effects.totals import add_to_totals
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
 from xray_watcher.intake.images import DecodedImage
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup
+from xray_watcher.ledger.effect import Effect
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine
@@ -145,6 +148,7 @@ class Rig:
         urgent: Sequence[str] = (),
         chores: Callable[[Rig], Sequence[Chore]] = lambda _rig: (),
         audience: Audience = NOBODY,
+        effects: Sequence[Effect] = (),
     ) -> None:
         zone = ZoneInfo("Europe/Athens")
         self.root, self.inbox = root, root / "inbox"
@@ -187,7 +191,7 @@ class Rig:
             clock=self.clock,
             zone=zone,
             beat=lambda: self.beats_s.append(self.clock.monotonic_s()),
-            audience=audience,
+            effects=(add_to_totals, ImageNotices(audience), *effects),
         )
         self.bell = Bell()
         self.arrivals = Arrivals(

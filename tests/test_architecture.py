@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from xray_watcher.ledger.states import State
+
 SOURCE = Path(__file__).parents[1] / "src" / "xray_watcher"
 MODULES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts): path
@@ -38,14 +40,19 @@ ROWS = (
     ("claiming", "places", "recovering", "restoring"),
     ("in_hand",),
     ("sealing",),
-    ("aftermath", "scoring", "notify", "retention"),
+    ("effects", "scoring", "notify", "retention"),
     ("findings",),
     ("reloading",),
     ("reports", "model", "intake", "logs", "phantoms", "used_indexes"),
     ("ledger.outbox", "ledger.removals", "ledger.restored"),
     ("ledger.ledger",),
-    ("ledger.reader", "ledger.refusals", "records"),
+    ("ledger.api_queries", "ledger.page_queries"),
+    ("ledger.reader",),
+    ("ledger.days", "ledger.effect"),
+    ("ledger.queries", "records"),
     ("ledger.schema",),
+    ("ledger.connection",),
+    ("ledger.refusals", "ledger.rows", "ledger.states"),
     ("system.disks",),
     ("heartbeat", "supervisor", "system.lock"),
     ("system.sd_notify",),
@@ -131,6 +138,42 @@ def test_one_module_alone_renames_and_links_files(name: str) -> None:
         if isinstance(node, ast.Attribute) and node.attr in RENAMING:
             owner = node.value.id if isinstance(node.value, ast.Name) else ""
             assert owner not in {"os", "shutil", "Path", "_libc"}, f"{name}: {owner}.{node.attr}"
+
+
+EXECUTING = {"execute", "executemany", "executescript", "execute_many", "cursor", "connection"}
+SQL = re.compile(
+    r"\b(SELECT .+ FROM|INSERT .*INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA \w|BEGIN IMMEDIATE)\b"
+    r"|\bstate (=|IN|<>) |\bWHERE \w+",
+    re.DOTALL,
+)
+STATES = {str(state) for state in State}
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if not n.startswith("ledger")])
+def test_only_the_ledger_package_executes_sql(name: str) -> None:
+    assert "sqlite3" not in set(imports(name))
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"db", "sqlite"}, f"{name}: .{node.attr}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            assert node.func.attr not in EXECUTING, f"{name}: .{node.func.attr}()"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert not SQL.search(node.value), f"{name}: {node.value!r}"
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n != "ledger.states"])
+def test_the_states_of_an_image_stand_in_one_place(name: str) -> None:
+    """But in the steps of the schema, which never change, and where the docstrings explain them."""
+    explained = {
+        ast.get_docstring(node, clean=False)
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    }
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value in explained or (name == "ledger.schema" and "CREATE" in node.value):
+                continue
+            assert not STATES.intersection(re.findall(r"\w+", node.value)), f"{name}: {node.value}"
 
 
 @pytest.mark.parametrize("name", [n for n in MODULES if not n.startswith("model")])

@@ -30,7 +30,7 @@ def crashed(tmp_path: Path) -> tuple[Path, Settings]:
     for number, _ in enumerate(STATE):
         rig.drop(f"{number}.jpg", f"picture:Edema#{number}")
     rig.settle()
-    ids = dict(rig.ledger.connection.execute("SELECT idx, id FROM image").fetchall())
+    ids = dict(rig.ledger.db.sqlite.execute("SELECT idx, id FROM image").fetchall())
     high = old / "classified_images" / "High"
     for index, state in enumerate(("CLAIMED", "FILING", "FILING", "CLAIMING")):
         (filed,) = high.glob(f"{index:04d}_*")
@@ -38,9 +38,7 @@ def crashed(tmp_path: Path) -> tuple[Path, Settings]:
             filed.rename(rig.spool.work_path(ids[index]))
         elif index == 3:
             filed.rename(rig.inbox / "3.jpg")
-        rig.ledger.connection.execute(
-            "UPDATE image SET state = ? WHERE id = ?", (state, ids[index])
-        )
+        rig.ledger.db.sqlite.execute("UPDATE image SET state = ? WHERE id = ?", (state, ids[index]))
     rig.crash()
     shutil.copytree(old / "state", tmp_path / "state", dirs_exist_ok=True)
     old.rename(new)

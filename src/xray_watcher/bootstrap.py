@@ -29,6 +29,8 @@ from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import LEVELS, ModelInfo
 from xray_watcher.daemon import Daemon
+from xray_watcher.effects.notices import ImageNotices
+from xray_watcher.effects.totals import add_to_totals
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake import doors
@@ -37,7 +39,8 @@ from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.reader import ImageRow
+from xray_watcher.ledger.rows import ImageRow
+from xray_watcher.ledger.states import State
 from xray_watcher.live_parts import (
     batch_rules,
     give_up_after_s,
@@ -146,7 +149,7 @@ def assembled_daemon(
             clock=clock,
             zone=settings.zone,
             beat=beat,
-            audience=audience,
+            effects=(add_to_totals, ImageNotices(audience)),
         )
         batching = _batching(settings, once=once)
         settling = _settling(settings)
@@ -342,14 +345,14 @@ def _go_on_behind_the_outputs(ledger: Ledger, folders: Folders) -> None:
 
 def _lies_in(spool: Spool, row: ImageRow) -> bool:
     """Whether an open image lies where these folders would have it: they were moved with it."""
-    if row.state == "FILING" and (row.folder is None or row.filed_name is None):
+    if row.state == State.FILING and (row.folder is None or row.filed_name is None):
         return True  # it had vanished; its line alone is to be written
     with suppress(OSError):
         if os.path.getsize(spool.work_path(row.id)) == row.size:
             return True
-    if row.state == "FILING" and row.folder is not None and row.filed_name is not None:
+    if row.state == State.FILING and row.folder is not None and row.filed_name is not None:
         return spool.taken(row.folder, row.filed_name)
-    return row.state == "CLAIMING" and doors.still_waits(spool, row.inbox_path, row.upload)
+    return row.state == State.CLAIMING and doors.still_waits(spool, row.inbox_path, row.upload)
 
 
 def _other_inbox(in_hand: int, known_inbox: str | None) -> ConfigError:

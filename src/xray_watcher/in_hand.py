@@ -13,7 +13,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.intake.claims import Claimed, FileTrouble, Move
 from xray_watcher.intake.decoding import Decoded, DecodeOutcome
 from xray_watcher.ledger.ledger import Decision
-from xray_watcher.ledger.reader import ImageRow, LogLine
+from xray_watcher.ledger.rows import ImageRow, LogLine
 from xray_watcher.records import Timings
 from xray_watcher.sealing import Verdict
 from xray_watcher.system.clock import Clock

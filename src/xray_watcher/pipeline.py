@@ -20,10 +20,8 @@ from typing import Literal
 import structlog
 
 from xray_watcher import recovering
-from xray_watcher.aftermath import aftermath_of
 from xray_watcher.claiming import Claims
 from xray_watcher.core.retries import GIVEN_UP, Key, Reason, Retries, Retry
-from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.times import to_us
 from xray_watcher.core.values import Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
@@ -41,9 +39,11 @@ from xray_watcher.in_hand import (
 from xray_watcher.intake.claims import ChangedAfterClaim, FileTrouble, NameRefused, TargetTaken
 from xray_watcher.intake.decoding import Decoded
 from xray_watcher.intake.spool import Spool
+from xray_watcher.ledger.effect import Effect, Filing
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine
+from xray_watcher.records import from_jsonl
 from xray_watcher.scoring import Scorer, Scoring
 from xray_watcher.sealing import Sealer, Verdict
 from xray_watcher.system.clock import Clock
@@ -78,7 +78,7 @@ class Pipeline:
         clock: the time.
         zone: local time zone; None is the system's.
         beat: is told now and then within a batch that there is progress.
-        audience: who wants to hear of images.
+        effects: what follows from a filing, and is committed with it.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
@@ -98,10 +98,10 @@ class Pipeline:
         clock: Clock,
         zone: tzinfo | None,
         beat: Callable[[], None],
-        audience: Audience = NOBODY,
+        effects: Sequence[Effect],
     ) -> None:
         self._ledger = ledger
-        self._audience = audience
+        self._effects = effects
         self._spool = spool
         self._logs = logs
         self._decoder = decoder
@@ -469,9 +469,9 @@ class Pipeline:
             self._spool.sync_filed([d.move.folder for d in filed if d.move is not None])
             now = self._clock.now()
             states, conflicts = self._logs.append([d.line for d in filed], now)
-            after = aftermath_of([d.line for d in filed], now, self._audience)
-            ids = [d.image_id for d in filed]
-            self._ledger.finish(ids, to_us(now), states, after.tally, after.notices)
+            records = [from_jsonl(d.line.jsonl) for d in filed]
+            filing = Filing([d.image_id for d in filed], records, now)
+            self._ledger.finish(filing, states, self._effects)
         except BaseException:
             self._decided.extendleft(reversed(filed))  # filing again finds them filed
             raise

@@ -16,7 +16,8 @@ from xray_watcher.intake.claims import FileTrouble, Move
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.work_names import id_of
 from xray_watcher.ledger.ledger import Ledger, NewClaim
-from xray_watcher.ledger.reader import ImageRow
+from xray_watcher.ledger.rows import ImageRow
+from xray_watcher.ledger.states import State
 
 _log = structlog.get_logger()
 
@@ -42,13 +43,13 @@ def take_up(ledger: Ledger, spool: Spool, now: datetime, zone: tzinfo | None) ->
     """
     rows = ledger.open_rows()
     in_work = spool.claimed_ids()
-    claimed = _claims(ledger, spool, [row for row in rows if row.state != "FILING"], in_work)
+    claimed = _claims(ledger, spool, [row for row in rows if row.state != State.FILING], in_work)
     unknown = sorted(in_work.difference(row.id for row in rows))
     left = [left_id for left_id in map(id_of, spool.leftovers()) if left_id is not None]
     if unknown or left:  # the ledger is, or may be, an older copy
         ledger.reserve_ids(max(*unknown, *left, 0))
     adopted = [_taken_in(ledger, spool, work_id, now, zone) for work_id in unknown]
-    decided = tuple(_decided_before(ledger, row) for row in rows if row.state == "FILING")
+    decided = tuple(_decided_before(ledger, row) for row in rows if row.state == State.FILING)
     if rows:
         _log.info("recovering", images=len(rows))
     return LeftOpen((*claimed, *(row for row in adopted if row is not None)), decided)
@@ -70,7 +71,7 @@ def _claims(
 
 
 def _still_waits(spool: Spool, row: ImageRow) -> bool:
-    return row.state == "CLAIMING" and doors.still_waits(spool, row.inbox_path, row.upload)
+    return row.state == State.CLAIMING and doors.still_waits(spool, row.inbox_path, row.upload)
 
 
 def _decided_before(ledger: Ledger, row: ImageRow) -> Decided:

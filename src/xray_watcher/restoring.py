@@ -23,8 +23,10 @@ from xray_watcher.core.tally import Tally, tally_image
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.reader import LedgerReader, LogLine
+from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.restored import NotOurs, Restored
+from xray_watcher.ledger.rows import LogLine
+from xray_watcher.ledger.states import State
 from xray_watcher.records import CSV_COLUMNS, SCHEMA, CsvLayout, Record, from_jsonl, to_jsonl
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER
 from xray_watcher.used_indexes import last_index_in
@@ -154,7 +156,7 @@ def _columns_of(pair: _Pair) -> dict[str, object]:
         code = record["rejected"]["code"] if "rejected" in record else None
         saved = record["saved_path"]
         return {
-            "state": "DONE",
+            "state": State.DONE,
             "path": _path_of(record),
             "size": int(record["bytes"]),
             "received_us": received_us,

@@ -15,7 +15,9 @@ from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import Assessment, ModelInfo, Rejection, RiskRules, Scores
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.ledger import Decision
-from xray_watcher.ledger.reader import ImageRow, LedgerReader
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import ImageRow
+from xray_watcher.ledger.states import State
 from xray_watcher.records import (
     CsvLayout,
     Facts,
@@ -246,7 +248,7 @@ class _Run:
 
 
 def _waits_for_retry(earlier: ImageRow, verdict: Verdict) -> bool:
-    is_rejected = (earlier.outcome, earlier.state) == ("rejected", "DONE")
+    is_rejected = (earlier.outcome, earlier.state) == ("rejected", State.DONE)
     if None in (earlier.sha256, verdict.sha256):  # nobody has read it, then or now
         is_same = earlier.size == verdict.size
     else:

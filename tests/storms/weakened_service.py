@@ -13,7 +13,6 @@ import stub_service
 from xray_watcher import bootstrap
 from xray_watcher.cli.main import main
 from xray_watcher.intake import spool
-from xray_watcher.ledger import ledger
 
 
 class _Connection(sqlite3.Connection):
@@ -34,7 +33,7 @@ def without_full_commits() -> None:
     """
     bootstrap.take_back = lambda *_args: 0  # type: ignore[assignment]
     connect = sqlite3.connect
-    ledger.sqlite3.connect = lambda *args, **options: connect(  # type: ignore[attr-defined]
+    sqlite3.connect = lambda *args, **options: connect(  # type: ignore[assignment]
         *args, **options, factory=_Connection
     )
 

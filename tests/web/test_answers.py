@@ -13,10 +13,16 @@ from xray_watcher.config.settings import Settings
 from xray_watcher.intake.uploads import Upload, upload_name
 from xray_watcher.system.clock import SystemClock
 from xray_watcher.web import answers
-from xray_watcher.web.answers import Batches, DaemonGone, counts, filed_images, results_in_order
+from xray_watcher.web.answers import (
+    Batches,
+    DaemonGone,
+    Filed,
+    counts,
+    filed_images,
+    results_in_order,
+)
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.models import Result
-from xray_watcher.web.queries import Filed
 from xray_watcher.web.receiving import Batch, Refusal
 
 ID = "20261123T120000-0123456789ab"

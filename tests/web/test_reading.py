@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 import audit
 from rig import HandClock, Rig
 from xray_watcher.config.settings import Settings
-from xray_watcher.web import queries
+from xray_watcher.ledger import api_queries
 from xray_watcher.web.app import create_app
 from xray_watcher.web.models import ErrorAnswer, Health, ImageRecord, RecordPage
 from xray_watcher.web.openapi import ApiRoute
@@ -112,7 +112,7 @@ def test_pages_join_without_a_gap_and_without_a_repeat(
 def test_a_rare_flag_is_looked_for_piece_by_piece(
     app: Starlette, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "_SCANNED", 2)
+    monkeypatch.setattr(api_queries, "_SCANNED", 2)
     names, cursor, pages = [], "", 0
     while True:
         page = get(app, f"/api/v1/results?source=er{cursor}")

@@ -19,7 +19,8 @@ from xray_watcher.core.naming import index_of, safe_name
 from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.claims import Move
 from xray_watcher.intake.spool import Spool
-from xray_watcher.ledger.reader import ImageRow, LedgerReader, LogState
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import ImageRow, LogState
 from xray_watcher.logs import LogFiles, edited_copies
 from xray_watcher.places import work_folder
 from xray_watcher.restoring import logs_ahead

@@ -22,7 +22,8 @@ from xray_watcher.errors import Unavailable, UsageError
 from xray_watcher.intake.filing import UNREAD
 from xray_watcher.intake.returned import Returned
 from xray_watcher.intake.spool import Spool
-from xray_watcher.ledger.reader import ImageRow, LedgerReader
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import ImageRow
 from xray_watcher.places import work_folder
 from xray_watcher.sealing import REJECTED_FOLDER
 from xray_watcher.system.files import directory

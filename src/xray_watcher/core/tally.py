@@ -41,6 +41,8 @@ BOUNDS: Mapping[str, tuple[float, ...]] = {
 }
 """Upper bounds of each histogram's buckets, inclusive; above the last one is `REST`."""
 
+_BUCKETS = {series: (*map(str, bounds), REST) for series, bounds in BOUNDS.items()}
+
 
 def tally_image(tally: Tally, record: Mapping[str, Any], waited_s: float) -> None:
     """Add one filed image.
@@ -75,8 +77,6 @@ def tally_of_batch(images: int) -> Tally:
 
 
 def _observe(tally: Tally, series: str, label: str, value: float) -> None:
-    bounds = BOUNDS[series]
-    place = bisect_left(bounds, value)
-    bucket = str(bounds[place]) if place < len(bounds) else REST
+    bucket = _BUCKETS[series][bisect_left(BOUNDS[series], value)]
     tally[series, label, bucket] += 1
     tally[series, label, SUM] += value  # type: ignore[assignment]  # a Counter adds fractions too

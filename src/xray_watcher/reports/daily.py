@@ -15,7 +15,8 @@ from xray_watcher.core.telling import NOBODY, Audience, Notice
 from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.reader import DayImage, LedgerReader
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import DayImage
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.files import write_whole

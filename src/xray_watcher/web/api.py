@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from xray_watcher.commands.status import DaemonState, status_of, summary_of
+from xray_watcher.ledger.api_queries import Filter, Page
 from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
 from xray_watcher.web.authentication import sender
 from xray_watcher.web.context import WebContext
@@ -29,7 +30,6 @@ from xray_watcher.web.models import (
 )
 from xray_watcher.web.openapi import ApiRoute, Operation, document
 from xray_watcher.web.predicting import Predicting
-from xray_watcher.web.queries import Filter, Page
 from xray_watcher.web.refusals import Refused
 from xray_watcher.web.security import SecuredRoute
 from xray_watcher.web.shares import Places

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection
 from functools import partial
 from http import HTTPStatus
@@ -15,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from xray_watcher.config.settings import Settings
-from xray_watcher.errors import LedgerError, Unavailable, UsageError
+from xray_watcher.errors import LedgerError, LedgerOutOfReach, Unavailable, UsageError
 from xray_watcher.system.clock import Clock
 from xray_watcher.web import api, pages
 from xray_watcher.web.authentication import TokenBackend
@@ -34,15 +33,16 @@ from xray_watcher.web.tokens import Tokens
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 _ERRORS: dict[type[Exception], tuple[str, str]] = {
+    LedgerOutOfReach: ("ledger", "The ledger cannot be read at the moment."),
     LedgerError: ("ledger", ""),
     Unavailable: ("unavailable", ""),
-    sqlite3.Error: ("ledger", "The ledger cannot be read at the moment."),
     UsageError: ("wrong_request", ""),
     TooLarge: ("too_large", "The request is too large."),
     TooSlow: ("too_slow", ""),
     Busy: ("busy", BUSY),
 }
-"""Code and sentence of the errors that a route may raise; else their own message."""
+"""Code and sentence of the errors that a route may raise, the first that fits; else their own
+message."""
 
 
 def create_app(settings: Settings, clock: Clock) -> Starlette:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
 from xray_watcher.intake.uploads import new_batch, uploads_folder
 from xray_watcher.web import answers
-from xray_watcher.web.answers import Batches, DaemonGone
+from xray_watcher.web.answers import Batches, DaemonGone, Filed
 from xray_watcher.web.authentication import Sender, sender
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.limits import Rate, TooLarge, TooSlow, body_chunks
@@ -27,7 +27,6 @@ from xray_watcher.web.models import (
     Result,
 )
 from xray_watcher.web.multipart import MalformedBody, boundary_of, events
-from xray_watcher.web.queries import Filed
 from xray_watcher.web.receiving import Batch, Door, NoRoom, TooManyFiles, receive
 from xray_watcher.web.refusals import Refused
 from xray_watcher.web.shares import Busy, Place, Places

@@ -17,9 +17,9 @@ from xray_watcher.bootstrap_care import retention_of
 from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import local_day
+from xray_watcher.ledger.page_queries import QUARTER_US, PageLedger
 from xray_watcher.web.app import create_app
 from xray_watcher.web.pages.figures import counts_of, hours_of
-from xray_watcher.web.pages.queries import QUARTER_US, PageLedger
 from xray_watcher.web.pages.render import bytes_text, percent
 
 HOSTILE = '"><img src=x onerror=alert(1)>.png'
@@ -215,7 +215,7 @@ def test_no_question_to_the_ledger_reads_it_from_end_to_end(rig: Rig) -> None:
     rig.settle()
     asked: list[str] = []
     with PageLedger.open(str(rig.root / "state" / "ledger.sqlite3")) as ledger:
-        ledger._db.set_trace_callback(asked.append)
+        ledger.db.sqlite.set_trace_callback(asked.append)
         ledger.record(0)
         ledger.was_retried(0)
         ledger.latest(5)
@@ -226,9 +226,9 @@ def test_no_question_to_the_ledger_reads_it_from_end_to_end(rig: Rig) -> None:
         ledger.indexes_around(0)
         ledger.log_part(f"results-{DAY}", -1, 5)
         counts_of(ledger, DAY, None)
-        ledger._db.set_trace_callback(None)
+        ledger.db.sqlite.set_trace_callback(None)
         for sql in asked:
-            plan = [row[3] for row in ledger._db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+            plan = [row[3] for row in ledger.db.sqlite.execute(f"EXPLAIN QUERY PLAN {sql}")]
             assert {"SCAN image"}.isdisjoint(plan), (sql, plan)
             if "CROSS JOIN" in sql:
                 assert "SCAN record" in plan[0]  # backwards from the newest, up to the limit

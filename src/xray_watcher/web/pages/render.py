@@ -21,11 +21,11 @@ from xray_watcher import __version__
 from xray_watcher.commands.status import DaemonState
 from xray_watcher.core.times import local_day
 from xray_watcher.core.values import LEVELS
+from xray_watcher.ledger.page_queries import PageLedger
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.web import charts
 from xray_watcher.web.authentication import sender
 from xray_watcher.web.context import WebContext
-from xray_watcher.web.pages.queries import PageLedger
 from xray_watcher.web.refusals import Refused
 
 ASSETS: Mapping[str, bytes] = {

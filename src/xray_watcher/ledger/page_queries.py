@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from xray_watcher.ledger.reader import LedgerReader, LogLine
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import LogLine
+from xray_watcher.ledger.states import IS_DONE, IS_FILED, State
 from xray_watcher.records import Record, from_jsonl
 
 QUARTER_US = 15 * 60 * 1_000_000
@@ -26,24 +28,22 @@ class PageLedger(LedgerReader):
 
     def record(self, idx: int) -> Record | None:
         """The record of the image that was filed under an index, if it is finished."""
-        for line in self._db.execute(
-            "SELECT jsonl FROM record JOIN image USING (idx)"
-            " WHERE record.idx = ? AND state IN ('DONE', 'RETRIED')",
-            (idx,),
-        ):
-            return from_jsonl(line[0])
-        return None
+        jsonl = self.db.value(
+            f"SELECT jsonl FROM record JOIN image USING (idx) WHERE record.idx = ? AND {IS_FILED}",
+            idx,
+        )
+        return None if jsonl is None else from_jsonl(jsonl)
 
     def was_retried(self, idx: int) -> bool:
         """Whether the image with this index was set aside and has been tried again since."""
-        state = self._value("SELECT state FROM image WHERE idx = ?", idx)
-        return bool(state == "RETRIED")
+        state = self.db.value("SELECT state FROM image WHERE idx = ?", idx)
+        return bool(state == State.RETRIED)
 
     def latest(self, limit: int) -> list[Record]:
         """The images that were filed last, newest first."""
         # CROSS JOIN holds SQLite to the records' order; else it may sort years of images.
-        rows = self._db.execute(
-            "SELECT jsonl FROM record CROSS JOIN image USING (idx) WHERE state = 'DONE'"
+        rows = self.db.rows(
+            f"SELECT jsonl FROM record CROSS JOIN image USING (idx) WHERE {IS_DONE}"
             " ORDER BY record.idx DESC LIMIT ?",
             (limit,),
         )
@@ -51,19 +51,19 @@ class PageLedger(LedgerReader):
 
     def set_aside(self, day: str, limit: int) -> list[Record]:
         """Images received on a day, rejected and not tried again, newest first."""
-        rows = self._db.execute(
+        rows = self.db.rows(
             "SELECT jsonl FROM record JOIN image USING (idx) WHERE day = ?"
-            " AND outcome = 'rejected' AND state = 'DONE' ORDER BY record.idx DESC LIMIT ?",
+            f" AND outcome = 'rejected' AND {IS_DONE} ORDER BY record.idx DESC LIMIT ?",
             (day, limit),
         )
         return [from_jsonl(jsonl) for (jsonl,) in rows]
 
     def kinds(self, day: str) -> list[Kind]:
         """The classified images of a day by top condition, most frequent first."""
-        rows = self._db.execute(
+        rows = self.db.rows(
             "SELECT top_label, level, count(*) FROM image"
             " WHERE day = ? AND outcome = 'classified' AND top_label IS NOT NULL"
-            " AND state = 'DONE' GROUP BY 1, 2 ORDER BY 3 DESC, 1",
+            f" AND {IS_DONE} GROUP BY 1, 2 ORDER BY 3 DESC, 1",
             (day,),
         )
         return [Kind(*row) for row in rows]
@@ -74,7 +74,7 @@ class PageLedger(LedgerReader):
         Returns:
             The quarter's beginning in microseconds since 1970, UTC, and the number.
         """
-        rows = self._db.execute(
+        rows = self.db.rows(
             "SELECT received_us / :quarter * :quarter, count(*) FROM image"
             " WHERE day = :day GROUP BY 1 ORDER BY 1",
             {"quarter": QUARTER_US, "day": day},
@@ -83,19 +83,19 @@ class PageLedger(LedgerReader):
 
     def neighbours(self, day: str) -> tuple[str | None, str | None]:
         """The nearest day with images before a day, and the nearest after it."""
-        before = self._value("SELECT max(day) FROM image WHERE day < ?", day)
-        after = self._value("SELECT min(day) FROM image WHERE day > ?", day)
+        before = self.db.value("SELECT max(day) FROM image WHERE day < ?", day)
+        after = self.db.value("SELECT min(day) FROM image WHERE day > ?", day)
         return before, after
 
     def indexes_around(self, idx: int) -> tuple[int | None, int | None]:
         """The nearest index in use below an index, and the nearest above it."""
-        below = self._value("SELECT max(idx) FROM record WHERE idx < ?", idx)
-        above = self._value("SELECT min(idx) FROM record WHERE idx > ?", idx)
+        below = self.db.value("SELECT max(idx) FROM record WHERE idx < ?", idx)
+        above = self.db.value("SELECT min(idx) FROM record WHERE idx > ?", idx)
         return below, above
 
     def logs_of(self, day: str) -> list[str]:
         """The logs whose records were decided on a day: one, or more after a change of labels."""
-        rows = self._db.execute(
+        rows = self.db.rows(
             "SELECT name FROM log_file WHERE name = ? OR name GLOB ? ORDER BY length(name), name",
             (f"results-{day}", f"results-{day}.*"),
         )
@@ -105,7 +105,7 @@ class PageLedger(LedgerReader):
         """The next finished records of one log, behind an index."""
         lines: Iterator[LogLine] = self._lines(
             "JOIN image USING (idx) WHERE log = ? AND record.idx > ?"
-            " AND state IN ('DONE', 'RETRIED') ORDER BY record.idx LIMIT ?",
+            f" AND {IS_FILED} ORDER BY record.idx LIMIT ?",
             name,
             after,
             limit,

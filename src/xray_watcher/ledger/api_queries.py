@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xray_watcher.intake.uploads import position_of
 from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.states import IS_FILED
 from xray_watcher.records import REJECTED
 
 _SCANNED = 20_000
 """Records that one page looks at, at most: a rare flag must not make it read years."""
-
-_FILED = "state IN ('DONE', 'RETRIED')"
-
-
-@dataclass(frozen=True, slots=True)
-class Filed:
-    """One upload that is filed: its position in its request, its index, its level."""
-
-    position: int
-    index: int
-    level: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +64,17 @@ _CONDITIONS = {
 class WebLedger(LedgerReader):
     """The ledger as the API reads it."""
 
-    def filed_uploads(self, batch: str) -> list[Filed]:
-        """The uploads of a request that are filed."""
-        rows = self._db.execute(
+    def filed_uploads(self, batch: str) -> list[tuple[str, int, str]]:
+        """The uploads of a request that are filed: upload, index and level of each."""
+        return self.db.rows(
             f"SELECT upload, idx, ifnull(level, '{REJECTED}') FROM image"
-            f" WHERE upload >= ? AND upload < ? AND {_FILED}",
+            f" WHERE upload >= ? AND upload < ? AND {IS_FILED}",
             _range(batch),
         )
-        return [Filed(position_of(upload), idx, level) for upload, idx, level in rows]
 
     def claimed_uploads(self, batch: str) -> dict[str, str]:
         """The uploads of a request that were claimed: their file names, by upload."""
-        rows = self._db.execute(
+        rows = self.db.rows(
             "SELECT upload, path FROM image WHERE upload >= ? AND upload < ?", _range(batch)
         )
         return {upload: path.decode("utf-8", "replace").partition("/")[2] for upload, path in rows}
@@ -94,8 +82,8 @@ class WebLedger(LedgerReader):
     def lines(self, indexes: Sequence[int]) -> list[bytes]:
         """The JSONL lines of some indexes, in their order."""
         places = ", ".join("?" * len(indexes))
-        rows = self._db.execute(f"SELECT idx, jsonl FROM record WHERE idx IN ({places})", indexes)
-        by_index = dict(rows.fetchall())
+        sql = f"SELECT idx, jsonl FROM record WHERE idx IN ({places})"
+        by_index: dict[int, bytes] = dict(self.db.rows(sql, indexes))
         return [by_index[index] for index in indexes]
 
     def page(self, wanted: Filter, cursor: int | None, limit: int) -> Page:
@@ -108,9 +96,9 @@ class WebLedger(LedgerReader):
         """
         conditions = wanted.conditions
         where = " AND ".join(["1", *(sql for sql, _ in conditions)])
-        rows = self._db.execute(
+        rows = self.db.rows(
             "SELECT idx, jsonl FROM (SELECT * FROM image JOIN record USING (idx)"
-            f" WHERE {_FILED} AND idx < ? {_day(wanted)} ORDER BY idx DESC LIMIT {_SCANNED})"
+            f" WHERE {IS_FILED} AND idx < ? {_day(wanted)} ORDER BY idx DESC LIMIT {_SCANNED})"
             f" WHERE {where} ORDER BY idx DESC LIMIT ?",
             (
                 *_before(cursor),
@@ -118,15 +106,15 @@ class WebLedger(LedgerReader):
                 *(value for _, value in conditions),
                 limit,
             ),
-        ).fetchall()
+        )
         if len(rows) == limit:
             return Page(tuple(line for _, line in rows), rows[-1][0])
         return Page(tuple(line for _, line in rows), self._beyond(wanted, cursor))
 
     def _beyond(self, wanted: Filter, cursor: int | None) -> int | None:
         """Where to go on when the records that were looked at held less than a page."""
-        value = self._value(
-            f"SELECT idx FROM image WHERE {_FILED} AND idx < ? {_day(wanted)}"
+        value = self.db.value(
+            f"SELECT idx FROM image WHERE {IS_FILED} AND idx < ? {_day(wanted)}"
             f" ORDER BY idx DESC LIMIT 1 OFFSET {_SCANNED - 1}",
             *_before(cursor),
             *([wanted.day] if wanted.day else []),
@@ -135,8 +123,8 @@ class WebLedger(LedgerReader):
 
     def line(self, index: int) -> bytes | None:
         """The JSONL line of one filed image."""
-        value = self._value(
-            f"SELECT jsonl FROM record JOIN image USING (idx) WHERE idx = ? AND {_FILED}", index
+        value = self.db.value(
+            f"SELECT jsonl FROM record JOIN image USING (idx) WHERE idx = ? AND {IS_FILED}", index
         )
         return None if value is None else bytes(value)
 
