@@ -20,7 +20,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from xray_watcher.intake.decode_worker import confined
+from xray_watcher.imaging.decode_worker import confined
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long

@@ -59,6 +59,7 @@ ROWS = (
     ("config.folders",),
     ("config.care",),
     ("config.base",),
+    ("imaging",),
     ("log", "system"),
     ("core",),
     ("errors",),

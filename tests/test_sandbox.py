@@ -24,9 +24,9 @@ from PIL import Image
 
 from xray_watcher.core.values import Rejection
 from xray_watcher.errors import Unavailable, UnreadableImage
-from xray_watcher.intake import opening
-from xray_watcher.intake.decoding import DecodeOutcome, DecodePool, Unreadable
-from xray_watcher.intake.images import DecodeLimits, decode, displayed
+from xray_watcher.imaging import opening
+from xray_watcher.imaging.decode_pool import DecodeOutcome, DecodePool, Unreadable
+from xray_watcher.imaging.pixels import DecodeLimits, decode, displayed
 from xray_watcher.system import sandbox
 from xray_watcher.web.thumbnails import PreviewChild
 
@@ -266,7 +266,7 @@ def test_every_kind_of_picture_is_read_inside_as_outside(
 
 
 def test_every_kind_of_picture_is_shown_inside_as_outside(tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "xray_watcher.intake.preview_worker", "192")
+    command = (sys.executable, "-m", "xray_watcher.imaging.preview_worker", "192")
     child = PreviewChild([*command, str(1 << 30), *LIMITS.arguments()], 192)
     try:
         child.await_start()
@@ -298,7 +298,7 @@ def test_a_decoder_is_confined_before_it_is_given_anything(tmp_path: Path) -> No
 
 def child_that(work: str) -> tuple[str, ...]:
     """A decoder that does something else with a file: `work(data, limits)`."""
-    lines = ("import resource, sys", "from xray_watcher.intake.decode_worker import main", work)
+    lines = ("import resource, sys", "from xray_watcher.imaging.decode_worker import main", work)
     return sys.executable, "-c", "\n".join((*lines, "main(sys.argv[1:], work)"))
 
 

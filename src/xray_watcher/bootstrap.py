@@ -31,9 +31,9 @@ from xray_watcher.core.values import LEVELS, ModelInfo
 from xray_watcher.daemon import Daemon
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
+from xray_watcher.imaging.decode_pool import DecodePool
+from xray_watcher.imaging.pixels import DecodeLimits
 from xray_watcher.intake import doors
-from xray_watcher.intake.decoding import DecodePool
-from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger.ledger import Ledger

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Literal
 
 from xray_watcher.core.values import LARGEST_FILE_BYTES, SeenFile
-from xray_watcher.intake.images import TAIL_BYTES, completeness
+from xray_watcher.imaging.pixels import TAIL_BYTES, completeness
 
 Readiness = Literal["ready", "gone", "changed", "busy", "unfinished"]
 """Whether a settled file may be claimed now, and why not."""

@@ -1,6 +1,6 @@
 """Small pictures of filed images for the pages: made anew from pixels, never the sender's bytes.
 
-A file is decoded in a child process with the decoder's limits (`intake.preview_worker`), which
+A file is decoded in a child process with the decoder's limits (`imaging.preview_worker`), which
 answers with grey pixels; the PNG around them is written here. A file that is not the one that
 was scored is not shown.
 """
@@ -27,14 +27,14 @@ from starlette.requests import ClientDisconnect
 from xray_watcher.bootstrap import decode_limits
 from xray_watcher.core.values import LEVELS, Rejection
 from xray_watcher.errors import Unavailable, XrayWatcherError
-from xray_watcher.intake.child import Child, ChildWorker
+from xray_watcher.imaging.child import Child, ChildWorker
 from xray_watcher.web.context import WebContext
 
 Size = Literal["thumbnail", "picture"]
 SIDES: dict[Size, int] = {"thumbnail": 192, "picture": 1024}
 """The longer side of each size, in pixels."""
 
-WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.intake.preview_worker")
+WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.imaging.preview_worker")
 """The program of a child; its arguments follow."""
 
 _CACHE_BYTES = 12 << 20

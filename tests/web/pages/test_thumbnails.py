@@ -19,7 +19,7 @@ from PIL import Image
 from starlette.requests import ClientDisconnect
 
 from xray_watcher.config.settings import Settings
-from xray_watcher.intake.images import DecodeLimits, displayed
+from xray_watcher.imaging.pixels import DecodeLimits, displayed
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.thumbnails import WORKER_COMMAND, NoPicture, Thumbnails, png_of
 

@@ -26,8 +26,8 @@ from typing import Any, Generic, TypeVar
 
 from xray_watcher.core.values import REJECTIONS, Rejection
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.company import Company
-from xray_watcher.intake.opening import Opener, OpenFile
+from xray_watcher.imaging.opening import Opener, OpenFile
+from xray_watcher.imaging.shared_lock import Company
 
 Result = TypeVar("Result")
 

@@ -17,7 +17,7 @@ import numpy as np
 from kornia_rs import io as kornia
 from numpy.typing import NDArray
 
-from xray_watcher.intake.containers import kinds_of_chunks, without_chunks
+from xray_watcher.imaging.containers import kinds_of_chunks, without_chunks
 
 _NEEDED = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"acTL", b"fcTL", b"IEND"))
 _NOTHING_ELSE = ([b"IHDR", b"IDAT", b"IEND"], [b"IHDR", b"PLTE", b"IDAT", b"IEND"])

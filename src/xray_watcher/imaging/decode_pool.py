@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from xray_watcher.core.values import Rejection
-from xray_watcher.intake.child import ChildWorker, KilledChildError
-from xray_watcher.intake.company import Company
-from xray_watcher.intake.decode_child import DecodeChild
-from xray_watcher.intake.images import DecodedImage, DecodeLimits
+from xray_watcher.imaging.child import ChildWorker, KilledChildError
+from xray_watcher.imaging.decode_child import DecodeChild
+from xray_watcher.imaging.pixels import DecodedImage, DecodeLimits
+from xray_watcher.imaging.shared_lock import Company
 
 # -P keeps the current folder, which may be a share, off the import path; -B writes no byte code.
-WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.intake.decode_worker")
+WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.imaging.decode_worker")
 """The program of a child."""
 
 MOST_KILLS = 8

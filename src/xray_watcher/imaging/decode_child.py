@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_watcher.intake.child import Child
-from xray_watcher.intake.images import HALF_RANGE, DecodedImage, DecodeLimits
-from xray_watcher.intake.resampling import SIDE
+from xray_watcher.imaging.child import Child
+from xray_watcher.imaging.pixels import HALF_RANGE, DecodedImage, DecodeLimits
+from xray_watcher.imaging.resampling import SIDE
 
 _PIXEL_BYTES = SIDE * SIDE * 4
 

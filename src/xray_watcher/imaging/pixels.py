@@ -20,9 +20,9 @@ from PIL import Image, UnidentifiedImageError
 
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake import jpeg_parts, jpegs, pngs
-from xray_watcher.intake.channels import BYTE, Channel, channel_of
-from xray_watcher.intake.containers import (
+from xray_watcher.imaging import jpeg, jpeg_parts, png
+from xray_watcher.imaging.channels import BYTE, Channel, channel_of
+from xray_watcher.imaging.containers import (
     Format,
     end_of,
     ends_whole,
@@ -33,8 +33,8 @@ from xray_watcher.intake.containers import (
     is_interlaced,
     may_become_picture,
 )
-from xray_watcher.intake.orientation import Turn, turn_of
-from xray_watcher.intake.resampling import SIDE, axis, sums_of_weights, weighted_sums
+from xray_watcher.imaging.orientation import Turn, turn_of
+from xray_watcher.imaging.resampling import SIDE, axis, sums_of_weights, weighted_sums
 
 HALF_RANGE = 1024.0
 """Pixels lie in -HALF_RANGE (black) to HALF_RANGE (white)."""
@@ -209,7 +209,7 @@ def _read(data: bytes, limits: DecodeLimits) -> _Grey:
     kind = _checked_format(data, limits)
     end = _checked_end(data, kind)
     is_scalable = kind == "JPEG" and _checked_frame(data)
-    content = data if kind == "JPEG" else pngs.plain_copy(data)
+    content = data if kind == "JPEG" else png.plain_copy(data)
     with _pillow(limits), Image.open(io.BytesIO(content), formats=(kind,)) as image:
         _check_header(image, limits)
         _check_nothing_follows(data, end)
@@ -236,7 +236,7 @@ def _first_channel(image: Image.Image, content: bytes, kind: Format) -> Channel:
 
 def _of_png(image: Image.Image, content: bytes) -> Channel:
     if "transparency" not in image.info and ends_with_pixels(content):
-        found = pngs.first_channel(content, image.mode, *image.size)
+        found = png.first_channel(content, image.mode, *image.size)
         if found is not None:
             return found[0], (0.0, found[1])
     image.load()
@@ -245,10 +245,10 @@ def _of_png(image: Image.Image, content: bytes) -> Channel:
 
 
 def _of_jpeg(image: Image.Image, content: bytes) -> Channel:
-    pixels = jpegs.first_channel(content, image.mode, *image.size)
+    pixels = jpeg.first_channel(content, image.mode, *image.size)
     if pixels is None:
-        copy = jpegs.sound_copy(content)
-        pixels = jpegs.first_channel(copy, image.mode, *image.size)
+        copy = jpeg.sound_copy(content)
+        pixels = jpeg.first_channel(copy, image.mode, *image.size)
         if pixels is None:
             return _by_pillow(copy, image.size)
     return pixels, BYTE

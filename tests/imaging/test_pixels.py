@@ -1,4 +1,4 @@
-"""`intake.images`: what is accepted, what is refused and why, and which pixels come out."""
+"""`imaging.pixels`: what is accepted, what is refused and why, and which pixels come out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from PIL import Image
 
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake.images import (
+from xray_watcher.imaging.jpeg import first_channel
+from xray_watcher.imaging.pixels import (
     TAIL_BYTES,
     DecodedImage,
     DecodeLimits,
@@ -30,7 +31,6 @@ from xray_watcher.intake.images import (
     decode,
     displayed,
 )
-from xray_watcher.intake.jpegs import first_channel
 
 LIMITS = DecodeLimits()
 ADAM7 = (

@@ -1,6 +1,6 @@
 """The child process that decodes: everything a hostile picture can reach runs in here.
 
-Started by `decoding.DecodePool` as `python -m xray_watcher.intake.decode_worker MEMORY` and the
+Started by `decode_pool.DecodePool` as `python -m xray_watcher.imaging.decode_worker MEMORY` and the
 arguments that `DecodeLimits.arguments` gives. Standard input is a socket. Each message on it is the
 size of a file, in eight bytes, little endian, and the open file itself: this process can open none
 (`system.sandbox`). On its standard output go answers, as frames, a length in four bytes, little
@@ -29,7 +29,7 @@ from typing import BinaryIO, TypeAlias
 from PIL import Image
 
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.imaging.pixels import DecodeLimits, decode
 from xray_watcher.system import sandbox
 from xray_watcher.system.worker import confine
 

@@ -16,8 +16,8 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake import arithmetic, huffman
-from xray_watcher.intake.jpeg_parts import (
+from xray_watcher.imaging import jpeg_arithmetic, jpeg_huffman
+from xray_watcher.imaging.jpeg_parts import (
     SOI,
     BrokenJpegError,
     Frame,
@@ -107,13 +107,13 @@ def _is_sound(frame: Frame, segments: Sequence[Segment], complaint: str | None, 
     if complaint is None and size > _WALKED_ANYWAY:
         return True
     is_open = complaint is None or _UNDECIDED.search(complaint) is not None
-    return is_open and huffman.is_all_there(frame, segments)
+    return is_open and jpeg_huffman.is_all_there(frame, segments)
 
 
 def _check_arithmetic(frame: Frame, segments: Sequence[Segment], complaint: str | None) -> None:
     if complaint is not None and _UNNAMED not in complaint:
         raise _damaged()
-    if not arithmetic.is_used_up(frame, segments):
+    if not jpeg_arithmetic.is_used_up(frame, segments):
         raise UnreadableImage(
             "corrupt",
             "Parts of the JPEG are missing, or it cannot be told: it is coded arithmetically. "
