@@ -149,6 +149,15 @@ def test_nothing_but_loading_a_network_imports_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_pictures_are_decoded_in_children_alone() -> None:
+    """What a sender's bytes can reach is not even imported in the service or the web process."""
+    code = (
+        "import sys, xray_watcher.bootstrap, xray_watcher.web.app\n"
+        "sys.exit(not {'PIL', 'kornia_rs', 'simplejpeg'}.isdisjoint(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_command_line_imports_neither_settings_nor_numbers() -> None:
     code = (
         "import sys, xray_watcher.cli.main\n"

@@ -26,7 +26,8 @@ from xray_watcher.core.values import Rejection
 from xray_watcher.errors import Unavailable, UnreadableImage
 from xray_watcher.imaging import opening
 from xray_watcher.imaging.decode_pool import DecodeOutcome, DecodePool, Unreadable
-from xray_watcher.imaging.pixels import DecodeLimits, decode, displayed
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode, displayed
 from xray_watcher.system import sandbox
 from xray_watcher.web.thumbnails import PreviewChild
 

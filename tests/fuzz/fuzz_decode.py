@@ -36,7 +36,9 @@ with atheris.instrument_imports(include=["PIL", "xray_watcher.intake"]):
 
     from xray_watcher.core.values import REJECTIONS
     from xray_watcher.errors import UnreadableImage
-    from xray_watcher.imaging.pixels import DecodedImage, DecodeLimits, decode
+    from xray_watcher.imaging.decoded_image import DecodedImage
+    from xray_watcher.imaging.limits import DecodeLimits
+    from xray_watcher.imaging.pixels import decode
 
 MEMORY_MB = 1024  # as a decoder has
 SECONDS_A_FILE = 10

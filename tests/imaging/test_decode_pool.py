@@ -22,7 +22,8 @@ from xray_watcher.imaging.decode_pool import (
     DecodePool,
     Unreadable,
 )
-from xray_watcher.imaging.pixels import DecodeLimits, decode
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 
 LIMITS = DecodeLimits()
 PICTURE = pictures.png(Image.fromarray(pictures.chest()))

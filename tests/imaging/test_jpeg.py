@@ -18,7 +18,8 @@ from xray_watcher.errors import UnreadableImage
 from xray_watcher.imaging.decode_pool import Decoded, DecodePool, Unreadable
 from xray_watcher.imaging.jpeg_huffman import is_all_there
 from xray_watcher.imaging.jpeg_parts import essential
-from xray_watcher.imaging.pixels import DecodeLimits, decode
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 
 LIMITS = DecodeLimits()
 FILM = Image.fromarray(pictures.chest(420, 350))

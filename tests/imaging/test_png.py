@@ -15,7 +15,8 @@ from PIL import Image
 
 from xray_watcher.errors import UnreadableImage
 from xray_watcher.imaging import png
-from xray_watcher.imaging.pixels import DecodeLimits, decode
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 
 GREY = pictures.chest()
 PNG = pictures.png(Image.fromarray(GREY))

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_watcher.imaging.child import Child
-from xray_watcher.imaging.pixels import HALF_RANGE, DecodedImage, DecodeLimits
+from xray_watcher.imaging.decoded_image import HALF_RANGE, DecodedImage
+from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.resampling import SIDE
 
 _PIXEL_BYTES = SIDE * SIDE * 4

@@ -20,7 +20,8 @@ from typing import Self, TypeAlias
 from xray_watcher.core.values import Rejection
 from xray_watcher.imaging.child import ChildWorker, KilledChildError
 from xray_watcher.imaging.decode_child import DecodeChild
-from xray_watcher.imaging.pixels import DecodedImage, DecodeLimits
+from xray_watcher.imaging.decoded_image import DecodedImage
+from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.shared_lock import Company
 
 # -P keeps the current folder, which may be a share, off the import path; -B writes no byte code.

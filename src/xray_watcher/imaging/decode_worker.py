@@ -29,7 +29,9 @@ from typing import BinaryIO, TypeAlias
 from PIL import Image
 
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.imaging.pixels import DecodeLimits, decode
+from xray_watcher.imaging.formats import FORMATS
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 from xray_watcher.system import sandbox
 from xray_watcher.system.worker import confine
 
@@ -83,7 +85,7 @@ def confined(memory: int, niceness: int) -> socket.socket:
         The socket on which files are handed over.
     """
     Image.preinit()
-    for name in _IMPORTED_LATER:
+    for name in (*_IMPORTED_LATER, *(kind.module for kind in FORMATS)):
         import_module(name)
     requests = socket.socket(fileno=sandbox.REQUESTS)
     confine(memory, niceness)

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from xray_watcher.imaging.decode_worker import Header, main
-from xray_watcher.imaging.pixels import DecodeLimits, displayed
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import displayed
 
 _IDLE_SECONDS = 60  # then it ends and its memory is free; the parent starts another when needed
 _NICENESS = 5  # behind scoring, but somebody is waiting

@@ -24,7 +24,6 @@ from typing import Any, Literal
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect
 
-from xray_watcher.bootstrap import decode_limits
 from xray_watcher.core.values import LEVELS, Rejection
 from xray_watcher.errors import Unavailable, XrayWatcherError
 from xray_watcher.imaging.child import Child, ChildWorker
@@ -206,5 +205,5 @@ class _Maker:
 
 
 def _limits(context: WebContext) -> tuple[str, ...]:
-    limits = decode_limits(context.settings)
+    limits = context.settings.decode_limits()
     return (str(_MEMORY_BYTES), *limits.arguments())

@@ -19,7 +19,8 @@ from PIL import Image
 from starlette.requests import ClientDisconnect
 
 from xray_watcher.config.settings import Settings
-from xray_watcher.imaging.pixels import DecodeLimits, displayed
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import displayed
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.thumbnails import WORKER_COMMAND, NoPicture, Thumbnails, png_of
 
