@@ -27,7 +27,7 @@ from xray_watcher.errors import Unavailable, UnreadableImage
 from xray_watcher.imaging import opening
 from xray_watcher.imaging.decode_pool import DecodeOutcome, DecodePool, Unreadable
 from xray_watcher.imaging.limits import DecodeLimits
-from xray_watcher.imaging.pixels import decode, displayed
+from xray_watcher.imaging.pixels import decode, decode_for_display
 from xray_watcher.system import sandbox
 from xray_watcher.web.thumbnails import PreviewChild
 
@@ -275,7 +275,7 @@ def test_every_kind_of_picture_is_shown_inside_as_outside(tmp_path: Path) -> Non
             path = tmp_path / "x.png"
             path.write_bytes(data)
             found = child.work_on(opening.Opener().open(os.fsencode(path), 10), 10)
-            expected = outside(displayed, data)
+            expected = outside(decode_for_display, data)
             assert isinstance(found, Rejection) == isinstance(expected, Rejection), name
             assert not isinstance(found, Rejection) or found == expected, name
     finally:

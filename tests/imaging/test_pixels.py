@@ -26,7 +26,7 @@ from xray_watcher.imaging.decoded_image import DecodedImage
 from xray_watcher.imaging.formats import TAIL_BYTES, completeness
 from xray_watcher.imaging.jpeg import first_channel
 from xray_watcher.imaging.limits import DecodeLimits
-from xray_watcher.imaging.pixels import decode, displayed
+from xray_watcher.imaging.pixels import decode, decode_for_display
 
 LIMITS = DecodeLimits()
 ADAM7 = (
@@ -179,7 +179,7 @@ def test_the_observed_range_is_for_deep_pictures_alone_and_blank_stays_blank() -
 
 def test_people_see_the_grey_values_of_the_network() -> None:
     for limits, lightest in ((LIMITS, 15), (DecodeLimits(deep_range="observed"), 255)):
-        assert displayed(raw(12), limits).getextrema()[1] == pytest.approx(lightest, abs=1)
+        assert decode_for_display(raw(12), limits).getextrema()[1] == pytest.approx(lightest, abs=1)
 
 
 def test_of_a_colour_picture_the_red_channel_counts_as_in_the_library(xrv: ModuleType) -> None:

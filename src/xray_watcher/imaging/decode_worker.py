@@ -67,14 +67,14 @@ def main(arguments: list[str], task: Task, niceness: int = _NICENESS) -> None:
     """
     memory, *rest = arguments
     limits = DecodeLimits.from_arguments(rest)
-    requests = confined(int(memory), niceness)
+    requests = confine_child(int(memory), niceness)
     answers = sys.stdout.buffer
     _answer(answers, {"status": "ready"})
     while file := _next_file(requests):
         _work_on(*file, limits, answers, task)
 
 
-def confined(memory: int, niceness: int) -> socket.socket:
+def confine_child(memory: int, niceness: int) -> socket.socket:
     """Set the limits and give up all that decoding does not need.
 
     Args:

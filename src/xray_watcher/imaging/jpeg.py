@@ -29,14 +29,14 @@ from xray_watcher.imaging.jpeg_parts import (
     Segment,
     essential,
     find_end,
-    frame_of,
+    find_frame,
+    find_scanned_frame,
     has_full_detail,
     rebuilt,
-    scanned_frame,
 )
 from xray_watcher.imaging.limits import DecodeLimits
-from xray_watcher.imaging.orientation import turn_of
-from xray_watcher.imaging.pillow import BYTE, Channel, channel_of, opened
+from xray_watcher.imaging.orientation import read_turn
+from xray_watcher.imaging.pillow import BYTE, Channel, open_picture, read_channel
 from xray_watcher.imaging.resampling import SIDE
 
 _REDUCED_SIDE = 4 * SIDE  # it is decoded at 1/2, 1/4 or 1/8 as long as this much is left
@@ -67,12 +67,12 @@ def read(data: bytes, limits: DecodeLimits) -> GreyImage:
     """
     end = check_end(data, find_end(data), JPEG)
     is_scalable = _checked_frame(data)
-    with opened(data, JPEG, limits) as image:
+    with open_picture(data, JPEG, limits) as image:
         check_nothing_follows(data, end)
         width, height = image.size
         scale = _reduce(image) if is_scalable else 1
         pixels, (black, white) = _channel(image, data)
-        return GreyImage(pixels, black, white, width, height, scale, turn_of(image))
+        return GreyImage(pixels, black, white, width, height, scale, read_turn(image))
 
 
 def _checked_frame(data: bytes) -> bool:
@@ -80,7 +80,7 @@ def _checked_frame(data: bytes) -> bool:
 
     One without a frame that makes sense is Pillow's to refuse.
     """
-    frame = frame_of(data)
+    frame = find_frame(data)
     if frame is not None and not frame.is_handled:
         raise UnreadableImage(
             "unsupported_mode",
@@ -112,7 +112,7 @@ def _by_pillow(copy: bytes, size: tuple[int, int]) -> Channel:
     with Image.open(io.BytesIO(copy), formats=(JPEG.name,)) as image:
         image.draft(None, size)
         image.decodermaxblock = len(copy)  # that of arithmetic coding cannot wait for more
-        return channel_of(image)
+        return read_channel(image)
 
 
 def first_channel(data: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8] | None:
@@ -134,7 +134,7 @@ def first_channel(data: bytes, mode: str, width: int, height: int) -> NDArray[np
     Raises:
         MemoryError: there is not enough of it.
     """
-    colours, frame = _COLOURS.get(mode), scanned_frame(data)
+    colours, frame = _COLOURS.get(mode), find_scanned_frame(data)
     if colours is None or frame is None or frame.is_arithmetic:
         return None
     pixels = _strictly(data, frame, colours, width, height)
@@ -158,7 +158,7 @@ def sound_copy(data: bytes) -> bytes:
     except BrokenJpegError:
         raise _damaged() from None
     copy = rebuilt(segments)
-    if scanned_frame(copy) is None or (
+    if find_scanned_frame(copy) is None or (
         frame.is_progressive and not has_full_detail(frame, segments)
     ):
         raise _damaged()  # whole scans may be missing, but not where something else is odd too

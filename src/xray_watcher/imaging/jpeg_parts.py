@@ -143,7 +143,7 @@ def find_end(data: bytes) -> int | None:
     return None
 
 
-def frame_of(data: bytes) -> Frame | None:
+def find_frame(data: bytes) -> Frame | None:
     """The first frame's header; None where there is none, or none that makes sense."""
     try:
         return next((_frame(s) for s, _ in _segments(data) if s.marker in _FRAMES), None)
@@ -151,7 +151,7 @@ def frame_of(data: bytes) -> Frame | None:
         return None
 
 
-def scanned_frame(data: bytes) -> Frame | None:
+def find_scanned_frame(data: bytes) -> Frame | None:
     """The frame's header if each component has coded data: decoders do not complain where not.
 
     Of a progressive picture that is the scan of mean values; without later ones it is coarse.

@@ -28,7 +28,7 @@ _TURNS = {  # by the value of EXIF's Orientation (CIPA DC-008, tag 0x0112)
 _ORIENTATION = 0x0112
 
 
-def turn_of(image: Image.Image) -> Turn | None:
+def read_turn(image: Image.Image) -> Turn | None:
     """What the metadata of an opened picture asks for; None is nothing, or damaged metadata."""
     try:
         # Of Pillow's base: what it has read by now. That of a PNG would decode the pixels for it.

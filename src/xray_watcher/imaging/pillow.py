@@ -28,7 +28,7 @@ _GREY_MODES = ("1", "L")
 
 
 @contextmanager
-def opened(content: bytes, kind: Format, limits: DecodeLimits) -> Iterator[Image.Image]:
+def open_picture(content: bytes, kind: Format, limits: DecodeLimits) -> Iterator[Image.Image]:
     """Open a picture and check its size; whatever Pillow raises in here is put into our words.
 
     Args:
@@ -77,7 +77,7 @@ def _errors_in_words(limits: DecodeLimits) -> Iterator[None]:
         ) from None
 
 
-def channel_of(image: Image.Image) -> Channel:
+def read_channel(image: Image.Image) -> Channel:
     """Grey, or red of a colour picture, as Pillow decodes it.
 
     Raises:

@@ -52,7 +52,7 @@ def decode(data: bytes, limits: DecodeLimits) -> DecodedImage:
         return _prepared(_read(data, limits))
 
 
-def displayed(data: bytes, limits: DecodeLimits) -> Image.Image:
+def decode_for_display(data: bytes, limits: DecodeLimits) -> Image.Image:
     """Decode a whole picture into the picture for people to see: upright, 8 bits of grey.
 
     The grey values are those that the network gets; a large JPEG is decoded at a reduced size.
@@ -84,10 +84,10 @@ def _memory_may_run_out() -> Iterator[None]:
 
 
 def _read(data: bytes, limits: DecodeLimits) -> GreyImage:
-    return reader_of(_checked_format(data, limits))(data, limits)
+    return load_reader(_checked_format(data, limits))(data, limits)
 
 
-def reader_of(kind: Format) -> Read:
+def load_reader(kind: Format) -> Read:
     """What decodes a format; its module is imported for that."""
     return cast(Read, import_module(kind.module).read)
 

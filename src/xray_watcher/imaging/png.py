@@ -24,8 +24,8 @@ from xray_watcher.imaging.checks import check_end, check_nothing_follows
 from xray_watcher.imaging.formats import PNG
 from xray_watcher.imaging.grey_image import GreyImage
 from xray_watcher.imaging.limits import DecodeLimits
-from xray_watcher.imaging.orientation import turn_of
-from xray_watcher.imaging.pillow import BYTE, Channel, channel_of, opened
+from xray_watcher.imaging.orientation import read_turn
+from xray_watcher.imaging.pillow import BYTE, Channel, open_picture, read_channel
 
 _NEEDED = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"acTL", b"fcTL", b"IEND"))
 _NOTHING_ELSE = ([b"IHDR", b"IDAT", b"IEND"], [b"IHDR", b"PLTE", b"IDAT", b"IEND"])
@@ -66,13 +66,13 @@ def read(data: bytes, limits: DecodeLimits) -> GreyImage:
     """
     end = check_end(data, png_chunks.find_end(data), PNG)
     content = plain_copy(data)
-    with opened(content, PNG, limits) as image:
+    with open_picture(content, PNG, limits) as image:
         check_nothing_follows(data, end)
         pixels, (black, white) = _channel(image, content)
         if white != BYTE[1] and limits.deep_range == "observed":
             black = float(pixels.min())
             white = max(float(pixels.max()), black + 1)
-        return GreyImage(pixels, black, white, *image.size, turn=turn_of(image))
+        return GreyImage(pixels, black, white, *image.size, turn=read_turn(image))
 
 
 def _channel(image: Image.Image, content: bytes) -> Channel:
@@ -83,7 +83,7 @@ def _channel(image: Image.Image, content: bytes) -> Channel:
             return found[0], (0.0, found[1])
     image.load()
     _check_rows(image, content)
-    return channel_of(image)
+    return read_channel(image)
 
 
 def _check_rows(image: Image.Image, content: bytes) -> None:
@@ -106,7 +106,7 @@ def plain_copy(data: bytes) -> bytes:
     """
     return (
         data
-        if png_chunks.kinds_of_chunks(data) in _NOTHING_ELSE
+        if png_chunks.list_chunk_kinds(data) in _NOTHING_ELSE
         else png_chunks.without_chunks(data, _is_needed)
     )
 

@@ -57,7 +57,7 @@ def is_interlaced(data: bytes) -> bool:
     return data[28] == 1
 
 
-def kinds_of_chunks(data: bytes) -> list[bytes]:
+def list_chunk_kinds(data: bytes) -> list[bytes]:
     """The kinds of a whole PNG's chunks; each only once where several follow one another."""
     return [kind for kind, _ in groupby(kind for kind, _, _ in _chunks(data))]
 
@@ -67,7 +67,7 @@ def ends_with_pixels(data: bytes) -> bool:
 
     Metadata may come after them too, such as how the picture is to be turned.
     """
-    return kinds_of_chunks(data)[-2:] == [b"IDAT", b"IEND"]
+    return list_chunk_kinds(data)[-2:] == [b"IDAT", b"IEND"]
 
 
 def without_chunks(data: bytes, is_kept: Callable[[bytes, memoryview], bool]) -> bytes:

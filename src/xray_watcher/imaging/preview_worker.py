@@ -19,7 +19,7 @@ from PIL import Image
 
 from xray_watcher.imaging.decode_worker import Header, main
 from xray_watcher.imaging.limits import DecodeLimits
-from xray_watcher.imaging.pixels import displayed
+from xray_watcher.imaging.pixels import decode_for_display
 
 _IDLE_SECONDS = 60  # then it ends and its memory is free; the parent starts another when needed
 _NICENESS = 5  # behind scoring, but somebody is waiting
@@ -30,7 +30,7 @@ _LEVEL = 6
 def preview(data: bytes, limits: DecodeLimits, side: int) -> tuple[Header, bytes]:
     """Make the picture of a file, with no side longer than `side` pixels."""
     signal.alarm(_IDLE_SECONDS)
-    image = displayed(data, limits)
+    image = decode_for_display(data, limits)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     header: Header = {
         "width": image.width,

@@ -1,4 +1,4 @@
-"""Who works at the same time: any number together, or one alone."""
+"""A lock that many may share, or one may hold alone."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 
-class Company:
-    """Those who work together, and whoever has to be alone for once.
+class SharedLock:
+    """A lock with shared holders and an exclusive one.
 
-    Who has to be alone waits for those at work; nobody else begins meanwhile. So it waits for no
-    longer than a piece of work takes.
+    An exclusive holder waits until all shared holders release. Nobody else gets the lock meanwhile,
+    so it waits no longer than a shared holder keeps it.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._at_work = 0
-        self._to_be_alone = 0  # those who wait for it, and the one who is
+        self._holders = 0
+        self._exclusive = 0  # those who wait to be the only holder, and the one who is
 
-    def together(self) -> AbstractContextManager[None]:
-        """Work beside others, once nobody has to be alone."""
-        return self._working(lambda: not self._to_be_alone)
+    def shared(self) -> AbstractContextManager[None]:
+        """Hold the lock beside others, once nobody wants it exclusively."""
+        return self._held(lambda: not self._exclusive)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Work while nobody else does."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock while nobody else does."""
         with self._changed:
-            self._to_be_alone += 1
+            self._exclusive += 1
         try:
-            with self._working(lambda: not self._at_work):
+            with self._held(lambda: not self._holders):
                 yield
         finally:
             with self._changed:
-                self._to_be_alone -= 1
+                self._exclusive -= 1
                 self._changed.notify_all()
 
     @contextmanager
-    def _working(self, may_begin: Callable[[], bool]) -> Iterator[None]:
+    def _held(self, may_hold: Callable[[], bool]) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(may_begin)
-            self._at_work += 1
+            self._changed.wait_for(may_hold)
+            self._holders += 1
         try:
             yield
         finally:
             with self._changed:
-                self._at_work -= 1
+                self._holders -= 1
                 self._changed.notify_all()

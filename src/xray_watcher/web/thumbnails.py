@@ -26,7 +26,8 @@ from starlette.requests import ClientDisconnect
 
 from xray_watcher.core.values import LEVELS, Rejection
 from xray_watcher.errors import Unavailable, XrayWatcherError
-from xray_watcher.imaging.child import Child, ChildWorker
+from xray_watcher.imaging.child import Child
+from xray_watcher.imaging.child_worker import ChildWorker
 from xray_watcher.web.context import WebContext
 
 Size = Literal["thumbnail", "picture"]

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from xray_watcher.config.settings import Settings
 from xray_watcher.imaging.limits import DecodeLimits
-from xray_watcher.imaging.pixels import displayed
+from xray_watcher.imaging.pixels import decode_for_display
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.thumbnails import WORKER_COMMAND, NoPicture, Thumbnails, png_of
 
@@ -114,7 +114,9 @@ def test_what_is_kept_is_not_shown_once_retention_has_removed_the_file(tmp_path:
 def test_what_is_shown_is_grey_and_upright(tmp_path: Path, content: bytes) -> None:
     made = thumbnails(OneImage(tmp_path, content))
     image = Image.open(io.BytesIO(png(made, size="picture")))
-    assert np.array_equal(np.asarray(image), np.asarray(displayed(content, DecodeLimits())))
+    assert np.array_equal(
+        np.asarray(image), np.asarray(decode_for_display(content, DecodeLimits()))
+    )
 
 
 def test_nothing_of_the_senders_bytes_is_in_it(tmp_path: Path) -> None:
