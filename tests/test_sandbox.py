@@ -28,8 +28,8 @@ from xray_watcher.imaging import opening
 from xray_watcher.imaging.decode_pool import DecodeOutcome, DecodePool, Unreadable
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.pixels import decode, decode_for_display
+from xray_watcher.imaging.preview_child import PreviewChild
 from xray_watcher.system import sandbox
-from xray_watcher.web.thumbnails import PreviewChild
 
 T = TypeVar("T")
 LIMITS = DecodeLimits()

@@ -21,8 +21,9 @@ from starlette.requests import ClientDisconnect
 from xray_watcher.config.settings import Settings
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.pixels import decode_for_display
+from xray_watcher.imaging.preview_child import WORKER_COMMAND, write_png
 from xray_watcher.web.context import WebContext
-from xray_watcher.web.thumbnails import WORKER_COMMAND, NoPicture, Thumbnails, png_of
+from xray_watcher.web.thumbnails import NoPicture, Thumbnails
 
 CHEST = Image.fromarray(pictures.chest())
 CONTENT = pictures.png(CHEST)
@@ -172,7 +173,7 @@ ROWS = b"\x00abcd\x02efgh"
 def test_a_childs_rows_become_a_picture(tmp_path: Path) -> None:
     command = child_that_answers(HEADER, zlib.compress(ROWS))
     made = png(thumbnails(OneImage(tmp_path, CONTENT), command))
-    assert made == png_of(4, 2, zlib.compress(ROWS))
+    assert made == write_png(4, 2, zlib.compress(ROWS))
     assert Image.open(io.BytesIO(made)).size == (4, 2)
 
 
