@@ -30,7 +30,7 @@ from xray_watcher.daemon import Chore, Daemon, Timetable
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, Unreadable
-from xray_watcher.imaging.decoded_image import DecodedImage
+from xray_watcher.imaging.picture import DecodedImage
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup
 from xray_watcher.ledger.ledger import Ledger

@@ -17,7 +17,6 @@ from xray_watcher.config.settings import IntakeSettings
 from xray_watcher.core.values import REJECTIONS, SeenFile
 from xray_watcher.errors import UnreadableImage
 from xray_watcher.imaging import formats
-from xray_watcher.imaging.checks import check_size
 from xray_watcher.imaging.formats import (
     FORMATS,
     HEAD_BYTES,
@@ -27,8 +26,8 @@ from xray_watcher.imaging.formats import (
     completeness,
     recognise,
 )
-from xray_watcher.imaging.grey_image import GreyImage
 from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.picture import GreyImage
 from xray_watcher.imaging.pixels import decode
 from xray_watcher.intake.readiness import readiness_of
 
@@ -58,7 +57,7 @@ def read(data: bytes, limits: DecodeLimits) -> GreyImage:
     if header is None:
         raise UnreadableImage("corrupt", "The PGM's header is damaged.")
     width, height = int(header[1]), int(header[2])
-    check_size(width, height, 1, limits)
+    limits.check_size(width, height)
     if len(data) - header.end() < width * height:
         raise UnreadableImage("incomplete", "The end of the PGM is missing.")
     pixels = np.frombuffer(data, np.uint8, width * height, header.end())

@@ -22,10 +22,10 @@ from PIL import Image
 
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.imaging.decoded_image import DecodedImage
 from xray_watcher.imaging.formats import TAIL_BYTES, completeness
 from xray_watcher.imaging.jpeg import first_channel
 from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.picture import DecodedImage
 from xray_watcher.imaging.pixels import decode, decode_for_display
 
 LIMITS = DecodeLimits()

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_watcher.imaging.child import Child
-from xray_watcher.imaging.decoded_image import HALF_RANGE, DecodedImage
 from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.picture import HALF_RANGE, DecodedImage
 from xray_watcher.imaging.resampling import SIDE
 
 _PIXEL_BYTES = SIDE * SIDE * 4

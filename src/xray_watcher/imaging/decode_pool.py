@@ -21,8 +21,8 @@ from xray_watcher.core.values import Rejection
 from xray_watcher.imaging.child import KilledChildError
 from xray_watcher.imaging.child_worker import ChildWorker
 from xray_watcher.imaging.decode_child import DecodeChild
-from xray_watcher.imaging.decoded_image import DecodedImage
 from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.picture import DecodedImage
 from xray_watcher.imaging.shared_lock import SharedLock
 
 # -P keeps the current folder, which may be a share, off the import path; -B writes no byte code.

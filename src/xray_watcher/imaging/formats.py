@@ -1,6 +1,6 @@
 """The formats of pictures: one `Format` each, in one table.
 
-A new format is a module with a function `read` (see `grey_image.Read`) and one entry of `FORMATS`.
+A new format is a module with a function `read` (see `picture.Read`) and one entry of `FORMATS`.
 The suffixes that are taken by default, what the inbox waits for and what the decoders load follow
 from the table. No decoder is imported here, for the service itself recognises formats, too.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Literal
+
+from xray_watcher.errors import UnreadableImage
 
 Completeness = Literal["whole", "unfinished", "unknown", "foreign"]
 """What both ends of a file tell: whether it is a finished picture; see `completeness`."""
@@ -72,6 +74,23 @@ class Format:
         trimmed = tail.rstrip(_PADDING)
         is_whole = trimmed.endswith(self.end_marker) and not foreign_bytes(tail[len(trimmed) :])
         return "whole" if is_whole else "unfinished"
+
+    def check_end(self, data: bytes, end: int | None) -> int:
+        """Return the offset just past the picture.
+
+        Raises:
+            UnreadableImage: it is None, for the end is missing or a part is broken.
+        """
+        if end is not None:
+            return end
+        if self.ends(data) == "whole":
+            raise UnreadableImage(
+                "corrupt", f"The {self.name} is damaged: its parts or checksums are wrong."
+            )
+        raise UnreadableImage(
+            "incomplete",
+            f"The end of the {self.name} is missing; there are {len(data)} bytes of it.",
+        )
 
 
 JPEG = Format(
@@ -145,3 +164,13 @@ def foreign_bytes(rest: bytes) -> int:
     rest = rest.rstrip(b"\x00")
     is_padding = len(rest) <= _MOST_PADDING and not rest.strip(_PADDING)
     return 0 if is_padding else len(rest)
+
+
+def check_nothing_follows(data: bytes, end: int) -> None:
+    """Refuse foreign bytes behind the picture's end; padding is what writers leave there."""
+    foreign = foreign_bytes(data[end:])
+    if foreign:
+        there_are = "There is 1 byte" if foreign == 1 else f"There are {foreign} bytes"
+        raise UnreadableImage(
+            "trailing_data", f"{there_are} of foreign data after the picture's end."
+        )

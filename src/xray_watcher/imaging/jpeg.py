@@ -19,9 +19,7 @@ from PIL import Image
 
 from xray_watcher.errors import UnreadableImage
 from xray_watcher.imaging import jpeg_arithmetic, jpeg_huffman
-from xray_watcher.imaging.checks import check_end, check_nothing_follows
-from xray_watcher.imaging.formats import JPEG
-from xray_watcher.imaging.grey_image import GreyImage
+from xray_watcher.imaging.formats import JPEG, check_nothing_follows
 from xray_watcher.imaging.jpeg_parts import (
     SOI,
     BrokenJpegError,
@@ -35,8 +33,8 @@ from xray_watcher.imaging.jpeg_parts import (
     rebuilt,
 )
 from xray_watcher.imaging.limits import DecodeLimits
-from xray_watcher.imaging.orientation import read_turn
-from xray_watcher.imaging.pillow import BYTE, Channel, open_picture, read_channel
+from xray_watcher.imaging.picture import GreyImage
+from xray_watcher.imaging.pillow import BYTE, Channel, open_picture, read_channel, read_turn
 from xray_watcher.imaging.resampling import SIDE
 
 _REDUCED_SIDE = 4 * SIDE  # it is decoded at 1/2, 1/4 or 1/8 as long as this much is left
@@ -60,12 +58,12 @@ _BLOCKS_BEFORE_RESTART = 0xFFFF
 
 
 def read(data: bytes, limits: DecodeLimits) -> GreyImage:
-    """Decode a whole JPEG, at a reduced size if it is large; see `grey_image.Read`.
+    """Decode a whole JPEG, at a reduced size if it is large; see `picture.Read`.
 
     Raises:
         UnreadableImage: it is damaged, too large, too small, or of a kind that is not handled.
     """
-    end = check_end(data, find_end(data), JPEG)
+    end = JPEG.check_end(data, find_end(data))
     is_scalable = _checked_frame(data)
     with open_picture(data, JPEG, limits) as image:
         check_nothing_follows(data, end)

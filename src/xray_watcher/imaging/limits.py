@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, cast, get_args
 
+from xray_watcher.errors import UnreadableImage
+
 DeepRange = Literal["full", "observed"]
 
 
@@ -49,3 +51,28 @@ class DecodeLimits:
             int(max_side),
             cast(DeepRange, deep_range),
         )
+
+    def check_size(self, width: int, height: int, frames: int = 1) -> None:
+        """Refuse several pictures in a file, and what is too large or too small.
+
+        Args:
+            width: in pixels.
+            height: likewise.
+            frames: how many pictures there are.
+
+        Raises:
+            UnreadableImage: the picture is refused.
+        """
+        if frames != 1:
+            raise UnreadableImage("multiple_frames", f"The file holds {frames} pictures, not one.")
+        size = f"The picture has {width} x {height} pixels"
+        if max(width, height) > self.max_side:
+            raise UnreadableImage("too_large", f"{size}; the limit is {self.max_side} a side.")
+        if width * height > self.max_megapixels * 1e6:
+            raise UnreadableImage(
+                "too_large", f"{size}; the limit is {self.max_megapixels:g} million."
+            )
+        if min(width, height) < self.min_side:
+            raise UnreadableImage(
+                "too_small", f"{size}; at least {self.min_side} a side are needed."
+            )

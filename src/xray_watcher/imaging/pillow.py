@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.imaging.checks import check_size
 from xray_watcher.imaging.formats import Format
 from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.orientation import EXIF_ORIENTATION, TURNS, UPRIGHT, Turn
 
 Channel: TypeAlias = tuple[NDArray[Any], tuple[float, float]]
 """Pixels, and the values that black and white have in them."""
@@ -43,7 +43,7 @@ def open_picture(content: bytes, kind: Format, limits: DecodeLimits) -> Iterator
         _errors_in_words(limits),
         Image.open(io.BytesIO(content), formats=(kind.name,)) as image,
     ):
-        check_size(*image.size, getattr(image, "n_frames", 1), limits)
+        limits.check_size(*image.size, getattr(image, "n_frames", 1))
         yield image
 
 
@@ -101,3 +101,14 @@ def _on_black(image: Image.Image) -> NDArray[np.uint8]:
     red, alpha = image.getchannel(0), image.getchannel(3)
     is_alpha = alpha.getextrema() != (0, 0)
     return np.asarray(ImageChops.multiply(red, alpha) if is_alpha else red)
+
+
+def read_turn(image: Image.Image) -> Turn:
+    """What the metadata of an opened picture asks for; damaged metadata asks for nothing."""
+    try:
+        # Of Pillow's base: what it has read by now. That of a PNG would decode the pixels for it.
+        return TURNS.get(Image.Image.getexif(image).get(EXIF_ORIENTATION, 1), UPRIGHT)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - metadata of cameras is often damaged, the picture is not
+        return UPRIGHT

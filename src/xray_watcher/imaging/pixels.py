@@ -19,10 +19,9 @@ from PIL import Image
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.errors import UnreadableImage
 from xray_watcher.imaging import formats
-from xray_watcher.imaging.decoded_image import HALF_RANGE, DecodedImage
 from xray_watcher.imaging.formats import HEAD_BYTES, Format
-from xray_watcher.imaging.grey_image import GreyImage, Read
 from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.picture import HALF_RANGE, DecodedImage, GreyImage, Read
 from xray_watcher.imaging.pillow import BYTE
 from xray_watcher.imaging.resampling import axis, sums_of_weights, weighted_sums
 
@@ -69,8 +68,7 @@ def decode_for_display(data: bytes, limits: DecodeLimits) -> Image.Image:
         pixels = grey.pixels
         if (grey.black, grey.white) != BYTE:
             pixels = (pixels - grey.black) * (BYTE[1] / (grey.white - grey.black))
-        image = Image.fromarray(pixels.astype(np.uint8))
-    return image if grey.turn is None else image.transpose(grey.turn.method)
+        return Image.fromarray(grey.turn.apply(pixels.astype(np.uint8)))
 
 
 @contextmanager
@@ -114,10 +112,9 @@ def _checked_format(data: bytes, limits: DecodeLimits) -> Format:
 
 def _prepared(grey: GreyImage) -> DecodedImage:
     """Crop at the centre, resize, scale and turn; all but the turn is one weighted sum per axis."""
-    turn = grey.turn
     side = min(grey.width, grey.height)
-    down = axis(grey.height, side, grey.scale, flipped=turn is not None and turn.flips_y)
-    across = axis(grey.width, side, grey.scale, flipped=turn is not None and turn.flips_x)
+    down = axis(grey.height, side, grey.scale, flipped=grey.turn.flips_y)
+    across = axis(grey.width, side, grey.scale, flipped=grey.turn.flips_x)
     used = grey.pixels[down.used, across.used]
     factor = 2 * HALF_RANGE / (grey.white - grey.black)
     shift = grey.black * factor + HALF_RANGE
@@ -129,11 +126,8 @@ def _prepared(grey: GreyImage) -> DecodedImage:
     pixels = np.clip(
         values, np.float32(darkest * factor - shift), np.float32(lightest * factor - shift)
     )
-    if turn is None:
-        return DecodedImage(pixels[np.newaxis], grey.width, grey.height)
-    turned = np.array(Image.fromarray(pixels).transpose(turn.method))
-    size = (grey.height, grey.width) if turn.swaps else (grey.width, grey.height)
-    return DecodedImage(turned[np.newaxis], *size)
+    size = (grey.height, grey.width) if grey.turn.swaps else (grey.width, grey.height)
+    return DecodedImage(grey.turn.apply(pixels)[np.newaxis], *size)
 
 
 def _range(pixels: NDArray[Any]) -> tuple[int, int]:

@@ -20,12 +20,10 @@ from PIL import Image
 
 from xray_watcher.errors import UnreadableImage
 from xray_watcher.imaging import png_chunks
-from xray_watcher.imaging.checks import check_end, check_nothing_follows
-from xray_watcher.imaging.formats import PNG
-from xray_watcher.imaging.grey_image import GreyImage
+from xray_watcher.imaging.formats import PNG, check_nothing_follows
 from xray_watcher.imaging.limits import DecodeLimits
-from xray_watcher.imaging.orientation import read_turn
-from xray_watcher.imaging.pillow import BYTE, Channel, open_picture, read_channel
+from xray_watcher.imaging.picture import GreyImage
+from xray_watcher.imaging.pillow import BYTE, Channel, open_picture, read_channel, read_turn
 
 _NEEDED = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"acTL", b"fcTL", b"IEND"))
 _NOTHING_ELSE = ([b"IHDR", b"IDAT", b"IEND"], [b"IHDR", b"PLTE", b"IDAT", b"IEND"])
@@ -59,12 +57,12 @@ _KINDS: Mapping[str, _Kind] = {
 
 
 def read(data: bytes, limits: DecodeLimits) -> GreyImage:
-    """Decode a whole PNG; see `grey_image.Read`.
+    """Decode a whole PNG; see `picture.Read`.
 
     Raises:
         UnreadableImage: it is damaged, too large, too small, or of a kind that is not handled.
     """
-    end = check_end(data, png_chunks.find_end(data), PNG)
+    end = PNG.check_end(data, png_chunks.find_end(data))
     content = plain_copy(data)
     with open_picture(content, PNG, limits) as image:
         check_nothing_follows(data, end)
