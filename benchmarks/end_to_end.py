@@ -23,7 +23,8 @@ from measuring import CORES, IMAGES, Service, at, copies, in_turns, pictures, ra
 from peers import Apart
 from xray_watcher.bootstrap import decode_pool
 from xray_watcher.config.settings import Settings
-from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 from xray_watcher.model.network import untrained
 from xray_watcher.model.processor import has_bfloat16
 from xray_watcher.model.torch_engine import TorchEngine

@@ -31,8 +31,8 @@ from xray_watcher.effects.notices import ImageNotices
 from xray_watcher.effects.totals import add_to_totals
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
-from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
-from xray_watcher.intake.images import DecodedImage
+from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, Unreadable
+from xray_watcher.imaging.picture import DecodedImage
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, NoWakeup
 from xray_watcher.ledger.effect import Effect

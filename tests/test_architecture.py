@@ -66,6 +66,7 @@ ROWS = (
     ("config.folders",),
     ("config.care",),
     ("config.base",),
+    ("imaging",),
     ("log", "system"),
     ("core",),
     ("errors",),
@@ -187,6 +188,15 @@ def test_nothing_but_loading_a_network_imports_torch() -> None:
         "import sys, xray_watcher.bootstrap, xray_watcher.model.weights\n"
         "from xray_watcher.commands import demo, predict, status\n"
         "sys.exit('torch' in sys.modules or 'torchxrayvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pictures_are_decoded_in_children_alone() -> None:
+    """What a sender's bytes can reach is not even imported in the service or the web process."""
+    code = (
+        "import sys, xray_watcher.bootstrap, xray_watcher.web.app\n"
+        "sys.exit(not {'PIL', 'kornia_rs', 'simplejpeg'}.isdisjoint(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -18,8 +18,8 @@ import audit
 from rig import INCOMPLETE_S, QUIET_S, SCAN_S, SETTLE_S, Rig
 from xray_watcher import daemon as daemon_module
 from xray_watcher.errors import Unavailable
+from xray_watcher.imaging.decode_pool import DecodeOutcome
 from xray_watcher.intake.claims import Move
-from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.uploads import Uploads
 from xray_watcher.intake.watcher import Look

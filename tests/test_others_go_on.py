@@ -21,9 +21,9 @@ from xray_watcher.commands import fsck, retry
 from xray_watcher.core.retries import LONGEST_DELAY_S
 from xray_watcher.core.values import Arrival, SeenFile
 from xray_watcher.errors import Unavailable
+from xray_watcher.imaging.decode_pool import DecodeOutcome
 from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake import spool as spool_module
-from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.removing import remove_image
 from xray_watcher.intake.uploads import Upload, upload_name
 from xray_watcher.live_parts import timetable

@@ -21,8 +21,8 @@ from xray_watcher.core.batching import Batching
 from xray_watcher.core.settling import Settling
 from xray_watcher.daemon import Timetable
 from xray_watcher.errors import ConfigError
-from xray_watcher.intake.decoding import DecodePool
-from xray_watcher.intake.images import DecodeLimits
+from xray_watcher.imaging.decode_pool import DecodePool
+from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.live_parts import live_parts, timetable
 from xray_watcher.reloading import LivePart, Reloading, RenewableDecoder
 from xray_watcher.system.signals import Bell, ReloadRequest

@@ -15,9 +15,9 @@ import audit
 from rig import INCOMPLETE_S, Rig
 from xray_watcher.commands import fsck
 from xray_watcher.core.naming import PLAIN_NAME_BYTES, is_plain
+from xray_watcher.imaging.decode_pool import DecodeOutcome
 from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake.claims import Move, TargetTaken
-from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.removing import remove_image
 from xray_watcher.intake.returned import Returned
 

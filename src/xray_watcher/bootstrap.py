@@ -33,9 +33,8 @@ from xray_watcher.effects.notices import ImageNotices
 from xray_watcher.effects.totals import add_to_totals
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
+from xray_watcher.imaging.decode_pool import DecodePool
 from xray_watcher.intake import doors
-from xray_watcher.intake.decoding import DecodePool
-from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, wakeup_for
 from xray_watcher.ledger.ledger import Ledger
@@ -235,17 +234,6 @@ def _targets(folders: Folders) -> dict[str, str]:
     }
 
 
-def decode_limits(settings: Settings) -> DecodeLimits:
-    """What a picture may be, as the settings have it."""
-    intake = settings.intake
-    return DecodeLimits(
-        max_bytes=intake.max_bytes,
-        max_megapixels=intake.max_megapixels,
-        min_side=intake.min_side,
-        deep_range=settings.images.deep_range,
-    )
-
-
 def engine_of(settings: Settings) -> Engine:
     """Load the network that the settings name.
 
@@ -377,7 +365,7 @@ def _check_weights(settings: Settings) -> None:
 def decode_pool(settings: Settings) -> DecodePool:
     """The child processes that decode, as the settings have them."""
     decoders = settings.model.decoders or decoders_for(cores(), memory_bytes())
-    return DecodePool(decoders, decode_limits(settings))
+    return DecodePool(decoders, settings.decode_limits())
 
 
 def decoders_for(cores: int, memory: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xray_watcher.core.retries import REASONS, Retry
 from xray_watcher.core.values import LARGEST_FILE_BYTES, REJECTIONS, Rejection
-from xray_watcher.intake.decoding import DecodeOutcome, Unreadable
+from xray_watcher.imaging.decode_pool import DecodeOutcome, Unreadable
 
 
 def rejection_of(code: str) -> Rejection:

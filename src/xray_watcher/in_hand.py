@@ -10,8 +10,8 @@ from typing import Protocol
 from xray_watcher.core.retries import Reason
 from xray_watcher.core.values import Rejection, Scores
 from xray_watcher.errors import Unavailable
+from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome
 from xray_watcher.intake.claims import Claimed, FileTrouble, Move
-from xray_watcher.intake.decoding import Decoded, DecodeOutcome
 from xray_watcher.ledger.ledger import Decision
 from xray_watcher.ledger.rows import ImageRow, LogLine
 from xray_watcher.records import Timings

@@ -26,6 +26,7 @@ from xray_watcher.core.times import to_us
 from xray_watcher.core.values import Arrival, Rejection, Scores
 from xray_watcher.errors import Unavailable
 from xray_watcher.findings import given_up, rejection_of, too_large, unreadable
+from xray_watcher.imaging.decode_pool import Decoded
 from xray_watcher.in_hand import (
     Batch,
     Decided,
@@ -37,7 +38,6 @@ from xray_watcher.in_hand import (
     verdict_of,
 )
 from xray_watcher.intake.claims import ChangedAfterClaim, FileTrouble, NameRefused, TargetTaken
-from xray_watcher.intake.decoding import Decoded
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.effect import Effect, Filing
 from xray_watcher.ledger.ledger import Ledger

@@ -18,7 +18,7 @@ from xray_watcher.config.keys import KEYS
 from xray_watcher.config.loading import value_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.errors import ConfigError
-from xray_watcher.intake.decoding import DecodeOutcome, DecodePool
+from xray_watcher.imaging.decode_pool import DecodeOutcome, DecodePool
 from xray_watcher.system.signals import ReloadRequest
 
 DECODE_LIMITS = (

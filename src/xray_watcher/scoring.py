@@ -14,7 +14,7 @@ from xray_watcher.core.calibration import scores
 from xray_watcher.core.values import Rejection, Scores
 from xray_watcher.errors import Unavailable
 from xray_watcher.findings import rejection_of
-from xray_watcher.intake.decoding import Decoded
+from xray_watcher.imaging.decode_pool import Decoded
 from xray_watcher.model.engine import Engine
 from xray_watcher.system.clock import Clock
 

@@ -16,7 +16,7 @@ from xray_watcher.core.naming import safe_name
 from xray_watcher.core.risk import assess
 from xray_watcher.core.values import REJECTIONS, Rejection, RiskRules
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.decoding import Decoded, DecodeOutcome, DecodePool
+from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, DecodePool
 from xray_watcher.model.engine import Engine
 from xray_watcher.records import LOW_CONTRAST, REJECTED, TOP_PREDICTIONS, model_fields
 

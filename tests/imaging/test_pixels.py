@@ -1,4 +1,4 @@
-"""`intake.images`: what is accepted, what is refused and why, and which pixels come out."""
+"""`imaging.pixels`: what is accepted, what is refused and why, and which pixels come out."""
 
 from __future__ import annotations
 
@@ -22,15 +22,11 @@ from PIL import Image
 
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake.images import (
-    TAIL_BYTES,
-    DecodedImage,
-    DecodeLimits,
-    completeness,
-    decode,
-    displayed,
-)
-from xray_watcher.intake.jpegs import first_channel
+from xray_watcher.imaging.formats import TAIL_BYTES, completeness
+from xray_watcher.imaging.jpeg import first_channel
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.picture import DecodedImage
+from xray_watcher.imaging.pixels import decode, decode_for_display
 
 LIMITS = DecodeLimits()
 ADAM7 = (
@@ -183,7 +179,7 @@ def test_the_observed_range_is_for_deep_pictures_alone_and_blank_stays_blank() -
 
 def test_people_see_the_grey_values_of_the_network() -> None:
     for limits, lightest in ((LIMITS, 15), (DecodeLimits(deep_range="observed"), 255)):
-        assert displayed(raw(12), limits).getextrema()[1] == pytest.approx(lightest, abs=1)
+        assert decode_for_display(raw(12), limits).getextrema()[1] == pytest.approx(lightest, abs=1)
 
 
 def test_of_a_colour_picture_the_red_channel_counts_as_in_the_library(xrv: ModuleType) -> None:

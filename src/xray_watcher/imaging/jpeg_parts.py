@@ -126,7 +126,24 @@ class Segment:
         return bytes((0xFF, self.marker)) + length + self.content + self.coded
 
 
-def frame_of(data: bytes) -> Frame | None:
+def find_end(data: bytes) -> int | None:
+    """The offset past the picture's own end marker, stepping over segments (ITU-T T.81, B.1).
+
+    An end marker inside a segment, such as that of a thumbnail, does not count.
+
+    Returns:
+        None when it has no end, or a segment has none.
+    """
+    found = _END_OF_CODED.search(data, len(SOI))
+    while found:
+        if found.group() == EOI:
+            return found.end()
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        found = _END_OF_CODED.search(data, found.end() + length)
+    return None
+
+
+def find_frame(data: bytes) -> Frame | None:
     """The first frame's header; None where there is none, or none that makes sense."""
     try:
         return next((_frame(s) for s, _ in _segments(data) if s.marker in _FRAMES), None)
@@ -134,7 +151,7 @@ def frame_of(data: bytes) -> Frame | None:
         return None
 
 
-def scanned_frame(data: bytes) -> Frame | None:
+def find_scanned_frame(data: bytes) -> Frame | None:
     """The frame's header if each component has coded data: decoders do not complain where not.
 
     Of a progressive picture that is the scan of mean values; without later ones it is coarse.

@@ -1,6 +1,6 @@
 """The child process that decodes: everything a hostile picture can reach runs in here.
 
-Started by `decoding.DecodePool` as `python -m xray_watcher.intake.decode_worker MEMORY` and the
+Started by `decode_pool.DecodePool` as `python -m xray_watcher.imaging.decode_worker MEMORY` and the
 arguments that `DecodeLimits.arguments` gives. Standard input is a socket. Each message on it is the
 size of a file, in eight bytes, little endian, and the open file itself: this process can open none
 (`system.sandbox`). On its standard output go answers, as frames, a length in four bytes, little
@@ -29,7 +29,9 @@ from typing import BinaryIO, TypeAlias
 from PIL import Image
 
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.imaging.formats import FORMATS
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 from xray_watcher.system import sandbox
 from xray_watcher.system.worker import confine
 
@@ -65,14 +67,14 @@ def main(arguments: list[str], task: Task, niceness: int = _NICENESS) -> None:
     """
     memory, *rest = arguments
     limits = DecodeLimits.from_arguments(rest)
-    requests = confined(int(memory), niceness)
+    requests = confine_child(int(memory), niceness)
     answers = sys.stdout.buffer
     _answer(answers, {"status": "ready"})
     while file := _next_file(requests):
         _work_on(*file, limits, answers, task)
 
 
-def confined(memory: int, niceness: int) -> socket.socket:
+def confine_child(memory: int, niceness: int) -> socket.socket:
     """Set the limits and give up all that decoding does not need.
 
     Args:
@@ -83,7 +85,7 @@ def confined(memory: int, niceness: int) -> socket.socket:
         The socket on which files are handed over.
     """
     Image.preinit()
-    for name in _IMPORTED_LATER:
+    for name in (*_IMPORTED_LATER, *(kind.module for kind in FORMATS)):
         import_module(name)
     requests = socket.socket(fileno=sandbox.REQUESTS)
     confine(memory, niceness)

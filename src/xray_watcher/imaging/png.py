@@ -1,4 +1,4 @@
-"""Reads the pixels of a plain PNG: by a decoder in Rust, in a third of Pillow's time.
+"""Reads a PNG; a plain one by a decoder in Rust, in a third of Pillow's time.
 
 What it does not take, or complains of, is Pillow's to read or to refuse. It does not compare the
 Adler-32 at the end of the compressed data; the CRC-32 of the chunks, which was, covers the same
@@ -16,8 +16,14 @@ from typing import Any
 import numpy as np
 from kornia_rs import io as kornia
 from numpy.typing import NDArray
+from PIL import Image
 
-from xray_watcher.intake.containers import kinds_of_chunks, without_chunks
+from xray_watcher.errors import UnreadableImage
+from xray_watcher.imaging import png_chunks
+from xray_watcher.imaging.formats import PNG, check_nothing_follows
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.picture import GreyImage
+from xray_watcher.imaging.pillow import BYTE, Channel, open_picture, read_channel, read_turn
 
 _NEEDED = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"acTL", b"fcTL", b"IEND"))
 _NOTHING_ELSE = ([b"IHDR", b"IDAT", b"IEND"], [b"IHDR", b"PLTE", b"IDAT", b"IEND"])
@@ -50,6 +56,44 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
+def read(data: bytes, limits: DecodeLimits) -> GreyImage:
+    """Decode a whole PNG; see `picture.Read`.
+
+    Raises:
+        UnreadableImage: it is damaged, too large, too small, or of a kind that is not handled.
+    """
+    end = PNG.check_end(data, png_chunks.find_end(data))
+    content = plain_copy(data)
+    with open_picture(content, PNG, limits) as image:
+        check_nothing_follows(data, end)
+        pixels, (black, white) = _channel(image, content)
+        if white != BYTE[1] and limits.deep_range == "observed":
+            black = float(pixels.min())
+            white = max(float(pixels.max()), black + 1)
+        return GreyImage(pixels, black, white, *image.size, turn=read_turn(image))
+
+
+def _channel(image: Image.Image, content: bytes) -> Channel:
+    """One channel of an opened picture that is all there."""
+    if "transparency" not in image.info and png_chunks.ends_with_pixels(content):
+        found = first_channel(content, image.mode, *image.size)
+        if found is not None:
+            return found[0], (0.0, found[1])
+    image.load()
+    _check_rows(image, content)
+    return read_channel(image)
+
+
+def _check_rows(image: Image.Image, content: bytes) -> None:
+    """Refuse a PNG that is not all there: Pillow leaves what is missing at one value."""
+    width, height = image.size
+    last_row = image.crop((0, height - 1, width, height))
+    if np.asarray(last_row).any() and not png_chunks.is_interlaced(content):
+        return
+    if not png_chunks.has_all_rows(content):
+        raise UnreadableImage("corrupt", "The PNG is damaged: rows of the picture are missing.")
+
+
 def plain_copy(data: bytes) -> bytes:
     """The PNG without the metadata that Pillow may refuse, if damaged or large.
 
@@ -58,7 +102,11 @@ def plain_copy(data: bytes) -> bytes:
     Args:
         data: a PNG whose chunks are whole.
     """
-    return data if kinds_of_chunks(data) in _NOTHING_ELSE else without_chunks(data, _is_needed)
+    return (
+        data
+        if png_chunks.list_chunk_kinds(data) in _NOTHING_ELSE
+        else png_chunks.without_chunks(data, _is_needed)
+    )
 
 
 def _is_needed(kind: bytes, content: memoryview) -> bool:

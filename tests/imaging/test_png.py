@@ -1,4 +1,4 @@
-"""`intake.pngs`: a plain PNG has Pillow's pixels, and what is not plain is left to Pillow."""
+"""`imaging.png`: a plain PNG has Pillow's pixels, and what is not plain is left to Pillow."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake import pngs
-from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.imaging import png
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 
 GREY = pictures.chest()
 PNG = pictures.png(Image.fromarray(GREY))
@@ -32,7 +33,7 @@ def by_pillow(data: bytes) -> np.ndarray:
 
 def found(data: bytes, mode: str) -> np.ndarray | None:
     width, height = struct.unpack(">II", data[16:24])
-    quickly = pngs.first_channel(data, mode, width, height)
+    quickly = png.first_channel(data, mode, width, height)
     return None if quickly is None else quickly[0]
 
 
@@ -85,7 +86,7 @@ def test_white_is_the_end_of_the_range_of_bits() -> None:
         (pictures.png(colour), "RGB", 255.0),
         (pictures.png(deep), "I;16", 65535.0),
     ):
-        quickly = pngs.first_channel(data, mode, 300, 250)
+        quickly = png.first_channel(data, mode, 300, 250)
         assert quickly is not None
         assert quickly[1] == white
 
@@ -122,7 +123,7 @@ def test_the_checksum_within_the_compressed_data_alone_refuses_no_picture() -> N
 
 
 def test_another_size_than_the_header_says_is_left_to_pillow() -> None:
-    assert pngs.first_channel(PNG, "L", 250, 300) is None
+    assert png.first_channel(PNG, "L", 250, 300) is None
 
 
 def test_memory_that_runs_out_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xray_watcher.intake.jpeg_parts import Frame, Segment, rebuilt
+from xray_watcher.imaging.jpeg_parts import Frame, Segment, rebuilt
 
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _CHANGED = (2, 4, 8)  # bytes; of the very last ones some may not matter

@@ -1,4 +1,4 @@
-"""`intake.jpegs`: a JPEG is read only when all of its coded data is there."""
+"""`imaging.jpeg`: a JPEG is read only when all of its coded data is there."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from PIL import Image
 
 from machine import lacking, needs
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake.decoding import Decoded, DecodePool, Unreadable
-from xray_watcher.intake.huffman import is_all_there
-from xray_watcher.intake.images import DecodeLimits, decode
-from xray_watcher.intake.jpeg_parts import essential
+from xray_watcher.imaging.decode_pool import Decoded, DecodePool, Unreadable
+from xray_watcher.imaging.jpeg_huffman import is_all_there
+from xray_watcher.imaging.jpeg_parts import essential
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 
 LIMITS = DecodeLimits()
 FILM = Image.fromarray(pictures.chest(420, 350))

@@ -8,25 +8,36 @@ on, and that must be read without any.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
+from PIL import Image
 
 from xray_watcher.errors import UnreadableImage
-from xray_watcher.intake import arithmetic, huffman
-from xray_watcher.intake.jpeg_parts import (
+from xray_watcher.imaging import jpeg_arithmetic, jpeg_huffman
+from xray_watcher.imaging.formats import JPEG, check_nothing_follows
+from xray_watcher.imaging.jpeg_parts import (
     SOI,
     BrokenJpegError,
     Frame,
     Segment,
     essential,
+    find_end,
+    find_frame,
+    find_scanned_frame,
     has_full_detail,
     rebuilt,
-    scanned_frame,
 )
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.picture import GreyImage
+from xray_watcher.imaging.pillow import BYTE, Channel, open_picture, read_channel, read_turn
+from xray_watcher.imaging.resampling import SIDE
+
+_REDUCED_SIDE = 4 * SIDE  # it is decoded at 1/2, 1/4 or 1/8 as long as this much is left
 
 _NO_MEMORY = "Insufficient memory"
 _UNNAMED = "Could not determine subsampling"
@@ -44,6 +55,62 @@ _SEQUENTIAL = (0xC0, 0xC1)  # kinds of frame, with Huffman codes
 # there are restarts; one that is so far away that it never comes makes no other difference.
 _RESTART_FAR_AWAY = b"\xff\xdd\x00\x04\xff\xff"
 _BLOCKS_BEFORE_RESTART = 0xFFFF
+
+
+def read(data: bytes, limits: DecodeLimits) -> GreyImage:
+    """Decode a whole JPEG, at a reduced size if it is large; see `picture.Read`.
+
+    Raises:
+        UnreadableImage: it is damaged, too large, too small, or of a kind that is not handled.
+    """
+    end = JPEG.check_end(data, find_end(data))
+    is_scalable = _checked_frame(data)
+    with open_picture(data, JPEG, limits) as image:
+        check_nothing_follows(data, end)
+        width, height = image.size
+        scale = _reduce(image) if is_scalable else 1
+        pixels, (black, white) = _channel(image, data)
+        return GreyImage(pixels, black, white, width, height, scale, read_turn(image))
+
+
+def _checked_frame(data: bytes) -> bool:
+    """Whether it is of a kind that decoders can make smaller; others are refused or read whole.
+
+    One without a frame that makes sense is Pillow's to refuse.
+    """
+    frame = find_frame(data)
+    if frame is not None and not frame.is_handled:
+        raise UnreadableImage(
+            "unsupported_mode",
+            "The JPEG is of a kind that is not handled: hierarchical, or lossless with arithmetic "
+            "coding. Save it as a usual JPEG or as a PNG.",
+        )
+    return frame is not None and frame.is_scalable
+
+
+def _reduce(image: Image.Image) -> int:
+    """Have it decoded at 1/2, 1/4 or 1/8 if enough is left: the number below the line."""
+    width = image.size[0]
+    reduced = image.draft(None, (_REDUCED_SIDE, _REDUCED_SIDE))
+    return round(width / reduced[1][2]) if reduced else 1
+
+
+def _channel(image: Image.Image, content: bytes) -> Channel:
+    """One channel of an opened picture that is all there."""
+    pixels = first_channel(content, image.mode, *image.size)
+    if pixels is None:
+        copy = sound_copy(content)
+        pixels = first_channel(copy, image.mode, *image.size)
+        if pixels is None:
+            return _by_pillow(copy, image.size)
+    return pixels, BYTE
+
+
+def _by_pillow(copy: bytes, size: tuple[int, int]) -> Channel:
+    with Image.open(io.BytesIO(copy), formats=(JPEG.name,)) as image:
+        image.draft(None, size)
+        image.decodermaxblock = len(copy)  # that of arithmetic coding cannot wait for more
+        return read_channel(image)
 
 
 def first_channel(data: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8] | None:
@@ -65,7 +132,7 @@ def first_channel(data: bytes, mode: str, width: int, height: int) -> NDArray[np
     Raises:
         MemoryError: there is not enough of it.
     """
-    colours, frame = _COLOURS.get(mode), scanned_frame(data)
+    colours, frame = _COLOURS.get(mode), find_scanned_frame(data)
     if colours is None or frame is None or frame.is_arithmetic:
         return None
     pixels = _strictly(data, frame, colours, width, height)
@@ -89,7 +156,7 @@ def sound_copy(data: bytes) -> bytes:
     except BrokenJpegError:
         raise _damaged() from None
     copy = rebuilt(segments)
-    if scanned_frame(copy) is None or (
+    if find_scanned_frame(copy) is None or (
         frame.is_progressive and not has_full_detail(frame, segments)
     ):
         raise _damaged()  # whole scans may be missing, but not where something else is odd too
@@ -107,13 +174,13 @@ def _is_sound(frame: Frame, segments: Sequence[Segment], complaint: str | None, 
     if complaint is None and size > _WALKED_ANYWAY:
         return True
     is_open = complaint is None or _UNDECIDED.search(complaint) is not None
-    return is_open and huffman.is_all_there(frame, segments)
+    return is_open and jpeg_huffman.is_all_there(frame, segments)
 
 
 def _check_arithmetic(frame: Frame, segments: Sequence[Segment], complaint: str | None) -> None:
     if complaint is not None and _UNNAMED not in complaint:
         raise _damaged()
-    if not arithmetic.is_used_up(frame, segments):
+    if not jpeg_arithmetic.is_used_up(frame, segments):
         raise UnreadableImage(
             "corrupt",
             "Parts of the JPEG are missing, or it cannot be told: it is coded arithmetically. "

@@ -1,6 +1,6 @@
 """The child process that makes small grey pictures of files, for people to look at.
 
-Started as `python -m xray_watcher.intake.preview_worker SIDE` and then the arguments of
+Started as `python -m xray_watcher.imaging.preview_worker SIDE` and then the arguments of
 `decode_worker`, whose limits and form of answers it shares. What follows a header is the content
 of a PNG's IDAT chunk: rows of 8-bit grey, each behind the number of its filter, deflated. The
 header has the picture's `width` and `height` and the `sha256` of the file.
@@ -17,8 +17,9 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from xray_watcher.intake.decode_worker import Header, main
-from xray_watcher.intake.images import DecodeLimits, displayed
+from xray_watcher.imaging.decode_worker import Header, main
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode_for_display
 
 _IDLE_SECONDS = 60  # then it ends and its memory is free; the parent starts another when needed
 _NICENESS = 5  # behind scoring, but somebody is waiting
@@ -29,7 +30,7 @@ _LEVEL = 6
 def preview(data: bytes, limits: DecodeLimits, side: int) -> tuple[Header, bytes]:
     """Make the picture of a file, with no side longer than `side` pixels."""
     signal.alarm(_IDLE_SECONDS)
-    image = displayed(data, limits)
+    image = decode_for_display(data, limits)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     header: Header = {
         "width": image.width,

@@ -1,21 +1,16 @@
-"""Where a JPEG or PNG begins and ends in its bytes, told without decoding it."""
+"""The chunks of a PNG (PNG 3rd ed., 5.3), found without decoding it."""
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import groupby
-from typing import Literal
 
-Format = Literal["JPEG", "PNG"]
-_HEADS: dict[Format, bytes] = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
-_ENDS: dict[Format, bytes] = {"JPEG": b"\xff\xd9", "PNG": b"\x00\x00\x00\x00IEND\xaeB`\x82"}
-# A marker that ends coded data; 0x00 after 0xFF is an escaped byte, D0..D7 and 01 carry no length.
-_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
+from xray_watcher.imaging.formats import PNG
 
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type (PNG 3rd ed., 6.1)
+_BEGIN = len(PNG.signature)
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type (PNG 3rd ed., 6.1)
 # First column and row of each pass, and the steps to the next (PNG 3rd ed., 8.1).
 _ADAM7 = (
     (0, 0, 8, 8),
@@ -26,45 +21,11 @@ _ADAM7 = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-_MOST_PADDING = 16  # bytes, beside any number of zeros at the very end
-_PADDING = b"\x00\xff\n\r"
 _INFLATE_BYTES = 1 << 16
 
 
-def format_of(head: bytes) -> Format | None:
-    """Tell the format from the first 16 bytes of a file; None is neither, or too short to tell."""
-    return next((kind for kind, magic in _HEADS.items() if head.startswith(magic)), None)
-
-
-def may_become_picture(head: bytes) -> bool:
-    """Tell whether a head without a format may get one yet: a prefix of one, or all zero bytes."""
-    return not head.strip(b"\x00") or any(magic.startswith(head) for magic in _HEADS.values())
-
-
-def ends_whole(tail: bytes, kind: Format) -> bool:
-    """Tell whether the end marker stands at the end, with nothing but padding after it."""
-    trimmed = tail.rstrip(_PADDING)
-    return trimmed.endswith(_ENDS[kind]) and not foreign_bytes(tail[len(trimmed) :])
-
-
-def foreign_bytes(rest: bytes) -> int:
-    """How many bytes behind a picture's end are no padding.
-
-    Zeros are what a preallocating writer leaves. A few line ends or ones come from devices and from
-    transfers as text; they hold nothing.
-    """
-    rest = rest.rstrip(b"\x00")
-    is_padding = len(rest) <= _MOST_PADDING and not rest.strip(_PADDING)
-    return 0 if is_padding else len(rest)
-
-
-def end_of(data: bytes, kind: Format) -> int | None:
-    """Find the offset just past the picture; None when it has no end, or its parts are broken."""
-    return _png_end(data) if kind == "PNG" else _jpeg_end(data)
-
-
-def _png_end(data: bytes) -> int | None:
-    """The offset past IEND if every chunk up to it is whole, checksums included (PNG 3rd ed., 5.3).
+def find_end(data: bytes) -> int | None:
+    """The offset just past IEND; None unless each chunk up to it is whole, checksums included.
 
     It checks what Pillow's `verify()` does, and the chunks ahead of the pixels too, in one pass.
     """
@@ -83,7 +44,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
     The last one may end beyond the data.
     """
-    at, kind = len(_HEADS["PNG"]), b""
+    at, kind = _BEGIN, b""
     while at + 12 <= len(data) and kind != b"IEND":
         kind, begin = data[at + 4 : at + 8], at + 8
         end = begin + int.from_bytes(data[at : at + 4], "big")
@@ -96,7 +57,7 @@ def is_interlaced(data: bytes) -> bool:
     return data[28] == 1
 
 
-def kinds_of_chunks(data: bytes) -> list[bytes]:
+def list_chunk_kinds(data: bytes) -> list[bytes]:
     """The kinds of a whole PNG's chunks; each only once where several follow one another."""
     return [kind for kind, _ in groupby(kind for kind, _, _ in _chunks(data))]
 
@@ -106,7 +67,7 @@ def ends_with_pixels(data: bytes) -> bool:
 
     Metadata may come after them too, such as how the picture is to be turned.
     """
-    return kinds_of_chunks(data)[-2:] == [b"IDAT", b"IEND"]
+    return list_chunk_kinds(data)[-2:] == [b"IDAT", b"IEND"]
 
 
 def without_chunks(data: bytes, is_kept: Callable[[bytes, memoryview], bool]) -> bytes:
@@ -117,7 +78,7 @@ def without_chunks(data: bytes, is_kept: Callable[[bytes, memoryview], bool]) ->
     if len(kept) == len(chunks):
         return data
     parts = (view[begin - 8 : end + 4] for _, begin, end in kept)
-    return b"".join((view[: len(_HEADS["PNG"])], *parts))
+    return b"".join((view[:_BEGIN], *parts))
 
 
 def has_all_rows(data: bytes) -> bool:
@@ -126,7 +87,7 @@ def has_all_rows(data: bytes) -> bool:
     A row is one byte for its filter and then its pixels, padded to whole bytes (PNG 3rd ed., 7.2).
     """
     width, height = struct.unpack(">II", data[16:24])
-    bits = data[24] * _PNG_CHANNELS.get(data[25], 1)
+    bits = data[24] * _CHANNELS.get(data[25], 1)
     passes = _ADAM7 if is_interlaced(data) else ((0, 0, 1, 1),)
     promised = 0
     for x, y, x_step, y_step in passes:
@@ -145,17 +106,3 @@ def _has_inflated(data: bytes, promised: int) -> bool:
             found += len(inflating.decompress(deflated, _INFLATE_BYTES))
             deflated = inflating.unconsumed_tail
     return found >= promised
-
-
-def _jpeg_end(data: bytes) -> int | None:
-    """The offset past the picture's own end marker, stepping over segments (ITU-T T.81, B.1).
-
-    An end marker inside a segment, such as that of a thumbnail, does not count.
-    """
-    found = _JPEG_MARKER.search(data, 2)
-    while found:
-        if found.group() == _ENDS["JPEG"]:
-            return found.end()
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        found = _JPEG_MARKER.search(data, found.end() + length)
-    return None

@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 import numpy as np
 from PIL import Image
 
-from xray_watcher.intake.jpeg_parts import (
+from xray_watcher.imaging.jpeg_parts import (
     BrokenJpegError,
     Component,
     Frame,

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_watcher.intake.child import Child
-from xray_watcher.intake.images import HALF_RANGE, DecodedImage, DecodeLimits
-from xray_watcher.intake.resampling import SIDE
+from xray_watcher.imaging.child import Child
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.picture import HALF_RANGE, DecodedImage
+from xray_watcher.imaging.resampling import SIDE
 
 _PIXEL_BYTES = SIDE * SIDE * 4
 

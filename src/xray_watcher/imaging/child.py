@@ -2,8 +2,7 @@
 
 A `Child` is the parent's side of one process: it starts it, hands it open files over a socket,
 reads its answers in frames (a length in four bytes, little endian, and then as many bytes) and ends
-it; what it answers is checked as if an attacker wrote it. A `ChildWorker` has one child at a time
-and replaces one that was lost.
+it; what it answers is checked as if an attacker wrote it.
 """
 
 from __future__ import annotations
@@ -18,16 +17,14 @@ import select
 import signal
 import socket
 import subprocess
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from xray_watcher.core.values import REJECTIONS, Rejection
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.company import Company
-from xray_watcher.intake.opening import Opener, OpenFile
+from xray_watcher.imaging.opening import OpenFile
 
 Result = TypeVar("Result")
 
@@ -36,9 +33,10 @@ _OWN_SETTINGS = "XRAY_WATCHER_"  # may hold secrets, and a child needs none of t
 
 _START_SECONDS = 60.0
 _END_SECONDS = 2.0
-# Of the limit of processor time, how long a file may take on the clock: to be read, to be answered
-# for, and to be answered for by a child that steps back behind others and still waits for a core.
-_READ_FACTOR, _WALL_FACTOR, _STARVED_FACTOR = 3.0, 3.0, 100.0
+READ_FACTOR = 3.0
+"""Times the limit of processor time: how long a file may take on the clock to be read."""
+# Likewise, to be answered for; and by a child that steps back behind others and waits for a core.
+_WALL_FACTOR, _STARVED_FACTOR = 3.0, 100.0
 _PIPE_BYTES = 1 << 18  # an answer fits, so that it takes one write and few reads
 _SIZE_BYTES = 8  # of a file's size, in the message that hands it over
 _CPUCLOCK_SCHED = 2
@@ -131,7 +129,7 @@ class Child(ABC, Generic[Result]):
         wall_seconds = seconds * _WALL_FACTOR
         try:
             self._limit_processor_time(seconds)
-            self._ask(file, seconds * _READ_FACTOR)
+            self._ask(file, seconds * READ_FACTOR)
             self._await_answer(wall_seconds, time.monotonic() + seconds * _STARVED_FACTOR)
             return self._outcome(time.monotonic() + wall_seconds)
         except TimeoutError:
@@ -317,97 +315,3 @@ def _state_file(pid: int) -> int | None:
 def _processor_clock(pid: int) -> int:
     """The clock of a process's processor time (linux/posix-timers_types.h); it needs no /proc."""
     return ~pid << 3 | _CPUCLOCK_SCHED
-
-
-class ChildWorker(Generic[Result]):
-    """Has one child at a time; all but `stop` is called by one thread.
-
-    Args:
-        start: starts a child.
-        seconds: processor time for one file; three times that on the clock, if a core is free.
-        company: the workers that share the memory with this one; None if there are none.
-    """
-
-    def __init__(
-        self,
-        start: Callable[[], Child[Result]],
-        seconds: float,
-        company: Company | None = None,
-    ) -> None:
-        self._start = start
-        self._seconds = seconds
-        self._company = company or Company()
-        self._opener = Opener()
-        self._child: Child[Result] | None = None
-        self._stopped = False
-        self._lock = threading.Lock()  # a child is never started after the stop
-
-    def work_on(self, path: str) -> Result | Rejection:
-        """One file; after a crash once more, in a new child, before the picture is blamed.
-
-        After a kill that is not ours it is tried while no other worker of the company is at work:
-        what was too much memory for all of them may be little enough for one.
-
-        Raises:
-            KilledChildError: when it was killed even so.
-            Unavailable: when the file cannot be read or no child can be started.
-        """
-        try:
-            return self._two_attempts(path)
-        except KilledChildError:
-            with self._company.alone():
-                return self._last_attempt(path)
-
-    def stop(self) -> None:
-        """Kill the child, if there is one, and let no other be started."""
-        with self._lock:
-            self._stopped = True
-            if self._child is not None:
-                self._child.kill()
-        self._opener.stop()
-
-    def drop_child(self) -> None:
-        """End the child, if there is one, and take its pipes down."""
-        with self._lock:
-            child, self._child = self._child, None
-        if child is not None:
-            child.end()
-
-    def _two_attempts(self, path: str) -> Result | Rejection:
-        try:
-            with self._company.together():
-                return self._attempt(path)
-        except LostChildError:
-            with self._company.together():
-                return self._last_attempt(path)
-
-    def _last_attempt(self, path: str) -> Result | Rejection:
-        try:
-            return self._attempt(path)
-        except LostChildError as lost:
-            return Rejection(lost.code, f"{lost.detail} It was tried twice.")
-
-    def _attempt(self, path: str) -> Result | Rejection:
-        try:
-            child = self._running_child()
-            file = self._opener.open(os.fsencode(path), self._seconds * _READ_FACTOR)
-            return child.work_on(file, self._seconds)
-        except BaseException:
-            self.drop_child()
-            self._check_goes_on()  # the kill was ours
-            raise
-
-    def _running_child(self) -> Child[Result]:
-        if self._child is not None and not self._child.is_running():
-            self.drop_child()
-        with self._lock:
-            self._check_goes_on()
-            if self._child is not None:
-                return self._child
-            self._child = child = self._start()
-        child.await_start()
-        return child
-
-    def _check_goes_on(self) -> None:
-        if self._stopped:
-            raise Unavailable("decoder", "The decoder is being stopped.")

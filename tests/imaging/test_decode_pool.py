@@ -1,4 +1,4 @@
-"""`intake.decoding`: hostile pictures end a child at most, never the service or a neighbour."""
+"""`imaging.decode_pool`: hostile pictures end a child at most, never the service or a neighbour."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ import pytest
 from PIL import Image
 
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.decoding import (
+from xray_watcher.imaging.decode_pool import (
     MOST_KILLS,
     Decoded,
     DecodeOutcome,
     DecodePool,
     Unreadable,
 )
-from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 
 LIMITS = DecodeLimits()
 PICTURE = pictures.png(Image.fromarray(pictures.chest()))
