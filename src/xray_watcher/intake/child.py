@@ -26,8 +26,8 @@ from typing import Any, Generic, TypeVar
 
 from xray_watcher.core.values import REJECTIONS, Rejection
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.company import Company
 from xray_watcher.intake.opening import Opener, OpenFile
+from xray_watcher.intake.shared_lock import SharedLock
 
 Result = TypeVar("Result")
 
@@ -325,18 +325,18 @@ class ChildWorker(Generic[Result]):
     Args:
         start: starts a child.
         seconds: processor time for one file; three times that on the clock, if a core is free.
-        company: the workers that share the memory with this one; None if there are none.
+        sharing: held by the workers that share the memory with this one; None if there are none.
     """
 
     def __init__(
         self,
         start: Callable[[], Child[Result]],
         seconds: float,
-        company: Company | None = None,
+        sharing: SharedLock | None = None,
     ) -> None:
         self._start = start
         self._seconds = seconds
-        self._company = company or Company()
+        self._sharing = sharing or SharedLock()
         self._opener = Opener()
         self._child: Child[Result] | None = None
         self._stopped = False
@@ -345,7 +345,7 @@ class ChildWorker(Generic[Result]):
     def work_on(self, path: str) -> Result | Rejection:
         """One file; after a crash once more, in a new child, before the picture is blamed.
 
-        After a kill that is not ours it is tried while no other worker of the company is at work:
+        After a kill that is not ours it is tried while no other worker holds the lock:
         what was too much memory for all of them may be little enough for one.
 
         Raises:
@@ -355,7 +355,7 @@ class ChildWorker(Generic[Result]):
         try:
             return self._two_attempts(path)
         except KilledChildError:
-            with self._company.alone():
+            with self._sharing.exclusive():
                 return self._last_attempt(path)
 
     def stop(self) -> None:
@@ -375,10 +375,10 @@ class ChildWorker(Generic[Result]):
 
     def _two_attempts(self, path: str) -> Result | Rejection:
         try:
-            with self._company.together():
+            with self._sharing.shared():
                 return self._attempt(path)
         except LostChildError:
-            with self._company.together():
+            with self._sharing.shared():
                 return self._last_attempt(path)
 
     def _last_attempt(self, path: str) -> Result | Rejection:

@@ -19,9 +19,9 @@ from typing import Self, TypeAlias
 
 from xray_watcher.core.values import Rejection
 from xray_watcher.intake.child import ChildWorker, KilledChildError
-from xray_watcher.intake.company import Company
 from xray_watcher.intake.decode_child import DecodeChild
 from xray_watcher.intake.images import DecodedImage, DecodeLimits
+from xray_watcher.intake.shared_lock import SharedLock
 
 # -P keeps the current folder, which may be a share, off the import path; -B writes no byte code.
 WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.intake.decode_worker")
@@ -84,8 +84,8 @@ class DecodePool:
         self._closing = threading.Lock()
         self._closed = False
         self._kills: dict[str, int] = {}  # by path, of pictures that are tried again
-        start, company = partial(DecodeChild, full_command, limits), Company()
-        self._workers = [ChildWorker(start, seconds, company) for _ in range(workers)]
+        start, sharing = partial(DecodeChild, full_command, limits), SharedLock()
+        self._workers = [ChildWorker(start, seconds, sharing) for _ in range(workers)]
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), name="decode", daemon=True)
             for worker in self._workers

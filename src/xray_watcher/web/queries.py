@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xray_watcher.intake.uploads import position_of
+from xray_watcher.intake.handover import position_of
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.records import REJECTED
 
