@@ -35,7 +35,7 @@ def crashed(tmp_path: Path) -> tuple[Path, Settings]:
     for index, state in enumerate(("CLAIMED", "FILING", "FILING", "CLAIMING")):
         (filed,) = high.glob(f"{index:04d}_*")
         if index in (0, 1):
-            filed.rename(rig.spool.work_path(ids[index]))
+            filed.rename(rig.spool.work.path_of(ids[index]))
         elif index == 3:
             filed.rename(rig.inbox / "3.jpg")
         rig.ledger.db.sqlite.execute("UPDATE image SET state = ? WHERE id = ?", (state, ids[index]))
@@ -49,7 +49,7 @@ def test_a_root_that_was_moved_whole_goes_on(crashed: tuple[Path, Settings]) -> 
     root, settings = crashed
     with Ledger(settings.folders.ledger) as ledger:
         spool, _ = _prepared_folders(settings, ledger, lambda: None)
-        assert spool.work == str(root / ".xray-watcher")
+        assert spool.work.path == str(root / ".xray-watcher")
         assert ledger.meta("inbox") == str(root / "inbox")
         assert len(ledger.open_rows()) == 4
 
@@ -107,7 +107,7 @@ def test_a_default_acl_of_the_inbox_opens_the_work_folder_in_it_to_nobody(tmp_pa
         intake=IntakeSettings(inbox=str(inbox)),
     )
     with Ledger(settings.folders.ledger) as ledger:
-        assert _prepared_folders(settings, ledger, lambda: None)[0].work == str(work)
+        assert _prepared_folders(settings, ledger, lambda: None)[0].work.path == str(work)
     assert not work.stat().st_mode & 0o022
     (work / "uploads").mkdir(mode=0o750)
     assert not (work / "uploads").stat().st_mode & 0o022, "nor is what is made in it"

@@ -18,7 +18,7 @@ from xray_watcher.bootstrap_care import retention_of
 from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
 from xray_watcher.errors import XrayWatcherError
-from xray_watcher.intake.uploads import Upload, new_batch, upload_name
+from xray_watcher.intake.handover import Upload, new_batch, upload_name
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.system.lock import InstanceLock
 
@@ -75,7 +75,7 @@ def begin(root: Path, duplicates: Any = "set-aside") -> Rig:
     rig.clock.passed_s += 41 * 86_400
     rig.drop("ct/c.jpg", "picture:Edema#2")
     rig.drop("d.jpg", "picture:Edema#2")
-    upload = Upload(rig.spool.uploads.folder, upload_name(new_batch(rig.clock.now()), 0))
+    upload = Upload(rig.spool.handover.folder, upload_name(new_batch(rig.clock.now()), 0))
     upload.write(b"picture:Fracture#u")
     upload.hand_over("u.jpg")
     return rig

@@ -140,8 +140,8 @@ def live(
 ) -> tuple[LivePart, ...]:
     daemon = rig.daemon
     return live_parts(
-        rig.arrivals._inbox, rig.settling, rig.arrivals._batching, decoder, rig.pipeline,
-        rig.pipeline._sealer, daemon._summaries, used,
+        rig.arrivals.inbox._inbox, rig.settling, rig.arrivals._batching, decoder, rig.pipeline,
+        rig.pipeline._completion._sealer, daemon._summaries, used,
     )  # fmt: skip
 
 
@@ -154,7 +154,7 @@ class LimitedDecoder:
 
 def facts(rig: Rig, decoder: LimitedDecoder, timetables: list[Timetable]) -> dict[str, Any]:
     """What the parts go by."""
-    inbox, batching, settling = rig.arrivals._inbox, rig.arrivals._batching, rig.settling
+    inbox, batching, settling = rig.arrivals.inbox._inbox, rig.arrivals._batching, rig.settling
     assert isinstance(batching, Batching)
     assert isinstance(settling, Settling)
     return {
@@ -163,8 +163,8 @@ def facts(rig: Rig, decoder: LimitedDecoder, timetables: list[Timetable]) -> dic
         "incomplete_s": settling._incomplete_after_s,
         "batch": (batching._max_size, batching._quiet_s, batching._max_wait_s),
         "urgent": batching._urgent_sources,
-        "duplicates": rig.pipeline._sets_duplicates_aside,
-        "rules": rig.pipeline._sealer._rules,
+        "duplicates": "set-aside" if rig.pipeline._judge.sets_duplicates_aside else "flag",
+        "rules": rig.pipeline._completion._sealer._rules,
         "summary_s": rig.daemon._summaries._every_s,
         "timetable": timetables[-1],
         "limits": decoder.limits,
@@ -242,7 +242,7 @@ def test_new_rules_decide_from_the_next_batch_on(tmp_path: Path) -> None:
     bell = Bell()
     request = ReloadRequest(bell)
     started = settings(model={"weights": "untrained"})
-    part = LivePart(("risk",), lambda s: rig.pipeline._sealer.use(s.risk_rules()))
+    part = LivePart(("risk",), lambda s: rig.pipeline._completion._sealer.use(s.risk_rules()))
     rig.daemon._reloading = Reloading(request, started, lambda: new, [part])
     arrived = [rig.drop("a.jpg", "picture:Fracture")]
     rig.settle()
@@ -263,8 +263,8 @@ def test_a_reload_waits_for_the_batch_in_hand_and_none_is_begun_meanwhile(rig: R
     in_hand: list[int] = []
     part = LivePart(("batch",), lambda _s: in_hand.append(rig.pipeline.batches_in_hand))
     rig.daemon._reloading = Reloading(request, settings(), settings, [part])
-    decoded = rig.pipeline.is_decoded
-    rig.pipeline.is_decoded = lambda _wait_s: False  # type: ignore[method-assign]
+    decoded = rig.pipeline.batches.is_decoded
+    rig.pipeline.batches.is_decoded = lambda _wait_s: False  # type: ignore[method-assign]
     arrived = [rig.drop("a.jpg", "picture:Edema")]
     while not rig.pipeline.batches_in_hand:
         rig.tick(0.5)
@@ -272,7 +272,7 @@ def test_a_reload_waits_for_the_batch_in_hand_and_none_is_begun_meanwhile(rig: R
     arrived.append(rig.drop("b.jpg", "picture:Edema#b"))
     rig.ticks(30)
     assert (in_hand, rig.pipeline.batches_in_hand) == ([], 1)
-    rig.pipeline.is_decoded = decoded  # type: ignore[method-assign]
+    rig.pipeline.batches.is_decoded = decoded  # type: ignore[method-assign]
     rig.settle()
     assert in_hand == [0]
     audit.check(rig.root, arrived)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,8 @@ def test_whatever_a_record_can_tell_is_taken_back(tmp_path: Path) -> None:
 
 
 STEPS = (
-    ("ledger", "begin_claims"), ("spool", "claim"), ("ledger", "decide"), ("spool", "file"),
-    ("logs", "append"), ("ledger", "finish"),
+    ("ledger", "begin_claims"), ("spool.inbox", "claim"), ("ledger", "decide"),
+    ("spool.results", "file"), ("logs", "append"), ("ledger", "finish"),
 )  # fmt: skip
 
 
@@ -133,7 +134,7 @@ def test_a_backup_of_any_moment_loses_and_doubles_nothing(
     rig: Rig, part: str, step: str, when: str
 ) -> None:
     arrived = file(rig, "picture:Edema#1")
-    owner = getattr(rig, part)
+    owner = attrgetter(part)(rig)
     call: Callable[..., Any] = getattr(owner, step)
     copies: list[Path] = []
 

@@ -552,7 +552,7 @@ def test_a_kill_at_any_moment_is_gone_on_with(
     for row in old.rig.ledger.filed_rows():  # what is not marked is there, whole
         assert row.folder is not None
         assert row.filed_name is not None
-        assert os.path.exists(old.rig.spool.target_path(row.folder, row.filed_name))
+        assert os.path.exists(old.rig.spool.results.target_path(row.folder, row.filed_name))
     old.clean()
     assert old.names() == []
     assert old.differences() == []

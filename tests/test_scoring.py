@@ -13,7 +13,7 @@ from xray_watcher.core.values import Rejection, Scores
 from xray_watcher.errors import Unavailable
 from xray_watcher.imaging.decode_pool import Decoded
 from xray_watcher.imaging.picture import DecodedImage
-from xray_watcher.scoring import Scorer
+from xray_watcher.pipeline.scoring import Scorer
 
 
 def _pictures(count: int) -> dict[int, Decoded]:

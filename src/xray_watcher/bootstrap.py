@@ -12,7 +12,6 @@ from typing import Any
 import structlog
 
 from xray_watcher import __version__
-from xray_watcher.arriving import Arrivals
 from xray_watcher.bootstrap_care import (
     empty_folders,
     metrics_files,
@@ -34,12 +33,18 @@ from xray_watcher.effects.totals import add_to_totals
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.imaging.decode_pool import DecodePool
-from xray_watcher.intake import doors
+from xray_watcher.intake.arrivals import Arrivals
+from xray_watcher.intake.handover_watch import HandoverWatch
+from xray_watcher.intake.inbox_watch import InboxWatch
+from xray_watcher.intake.sources import row_origin
 from xray_watcher.intake.spool import Spool
-from xray_watcher.intake.watcher import Inbox, wakeup_for
+from xray_watcher.intake.waiting import Waiting
+from xray_watcher.intake.watcher import Inbox, build_inbox, wakeup_for
+from xray_watcher.intake.work_folder import find_work_folder
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.rows import ImageRow
 from xray_watcher.ledger.states import State
+from xray_watcher.ledger.used_indexes import highest_index
 from xray_watcher.live_parts import (
     batch_rules,
     give_up_after_s,
@@ -53,13 +58,12 @@ from xray_watcher.model.onnx_file import check_onnx
 from xray_watcher.model.self_test import check_engine
 from xray_watcher.model.weights import WeightStore
 from xray_watcher.notify.setup import audience_of, channels_of
-from xray_watcher.pipeline import Pipeline
-from xray_watcher.places import inbox_of, work_folder
+from xray_watcher.pipeline.pipeline import Pipeline, build_pipeline
+from xray_watcher.pipeline.scoring import Scorer
 from xray_watcher.records import CsvLayout, model_fields
 from xray_watcher.reloading import NoReloading, Reloading, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.restoring import take_back
-from xray_watcher.scoring import Scorer
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER, Sealer
 from xray_watcher.system.advice import refusal
 from xray_watcher.system.clock import Clock, SystemClock
@@ -70,8 +74,6 @@ from xray_watcher.system.memory import memory_bytes
 from xray_watcher.system.mounts import is_same_mount
 from xray_watcher.system.sandbox import missing_parts
 from xray_watcher.system.signals import Bell, ReloadRequest, StopRequest
-from xray_watcher.used_indexes import highest_index
-from xray_watcher.waiting import Waiting
 
 _FOLDER_MODE = 0o750
 _MOST_HANDS = 32  # files that may hang at the same time before others wait for one of them
@@ -120,7 +122,7 @@ def assembled_daemon(
             heartbeat.beat(clock.monotonic_s())
 
         spool, inbox = _prepared_folders(settings, ledger, beat)
-        lock = stack.enter_context(InboxLock(folders.inbox, spool.work, ledger.id))
+        lock = stack.enter_context(InboxLock(folders.inbox, spool.work.path, ledger.id))
         with suppress(Unavailable):  # the daemon waits for an inbox that is out of reach
             lock.take()
         bell = _bell(folders)
@@ -133,7 +135,7 @@ def assembled_daemon(
         engine.add_done_callback(lambda _engine: bell.ring())
         stack.callback(engine.add_done_callback, lambda _engine: bell.close())
         retries, hands = Retries(), stack.enter_context(closing(Threads(_MOST_HANDS)))
-        pipeline = Pipeline(
+        pipeline = build_pipeline(
             ledger=ledger,
             spool=spool,
             logs=LogFiles(folders.logs, ledger),
@@ -143,37 +145,36 @@ def assembled_daemon(
             scorer=stack.enter_context(closing(Scorer(clock))),
             sealer=sealer,
             retries=retries,
-            duplicates=settings.intake.duplicates,
-            give_up_after_s=give_up_after_s(settings),
             clock=clock,
             zone=settings.zone,
             beat=beat,
             effects=(add_to_totals, ImageNotices(audience)),
         )
+        pipeline.use(settings.intake.duplicates, give_up_after_s(settings))
         batching = _batching(settings, once=once)
         settling = _settling(settings)
-        arrivals = Arrivals(
+        inbox_watch = InboxWatch(
             inbox=inbox,
             wakeup=wakeup_for(folders.inbox, settings.intake.watch, bell.ring),
             lock=lock,
-            spool=spool,
+            source=spool.inbox,
             settling=settling,
-            batching=batching,
             retries=retries,
             hands=hands,
             clock=clock,
             beat=beat,
         )
-        waiting = Waiting(retries, settling, arrivals, lambda: arrivals.give_up_after_s)
+        arrivals = Arrivals(inbox_watch, HandoverWatch(spool.handover, retries, clock), batching)
+        waiting = Waiting(retries, settling, inbox_watch, lambda: inbox_watch.give_up_after_s)
         summaries = DailySummaries(
             ledger,
             os.path.join(folders.logs, "daily"),
             settings.summary.summary_seconds,
             settings.zone,
             clock,
-            lambda: len(settling) + len(spool.uploads),
+            lambda: len(arrivals),
             audience,
-            lambda: [*settling.first_seen_s, *spool.uploads.first_seen_s],
+            lambda: [*settling.first_seen_s, *spool.handover.first_seen_s],
         )
         reloading: Reloading | NoReloading = NoReloading()
         if reload is not None:
@@ -276,13 +277,14 @@ def _prepared_folders(
     folders = settings.folders
     known_inbox, known_work = ledger.meta("inbox"), ledger.meta("work")
     if known_work is not None and _is_still_right(ledger, known_inbox, known_work, folders.inbox):
-        spool, inbox = spool_of(settings, known_work, beat), inbox_of(settings, known_work)
+        spool, inbox = spool_of(settings, known_work, beat), build_inbox(settings, known_work)
     else:
         spool, inbox = _begun_inbox(settings, ledger, beat, known_inbox)
-    for folder in (spool.work, spool.uploads.folder):  # in an inbox they inherit an ACL that lets
-        with suppress(OSError):  # a whole group write; or the share is away
+    # In an inbox they inherit an ACL that lets a whole group write.
+    for folder in (spool.work.path, spool.handover.folder):
+        with suppress(OSError):  # the share is away
             keep_to_owner(folder)
-    spool.make_targets()
+    spool.results.make_targets()
     _go_on_behind_the_outputs(ledger, folders)
     _make(folders.logs, "intake.logs")
     return spool, inbox
@@ -311,7 +313,7 @@ def _begun_inbox(
         raise _other_inbox(len(in_hand), known_inbox)
     if not os.path.isdir(folders.inbox):
         _make(folders.inbox, "intake.inbox")
-    work = work_folder(folders)
+    work = find_work_folder(folders)
     spool = spool_of(settings, work, beat)
     if not all(_lies_in(spool, row) for row in in_hand):
         raise _other_inbox(len(in_hand), known_inbox)
@@ -319,7 +321,7 @@ def _begun_inbox(
     with ledger.transaction():
         ledger.set_meta("inbox", folders.inbox)
         ledger.set_meta("work", work)
-    return spool, inbox_of(settings, work)
+    return spool, build_inbox(settings, work)
 
 
 def _go_on_behind_the_outputs(ledger: Ledger, folders: Folders) -> None:
@@ -336,11 +338,11 @@ def _lies_in(spool: Spool, row: ImageRow) -> bool:
     if row.state == State.FILING and (row.folder is None or row.filed_name is None):
         return True  # it had vanished; its line alone is to be written
     with suppress(OSError):
-        if os.path.getsize(spool.work_path(row.id)) == row.size:
+        if os.path.getsize(spool.work.path_of(row.id)) == row.size:
             return True
     if row.state == State.FILING and row.folder is not None and row.filed_name is not None:
-        return spool.taken(row.folder, row.filed_name)
-    return row.state == State.CLAIMING and doors.still_waits(spool, row.inbox_path, row.upload)
+        return spool.results.taken(row.folder, row.filed_name)
+    return row.state == State.CLAIMING and spool.is_still_there(row_origin(row))
 
 
 def _other_inbox(in_hand: int, known_inbox: str | None) -> ConfigError:
@@ -385,7 +387,7 @@ def cores() -> int:
 
 def _sealer(settings: Settings, ledger: Ledger, spool: Spool) -> Sealer:
     layout = CsvLayout(settings.weight_set.labels, settings.zone)
-    return Sealer(ledger, spool, settings.risk_rules(), layout, settings.zone)
+    return Sealer(ledger, spool.results, settings.risk_rules(), layout, settings.zone)
 
 
 def _bell(folders: Folders) -> Bell:
@@ -454,7 +456,7 @@ def _told(
         "at": utc_text(clock.now()),
         "waiting_in_inbox": len(settling),
         "unfinished": settling.unfinished,
-        "uploads": len(spool.uploads),
+        "uploads": len(spool.handover),
         "oldest_waiting_s": None if oldest_s is None else round(now_s - oldest_s, 1),
         "ignored": daemon.ignored,
         "batches_in_hand": pipeline.batches_in_hand,

@@ -99,7 +99,7 @@ def retention_of(settings: Settings, ledger: Ledger, spool: Spool, clock: Clock)
     """What removes old files, as the settings have it."""
     return Retention(
         ledger,
-        spool.target_path,
+        spool.results.target_path,
         LogFiles(settings.folders.logs, ledger),
         retention_rules(settings.retention),
         settings.zone,

@@ -9,20 +9,20 @@ from typing import Protocol
 
 import structlog
 
-from xray_watcher.arriving import Arrivals
 from xray_watcher.core.health import Health
 from xray_watcher.core.retries import COMPONENTS, FILES, Retries
 from xray_watcher.errors import Unavailable
 from xray_watcher.heartbeat import Heartbeat
+from xray_watcher.intake.arrivals import Arrivals
 from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.waiting import Waiting
 from xray_watcher.model.engine import Engine
-from xray_watcher.pipeline import MOST_LATE, Pipeline
+from xray_watcher.pipeline.pipeline import MOST_LATE, Pipeline
 from xray_watcher.reloading import NoReloading, Reloading
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.disks import free_bytes
 from xray_watcher.system.signals import Bell, StopRequest
-from xray_watcher.waiting import Waiting
 
 MAX_BATCHES_IN_HAND = 3
 """One is scored and filed, one is decoded, and the decoders go on with one while disks are slow."""
@@ -203,7 +203,7 @@ class Daemon:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""
         self._reload()
         self._attempt("inbox", self._look, now_s)
-        self._attempt("uploads", self._look_at_uploads, now_s)
+        self._attempt("uploads", self._look_at_handover, now_s)
         self._attempt("disk", self._check_disks, now_s)
         self._attempt("work", self._work, now_s)
         self._tell_of_files(now_s)
@@ -216,9 +216,9 @@ class Daemon:
     def use(self, timetable: Timetable) -> None:
         """Look at other times from now on; the disks stay, as the folders do until a restart."""
         self._timetable = replace(timetable, disks=self._timetable.disks)
-        self._arrivals.scan_s = timetable.scan_s
-        self._arrivals.settle_s = (timetable.settle_s, timetable.network_settle_s)
-        self._arrivals.give_up_after_s = timetable.give_up_after_s
+        self._arrivals.inbox.scan_s = timetable.scan_s
+        self._arrivals.inbox.settle_s = (timetable.settle_s, timetable.network_settle_s)
+        self._arrivals.give_up_after(timetable.give_up_after_s)
 
     @property
     def is_ready(self) -> bool:
@@ -252,7 +252,7 @@ class Daemon:
     @property
     def ignored(self) -> int:
         """Entries of the inbox that are left alone."""
-        return self._arrivals.ignored
+        return self._arrivals.inbox.ignored
 
     @property
     def done(self) -> int:
@@ -290,7 +290,7 @@ class Daemon:
             if now_s > until_s or "work" in self._health.troubles:
                 break
             self._attempt("work", self._finish_decoded, now_s)
-        self._arrivals.close()
+        self._arrivals.inbox.close()
         self._spool.clear_left()
         self._attempt("summary", lambda _now_s: self._summaries.write(), self._clock.monotonic_s())
         for chore in self._chores:
@@ -310,14 +310,14 @@ class Daemon:
                 self._bell.wait(_DECODE_WAIT_S)
                 return
         if self._bell.wait(self._next_due_s() - self._clock.monotonic_s()):
-            self._arrivals.wake()
+            self._arrivals.inbox.wake()
 
     def _next_due_s(self) -> float:
         """When there is something to do; what is in trouble is due at its next try."""
         troubles = self._health.troubles
         dues = [self._health.next_retry_s(), self._heartbeat.next_due_s]
         if "inbox" not in troubles:
-            dues.append(self._arrivals.next_look_s)
+            dues.append(self._arrivals.inbox.next_look_s)
         if "summary" not in troubles:
             dues.append(self._summaries.next_due_s)
         dues += [chore.next_due_s for chore in self._chores if chore.unit not in troubles]
@@ -332,7 +332,7 @@ class Daemon:
         return (
             self._is_recovered
             and self._health.troubles.keys().isdisjoint(_NEEDED_TO_CLAIM)
-            and self._pipeline.late < MOST_LATE
+            and self._pipeline.batches.late < MOST_LATE
             and self._undecided < _MOST_UNDECIDED
         )
 
@@ -368,11 +368,11 @@ class Daemon:
                 _log.info("recovered", unit=unit)
 
     def _look(self, now_s: float) -> None:
-        self._arrivals.look(now_s, is_late="inbox" in self._health.troubles)
+        self._arrivals.inbox.look(now_s, is_late="inbox" in self._health.troubles)
 
-    def _look_at_uploads(self, now_s: float) -> None:
+    def _look_at_handover(self, now_s: float) -> None:
         if "inbox" not in self._health.troubles:
-            self._arrivals.look_at_uploads(now_s)
+            self._arrivals.look_at_handover(now_s)
 
     def _check_disks(self, _now_s: float) -> None:
         """Stop claiming before a disk is full: what is claimed must still find room."""
@@ -380,7 +380,7 @@ class Daemon:
             try:
                 free = free_bytes(folder)
             except Unavailable:
-                self._spool.keep_targets()
+                self._spool.results.keep_targets()
                 free = free_bytes(folder)
             if free < self._timetable.min_free_bytes:
                 raise Unavailable(
@@ -403,7 +403,7 @@ class Daemon:
 
     def _work(self, now_s: float) -> None:
         self._recover()
-        self._arrivals.put_back(self._pipeline.clear_up_claims())
+        self._arrivals.put_back(self._pipeline.batches.clear_up_claims())
         self._pipeline.complete()
         try:
             self._start_batches(now_s)
@@ -420,14 +420,14 @@ class Daemon:
         if not self._engine.done():
             return
         self._engine.result()  # a network that cannot be loaded ends the service here
-        if self._pipeline.is_decoded(_DECODE_WAIT_S):
+        if self._pipeline.batches.is_decoded(_DECODE_WAIT_S):
             self._pipeline.finish()
 
     def _start_batches(self, now_s: float) -> None:
         """As many as may be in hand, so that the next is decoded while the oldest is scored."""
         if self._reloading.is_wanted or "inbox" in self._health.troubles:
             return
-        if self._has_engine and self._pipeline.start_due(now_s):
+        if self._has_engine and self._pipeline.batches.start_due(now_s):
             return
         before = -1
         while before < self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND and self._may_claim:
@@ -439,7 +439,7 @@ class Daemon:
         ready = self._arrivals.gather(now_s)
         if not ready:
             return
-        held = self._pipeline.start(ready, is_pressed=is_pressed)
+        held = self._pipeline.batches.start(ready, is_pressed=is_pressed)
         for arrival, reason in held:
             self._arrivals.hold(arrival, reason, now_s)
         not_claimed = {arrival for arrival, _ in held}

@@ -10,7 +10,7 @@ from xray_watcher.core.batching import Batching
 from xray_watcher.core.settling import Settling
 from xray_watcher.daemon import Timetable
 from xray_watcher.intake.watcher import Inbox
-from xray_watcher.pipeline import Pipeline
+from xray_watcher.pipeline.pipeline import Pipeline
 from xray_watcher.reloading import DECODE_LIMITS, LivePart, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.sealing import Sealer

@@ -27,9 +27,9 @@ from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.restored import NotOurs, Restored
 from xray_watcher.ledger.rows import LogLine
 from xray_watcher.ledger.states import State
+from xray_watcher.ledger.used_indexes import last_index_in
 from xray_watcher.records import CSV_COLUMNS, SCHEMA, CsvLayout, Record, from_jsonl, to_jsonl
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER
-from xray_watcher.used_indexes import last_index_in
 
 _LOG = re.compile(r"(results-\d{4}-\d\d-\d\d(?:\.\d+)?)\.jsonl", re.ASCII)
 _DAY = len("results-2026-11-23")

@@ -13,7 +13,7 @@ from xray_watcher.core.naming import PLAIN_NAME_BYTES, indexed_name, plain_name
 from xray_watcher.core.risk import assess
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import Assessment, ModelInfo, Rejection, RiskRules, Scores
-from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.filing import ResultFolders
 from xray_watcher.ledger.ledger import Decision
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import ImageRow
@@ -77,7 +77,7 @@ class Sealer:
 
     Args:
         ledger: indexes and known images.
-        spool: names that are taken.
+        results: names that are taken.
         rules: scores to levels.
         layout: the columns of the CSV.
         zone: local time zone; None is the system's.
@@ -86,13 +86,13 @@ class Sealer:
     def __init__(
         self,
         ledger: LedgerReader,
-        spool: Spool,
+        results: ResultFolders,
         rules: RiskRules,
         layout: CsvLayout,
         zone: tzinfo | None,
     ) -> None:
         self._ledger = ledger
-        self._spool = spool
+        self._results = results
         self._rules = rules
         self._layout = layout
         self._zone = zone
@@ -128,7 +128,7 @@ class Sealer:
         )
         folder = self._folder(verdict, assessment)
         index, name = self._free_name(verdict, folder, run)
-        shown = None if folder is None or name is None else self._spool.shown_path(folder, name)
+        shown = None if folder is None or name is None else self._results.shown_path(folder, name)
         facts = self._facts(verdict, run)
         filing = Filing(index, shown, run.now)
         record = self._record(verdict, assessment, facts, filing, run.model)
@@ -158,7 +158,7 @@ class Sealer:
         if code == "missing":
             return None
         if verdict.sha256 is None:
-            return self._spool.folder_unread(REJECTED_FOLDER)
+            return self._results.folder_unread(REJECTED_FOLDER)
         return DUPLICATES_FOLDER if code == "duplicate" else REJECTED_FOLDER
 
     def _free_name(self, verdict: Verdict, folder: str | None, run: _Run) -> tuple[int, str | None]:
@@ -169,7 +169,7 @@ class Sealer:
             if folder is None:
                 return index, None
             name = self._name(index, verdict, folder)
-            if not self._spool.taken(folder, name):
+            if not self._results.taken(folder, name):
                 self._refused.discard(verdict.row.id)
                 return index, name
             _log.warning("name taken by a file that is not ours", index=index, folder=folder)
@@ -182,7 +182,7 @@ class Sealer:
         if len(name.encode()) <= PLAIN_NAME_BYTES:
             return name  # as most do; the file system, which may be a slow share, is not asked
         reason = _SIDECAR_BYTES if isinstance(verdict.finding, Rejection) else 0
-        return indexed_name(index, original, self._spool.longest_name(folder) - reason)
+        return indexed_name(index, original, self._results.longest_name(folder) - reason)
 
     def _facts(self, verdict: Verdict, run: _Run) -> Facts:
         row, sha256 = verdict.row, verdict.sha256

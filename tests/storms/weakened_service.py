@@ -12,7 +12,7 @@ import stub_service
 
 from xray_watcher import bootstrap
 from xray_watcher.cli.main import main
-from xray_watcher.intake import spool
+from xray_watcher.intake import inbox_source
 
 
 class _Connection(sqlite3.Connection):
@@ -47,7 +47,7 @@ def without_fsync() -> None:
 
 def without_looking() -> None:
     """A file that has not changed for a while is taken, whoever writes it, whole or not."""
-    spool.readiness_of = lambda *_args, **_options: "ready"
+    inbox_source.readiness_of = lambda *_args, **_options: "ready"
 
 
 WEAKENED = {"normal": without_full_commits, "fsync": without_fsync, "hasty": without_looking}

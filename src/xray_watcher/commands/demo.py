@@ -29,7 +29,7 @@ from xray_watcher.core.catalogue import PHANTOM
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
-from xray_watcher.intake.uploads import SOURCE
+from xray_watcher.intake.handover import WEB
 from xray_watcher.phantoms import NORMAL, MadeImage, made_images
 from xray_watcher.records import NOTICE, SIMULATIONS, Record, from_jsonl
 from xray_watcher.system.progress import progress_bar
@@ -233,7 +233,7 @@ def _records(root: str) -> list[Record]:
         with open(path, "rb") as log:
             lines += [line for line in log if line.endswith(b"\n")]
     records = [from_jsonl(line) for line in lines]
-    return [record for record in records if record["source"] != SOURCE]
+    return [record for record in records if record["source"] != WEB]
 
 
 def _logs(root: str, suffix: str) -> list[str]:

@@ -9,10 +9,10 @@ from xray_watcher.bootstrap import spool_of
 from xray_watcher.bootstrap_care import retention_of, retention_rules
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import from_us, local_day, local_text, to_us
+from xray_watcher.intake.work_folder import find_work_folder
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.removals import Share, due_logs, share_of
-from xray_watcher.places import work_folder
 from xray_watcher.retention import Done
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.lock import InstanceLock
@@ -68,7 +68,7 @@ def clean_up(settings: Settings, clock: Clock) -> Done:
     folders = settings.folders
     LedgerReader.open(folders.ledger).close()  # none is made here
     with InstanceLock(folders.lock), Ledger(folders.ledger) as ledger:
-        spool = spool_of(settings, ledger.meta("work") or work_folder(folders))
+        spool = spool_of(settings, ledger.meta("work") or find_work_folder(folders))
         retention = retention_of(settings, ledger, spool, clock)
         while retention.step(again=True):
             pass

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from xray_watcher.core.values import Arrival, SeenFile
+from xray_watcher.core.values import INBOX, Arrival, Origin, SeenFile
 
 MIN_LOOKS = 2
 
@@ -205,4 +205,5 @@ class Settling:
 
     def _arrival(self, watch: _Watch, now_s: float) -> Arrival:
         overdue = now_s >= watch.unchanged_since_s + self._overdue_after_s
-        return Arrival(watch.file, watch.first_seen_s, now_s, overdue)
+        origin = Origin(INBOX, watch.file.path)
+        return Arrival(watch.file, watch.first_seen_s, now_s, origin, overdue=overdue)

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import XrayWatcherError
-from xray_watcher.intake.uploads import (
+from xray_watcher.intake.handover import (
     is_batch,
     position_of,
     uploads_folder,

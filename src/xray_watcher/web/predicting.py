@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
-from xray_watcher.intake.uploads import new_batch, uploads_folder
+from xray_watcher.intake.handover import new_batch, uploads_folder
 from xray_watcher.web import answers
 from xray_watcher.web.answers import Batches, DaemonGone, Filed
 from xray_watcher.web.authentication import Sender, sender

@@ -173,7 +173,7 @@ def test_only_rejected_images_can_be_put_back(rig: Rig, index: int) -> None:
 def test_a_rejected_image_that_cannot_be_put_back_says_why(rig: Rig) -> None:
     rig.drop("ward/a.png", "words")
     rig.settle()
-    rig.ledger.set_meta("work", rig.spool.work)  # as a start does
+    rig.ledger.set_meta("work", rig.spool.work.path)  # as a start does
     rig.inbox.rename(rig.root / "unmounted")
     answer = call(app_of(rig), "POST", "/images/0/retry")
     assert answer.status == 409

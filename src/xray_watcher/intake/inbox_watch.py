@@ -1,7 +1,6 @@
-"""From the inbox to the door of the pipeline: looks, settles, asks whether a file is ready.
+"""Watches the inbox: looks, settles, asks whether a file is ready.
 
-The daemon takes from here what may be claimed. Whatever fails over one file is noted in the table
-of retries; the others come on.
+Whatever fails over one file is noted in the table of retries; the others come on.
 """
 
 from __future__ import annotations
@@ -11,28 +10,27 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from xray_watcher.core.batching import Batching
-from xray_watcher.core.retries import GIVEN_UP, Key, Reason, Retries
+from xray_watcher.core.retries import GIVEN_UP, Reason, Retries, given_up
 from xray_watcher.core.settling import Settling
-from xray_watcher.core.values import Arrival
+from xray_watcher.core.values import INBOX, Arrival
 from xray_watcher.errors import Unavailable
-from xray_watcher.findings import given_up
 from xray_watcher.intake.claims import FileTrouble
+from xray_watcher.intake.gap import Gap
+from xray_watcher.intake.inbox_source import InboxSource
 from xray_watcher.intake.readiness import Readiness
-from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.sources import Answers
 from xray_watcher.intake.watcher import Inbox, Look, NoWakeup, Wakeup
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.hands import Hands
 from xray_watcher.system.lock import InboxLock
 
-_LOOK_GAP_S = 0.2  # events may come in thousands; looks do not
-_LOOK_GAP_MOST_S = 30.0  # also after a look that hung for an hour
-_LOOK_SHARE = 4  # of the time that a look took, at least this much passes until the next
 _SLICE_S = 0.5  # so long a look goes on before the images have their turn again
 _SLICE_ENTRIES = 64
 
 _ANSWER_S = 2.0  # a file that does not answer for so long is left alone
 _PATIENCE_S = 0.25
+_SLOW = Reason("slow", "It does not answer.")
+_BUSY = Reason("busy", "Another program has it open for writing.")
 
 
 @dataclass(slots=True)
@@ -43,34 +41,15 @@ class _Asked:
     answers: list[Readiness | Reason] = field(default_factory=list)
 
 
-class Gap:
-    """How long to wait from one look to the next: in the mean a share of the time at most."""
-
-    def __init__(self) -> None:
-        self.last_s = float("-inf")
-        self._gap_s = 0.0
-
-    @property
-    def next_s(self) -> float:
-        """Before this no look is begun."""
-        return self.last_s + self._gap_s
-
-    def note(self, began_s: float, took_s: float, least_s: float = _LOOK_GAP_S) -> None:
-        """Note a look that is over."""
-        self.last_s = began_s
-        self._gap_s = min(max(least_s, _LOOK_SHARE * took_s), _LOOK_GAP_MOST_S)
-
-
-class Arrivals:
-    """What has come and is not claimed, for one daemon.
+class InboxWatch:
+    """What has come into the inbox and is not claimed.
 
     Args:
         inbox: looked at.
         wakeup: makes looks come sooner.
         lock: keeps other daemons off the inbox; taken when the inbox is in reach.
-        spool: asked whether a settled file may be claimed.
+        source: asked whether a settled file may be claimed.
         settling: which files are complete.
-        batching: when a batch is ready.
         retries: gets the files that cannot be read or moved.
         hands: reads files, which may never answer.
         clock: the time.
@@ -84,15 +63,14 @@ class Arrivals:
         barred: folders and files that may not be read, with the reason.
     """
 
-    def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
+    def __init__(  # noqa: PLR0913 - assembly hands over each part by name
         self,
         *,
         inbox: Inbox,
         wakeup: Wakeup | NoWakeup,
         lock: InboxLock,
-        spool: Spool,
+        source: InboxSource,
         settling: Settling,
-        batching: Batching,
         retries: Retries,
         hands: Hands,
         clock: Clock,
@@ -101,15 +79,14 @@ class Arrivals:
         self._inbox = inbox
         self._wakeup = wakeup
         self._lock = lock
-        self._spool = spool
+        self._source = source
         self._settling = settling
-        self._batching = batching
         self._retries = retries
         self._hands = hands
         self._clock = clock
         self._beat = beat
         self._is_network = False
-        self._gap, self._uploads_gap = Gap(), Gap()
+        self._gap = Gap()
         self._look: Iterator[Look | None] | None = None  # that is under way
         self._began_s = self._took_s = 0.0
         self._is_look_wanted = True
@@ -122,16 +99,13 @@ class Arrivals:
 
     def __len__(self) -> int:
         """Images that are known to be there and not claimed."""
-        return len(self._settling) + len(self._spool.uploads)
+        return len(self._settling)
 
     @property
     def has_to_claim(self) -> bool:
         """Whether something is there that will be claimed without more ado."""
         held = self._settling.unfinished + self._settling.held
-        waiting = self._settling.waiting - held
-        return bool(self._look is not None or waiting > 0 or len(self._batching)) or len(
-            self._spool.uploads
-        ) > len(self._retries.of("upload"))
+        return self._look is not None or self._settling.waiting > held
 
     # -- looks ----------------------------------------------------------------------------
 
@@ -188,7 +162,7 @@ class Arrivals:
         self.ignored, self.barred, self._is_network = look.ignored, look.barred, look.is_network
         self._settling.settle_s = self.settle_s[look.is_network]
         self._settling.observe(look.files, now_s)
-        for key in list(self._retries.of("inbox")):
+        for key in list(self._retries.of(INBOX)):
             if not self._settling.was_held(str(key[1])):  # it has changed or is gone
                 self._retries.forget(key)
         self._gap.note(self._began_s, self._took_s)
@@ -206,54 +180,24 @@ class Arrivals:
             wanted_s = regular_s if settles_s is None else min(settles_s, regular_s)
         return max(wanted_s, self._gap.next_s)
 
-    def look_at_uploads(self, now_s: float) -> None:
-        """Costs one listing of a folder of our own; the bell rings when something was put there.
-
-        Raises:
-            Unavailable: the folder cannot be read.
-        """
-        if now_s < self._uploads_gap.next_s:
-            return
-        began_s = self._clock.monotonic_s()
-        due = self._retries.due("upload", now_s)
-        self._spool.uploads.offer_again(str(name) for _, name in due)
-        for key in due:
-            self._retries.begin(key)
-        nameless = [
-            str(key[1])
-            for key, retry in self._retries.of("upload").items()
-            if now_s - retry.since_s >= self.give_up_after_s
-        ]
-        found = self._spool.uploads.look(now_s, nameless)
-        self._batching.add(found.arrivals, now_s)
-        for name, reason in found.troubles.items():
-            self._retries.failed(("upload", name), name, reason, now_s)
-        for key in list(self._retries.of("upload")):
-            if key[1] not in self._spool.uploads.names:
-                self._retries.forget(key)
-        self._uploads_gap.note(now_s, self._clock.monotonic_s() - began_s, least_s=0.0)
-
     # -- what may be claimed --------------------------------------------------------------
 
-    def gather(self, now_s: float) -> list[Arrival]:
-        """The next batch of files that may be claimed now, or nothing.
+    def settled(self, now_s: float) -> Sequence[Arrival]:
+        """Files that are complete; each is handed on once."""
+        return self._settling.due(now_s)
+
+    def ask(self, arrivals: Sequence[Arrival], now_s: float) -> Answers:
+        """Ask settled files whether they may be claimed now.
 
         Raises:
-            Unavailable: the inbox is out of reach; they are asked for again.
+            Unavailable: the inbox is out of reach.
         """
-        self._batching.add(self._settling.due(now_s), now_s)
-        batch = self._batching.take(now_s)
-        if not batch:
-            return []
-        files = [arrival for arrival in batch if arrival.upload is None]
-        hanging = [arrival for arrival in files if self._hangs(arrival)]
-        to_ask = [arrival for arrival in files if arrival not in hanging]
-        ready = self._ready(to_ask, now_s) if to_ask else {}
-        for arrival in hanging:
-            if (given_up := self.hold(arrival, _SLOW, now_s)) is not None:
-                ready[arrival.file.path] = given_up
-        gathered = [ready.get(a.file.path) if a.upload is None else a for a in batch]
-        return [arrival for arrival in gathered if arrival is not None]
+        hanging = [arrival for arrival in arrivals if self._hangs(arrival)]
+        to_ask = [arrival for arrival in arrivals if arrival not in hanging]
+        answers = self._ask_all(to_ask, now_s) if to_ask else Answers(())
+        held = [self.hold(arrival, _SLOW, now_s) for arrival in hanging]
+        given_up = [each for each in held if each is not None]
+        return replace(answers, ready=[*answers.ready, *given_up])
 
     def _hangs(self, arrival: Arrival) -> bool:
         """Whether a file has not answered yet since it was last asked."""
@@ -263,8 +207,8 @@ class Arrivals:
             return False
         return True
 
-    def _ready(self, arrivals: Sequence[Arrival], now_s: float) -> dict[str, Arrival]:
-        """Those that may be claimed, by path; the others go on being watched.
+    def _ask_all(self, arrivals: Sequence[Arrival], now_s: float) -> Answers:
+        """Ask files whether they may be claimed; those that may not go on being watched.
 
         They are asked in another thread. The first that does not answer is left alone with that
         thread; those behind it come again.
@@ -277,22 +221,21 @@ class Arrivals:
             waited_s = 0.0 if len(asked.answers) > answered else waited_s + _PATIENCE_S
             answered = len(asked.answers)
         if future.done() and (error := future.exception()) is not None:
-            self._batching.put_back(arrivals)
             raise error
         answers = list(asked.answers)  # the thread may go on meanwhile
+        unasked = arrivals[len(answers) + 1 :]
         if len(answers) < len(arrivals):
             self._unanswered[arrivals[len(answers)].file.path] = future
-            self._batching.put_back(arrivals[len(answers) + 1 :])
             answers.append(_SLOW)
         pairs = zip(arrivals, answers, strict=False)
         sorted_out = [self._sort_out(arrival, answer, now_s) for arrival, answer in pairs]
-        return {each.file.path: each for each in sorted_out if each is not None}
+        return Answers([each for each in sorted_out if each is not None], unasked)
 
     def _ask(self, asked: _Asked) -> None:
         for arrival in asked.arrivals:
             try:
                 asked.answers.append(
-                    self._spool.readiness(
+                    self._source.readiness(
                         arrival.file, overdue=arrival.overdue, is_network=self._is_network
                     )
                 )
@@ -314,7 +257,7 @@ class Arrivals:
         else:
             reason = answer if isinstance(answer, Reason) else _BUSY
             return self.hold(arrival, reason, now_s)
-        self._retries.forget(("inbox", path))
+        self._retries.forget(arrival.origin)
         return None
 
     def hold(self, arrival: Arrival, reason: Reason, now_s: float) -> Arrival | None:
@@ -323,42 +266,14 @@ class Arrivals:
         Returns:
             The file, to be claimed and rejected unread, when that has lasted too long.
         """
-        if arrival.upload is not None:
-            self._retries.failed(("upload", arrival.upload), arrival.file.path, reason, now_s)
-            return None
-        key: Key = ("inbox", arrival.file.path)
-        retry = self._retries.failed(key, arrival.file.path, reason, now_s)
+        retry = self._retries.failed(arrival.origin, arrival.file.path, reason, now_s)
         is_over = now_s - retry.since_s >= self.give_up_after_s
         if is_over and reason.code in GIVEN_UP and reason != _BUSY and not arrival.given_up:
             return replace(arrival, given_up=given_up(retry, now_s))
         self._settling.hold(arrival.file.path, retry.due_s, now_s)
         return None
 
-    def note_claimed(self, arrivals: Sequence[Arrival]) -> None:
-        """Follow files no more that have been claimed."""
-        for arrival in arrivals:
-            if arrival.upload is None:
-                self._settling.forget(arrival.file.path)
-                self._retries.forget(("inbox", arrival.file.path))
-            else:
-                self._retries.forget(("upload", arrival.upload))
-
-    def put_back(self, arrivals: Sequence[Arrival]) -> None:
-        """Ask once more for files that could not be claimed, before all others.
-
-        One that was to be rejected unread may be readable by now.
-        """
-        self._batching.put_back([replace(arrival, given_up=None) for arrival in arrivals])
-
-    def next_batch_s(self) -> float | None:
-        """When the next batch is ready if nothing more comes; None when nothing waits."""
-        return self._batching.next_due_s()
-
-    @property
-    def is_pressed(self) -> bool:
-        """Whether somebody waits for what is next."""
-        return self._batching.is_pressed
-
-
-_SLOW = Reason("slow", "It does not answer.")
-_BUSY = Reason("busy", "Another program has it open for writing.")
+    def note_claimed(self, arrival: Arrival) -> None:
+        """Follow a file no more that has been claimed."""
+        self._settling.forget(arrival.file.path)
+        self._retries.forget(arrival.origin)

@@ -18,7 +18,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
-def parent_below(inbox: str, path: str) -> Iterator[int]:
+def open_parent(inbox: str, path: str) -> Iterator[int]:
     """Open the folder in which a path below the inbox ends.
 
     Args:
@@ -39,7 +39,7 @@ def parent_below(inbox: str, path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def checked_device(inbox: str, work: str) -> int:
+def check_device(inbox: str, work: str) -> int:
     """The device of the inbox; an empty mount point is not an empty inbox.
 
     Args:
@@ -63,13 +63,13 @@ def checked_device(inbox: str, work: str) -> int:
 
 
 @contextmanager
-def opened_below(inbox: str, path: str) -> Iterator[int]:
+def open_nofollow(inbox: str, path: str) -> Iterator[int]:
     """Open a file below the inbox for reading; a pipe is not waited for.
 
     Raises:
-        OSError: as `parent_below`.
+        OSError: as `open_parent`.
     """
-    with parent_below(inbox, path) as parent:
+    with open_parent(inbox, path) as parent:
         fd = os.open(os.path.basename(path), OPEN_FILE, dir_fd=parent)
     try:
         yield fd

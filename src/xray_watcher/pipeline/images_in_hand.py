@@ -14,6 +14,7 @@ from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome
 from xray_watcher.intake.claims import Claimed, FileTrouble, Move
 from xray_watcher.ledger.ledger import Decision
 from xray_watcher.ledger.rows import ImageRow, LogLine
+from xray_watcher.pipeline.scoring import Scoring
 from xray_watcher.records import Timings
 from xray_watcher.sealing import Verdict
 from xray_watcher.system.clock import Clock
@@ -113,11 +114,15 @@ class Batch:
     Args:
         batch_id: goes into their records.
         items: the images; those that failed or are late leave it.
+
+    Attributes:
+        scoring: its scores on their way, when the network has begun before the batch's turn.
     """
 
     def __init__(self, batch_id: str, items: list[Item]) -> None:
         self.id = batch_id
         self.items = items
+        self.scoring: Scoring | None = None
         self._ready = -1
         self._progress_s = 0.0
 

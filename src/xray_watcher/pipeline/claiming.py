@@ -11,8 +11,8 @@ from xray_watcher.core.retries import Reason
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.core.values import Arrival
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake import doors
 from xray_watcher.intake.claims import ClaimUnclear, FileTrouble
+from xray_watcher.intake.sources import upload_column
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.ledger import Ledger, NewClaim
 from xray_watcher.system.clock import Clock
@@ -83,8 +83,7 @@ class Claims:
         try:
             self._drop()
             if made.claimed:
-                done = [(each.file.path, each.upload) for each in made.claimed.values()]
-                doors.sync_claims(self._spool, done)
+                self._spool.sync_claims([each.origin for each in made.claimed.values()])
         except Unavailable:
             self._unclear |= made.claimed
             self._back += [arrival for arrival, _ in made.held]
@@ -99,7 +98,7 @@ class Claims:
             self._back.append(arrival)
             return
         try:
-            if doors.claim(self._spool, arrival, image_id):
+            if self._spool.claim(arrival.origin, image_id):
                 made.claimed[image_id] = arrival
             else:
                 self._to_drop.append(image_id)
@@ -126,11 +125,10 @@ class Claims:
         return ClearedUp(taken, back)
 
     def _taken(self) -> Mapping[int, Arrival]:
-        in_work = self._spool.claimed_ids()
+        in_work = self._spool.work.claimed_ids()
         taken = {}
         for image_id, arrival in self._unclear.items():
-            path, upload = arrival.file.path, arrival.upload
-            if image_id not in in_work and doors.still_waits(self._spool, path, upload):
+            if image_id not in in_work and self._spool.is_still_there(arrival.origin):
                 self._to_drop.append(image_id)
                 self._back.append(arrival)
             else:
@@ -153,6 +151,6 @@ class Claims:
             received_us=to_us(received),
             settled_us=to_us(settled),
             day=local_day(received, self._zone),
-            upload=arrival.upload,
+            upload=upload_column(arrival.origin),
             retry_of=arrival.retry_of,
         )

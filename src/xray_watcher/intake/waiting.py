@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from heapq import nsmallest
 from typing import Any
 
-from xray_watcher.arriving import Arrivals
 from xray_watcher.core.retries import COMPONENTS, FILES, GIVEN_UP, REASONS, Retries, Retry
 from xray_watcher.core.settling import Settling
+from xray_watcher.core.values import HANDOVER, INBOX
+from xray_watcher.intake.inbox_watch import InboxWatch
 
 MOST_NAMES = 1000
 """So many are named; the figures count them all."""
@@ -28,7 +29,7 @@ class Waiting:
     Args:
         retries: those that failed.
         settling: those that do not look whole.
-        arrivals: folders and files that may not be read.
+        inbox: folders and files that may not be read.
         give_up_after_s: when a file that cannot be read is rejected.
     """
 
@@ -36,12 +37,12 @@ class Waiting:
         self,
         retries: Retries,
         settling: Settling,
-        arrivals: Arrivals,
+        inbox: InboxWatch,
         give_up_after_s: Callable[[], float],
     ) -> None:
         self._retries = retries
         self._settling = settling
-        self._arrivals = arrivals
+        self._inbox = inbox
         self._give_up_after_s = give_up_after_s
 
     def figures(self, now_s: float) -> dict[str, Any]:
@@ -52,14 +53,14 @@ class Waiting:
             "images": codes.total(),
             "oldest_s": None if since_s is None else round(now_s - since_s, 1),
             "codes": dict(codes),
-            "barred": len(self._arrivals.barred),
+            "barred": len(self._inbox.barred),
         }
 
     def left(self) -> dict[str, int]:
         """How many images a run that ends by itself leaves, by what they wait for."""
         left = Counter(_code(retry) for _, retry in self._retries.failures())
         left["unfinished"] = len(self._settling.unfinished_files)
-        left["barred"] = len(self._arrivals.barred)
+        left["barred"] = len(self._inbox.barred)
         return {code: count for code, count in left.items() if count}
 
     def troubles(self, now_s: float) -> dict[str, str | None]:
@@ -69,7 +70,7 @@ class Waiting:
             if _code(retry) != "busy" or now_s - retry.since_s > BUSY_IS_NORMAL_S:
                 found[COMPONENTS.get(_code(retry), FILES)].append(retry)
         details = {key: _sentence(retries, now_s) for key, retries in found.items()}
-        if barred := self._arrivals.barred:
+        if barred := self._inbox.barred:
             reasons = ", ".join(sorted(set(barred.values())))
             what = f"{len(barred)} files or folders in the inbox cannot be read ({reasons})."
             details[FILES] = f"{details[FILES]} {what}" if details[FILES] else what
@@ -97,14 +98,14 @@ class Waiting:
             row |= {"detail": retry.reason.detail if retry.reason else "", "since": retry.since_s}
             if retry.due_s != float("inf"):
                 row["retry_at"] = retry.due_s
-            if _code(retry) in GIVEN_UP and where != "upload":
+            if _code(retry) in GIVEN_UP and where != HANDOVER:
                 row["rejected_at"] = retry.since_s + self._give_up_after_s()
             yield row
         for path, since_s, overdue_s in self._settling.unfinished_files:
-            row = {"where": "inbox", "name": path, "code": "unfinished", "tries": 0}
+            row = {"where": INBOX, "name": path, "code": "unfinished", "tries": 0}
             yield row | {"detail": "", "since": since_s, "rejected_at": overdue_s}
-        for path, reason in self._arrivals.barred.items():
-            yield {"where": "inbox", "name": path, "code": "barred", "tries": 0, "detail": reason}
+        for path, reason in self._inbox.barred.items():
+            yield {"where": INBOX, "name": path, "code": "barred", "tries": 0, "detail": reason}
 
 
 _TIMES = ("since", "retry_at", "rejected_at")

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from xray_watcher.core.calibration import scores
 from xray_watcher.core.values import Rejection, Scores
 from xray_watcher.errors import Unavailable
-from xray_watcher.findings import rejection_of
 from xray_watcher.imaging.decode_pool import Decoded
 from xray_watcher.model.engine import Engine
 from xray_watcher.system.clock import Clock
@@ -114,4 +113,4 @@ def _finding_of(engine: Engine, raw: list[float]) -> Scores | Rejection:
     try:
         return scores(engine.labels, raw, engine.operating_points)
     except ValueError:
-        return rejection_of("not_finite")
+        return Rejection.of("not_finite")
