@@ -37,9 +37,9 @@ def aftermath_of(lines: Iterable[LogLine], now: datetime, audience: Audience) ->
     tally, notices = Tally(), list[Notice]()
     for line in lines:
         record = from_jsonl(line.jsonl)
-        received_at = datetime.fromisoformat(record["received_at"])
+        received_at = datetime.fromisoformat(record.received_at)
         tally_image(tally, record, (now - received_at).total_seconds())
-        event = _EVENTS.get(record["risk_level"])
+        event = _EVENTS.get(record.risk_level)
         if event is not None:
             notices += audience.notices(event, to_us(now), str(line.idx))
     return Aftermath(tally, notices)

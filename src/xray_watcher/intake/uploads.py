@@ -3,7 +3,7 @@
 In the folder `uploads` of the work folder, on the inbox's own file system, lie for one upload
 
     NAME.part    while it comes in: the web writes it, under a name that it has made itself
-    NAME.json    what the client calls the file; written before the image is handed over
+    NAME.json    what the client calls the file, and its request's id; written before the hand-over
     NAME.image   the whole image, its bytes on disk: from here on the daemon answers for it
 
 The daemon claims an image as it claims a file of the inbox, row first, then one rename, and
@@ -86,6 +86,12 @@ def upload_name(batch: str, position: int) -> str:
     return f"{batch}-{position:06d}"
 
 
+def request_of(upload: str) -> str | None:
+    """The id of the request that an upload's name tells; None for what `retry` puts back."""
+    request = upload.rpartition("-")[0]
+    return request if is_batch(request) else None
+
+
 def position_of(upload: str) -> int:
     """The position that an upload's name tells."""
     return int(upload.rpartition("-")[2])
@@ -132,7 +138,7 @@ class Upload:
         """
         sync(self._fd)
         self._close()
-        write_sidecar(self._path(_SIDECAR), filename)
+        write_sidecar(self._path(_SIDECAR), filename, request_of(self.name))
         rename_noreplace(self._path(_PART), self._path(_IMAGE))
         sync_folder(self._folder)
 
@@ -153,11 +159,12 @@ class Upload:
         return os.path.join(self._folder, self.name + ending)
 
 
-def write_sidecar(path: str, filename: str) -> None:
-    """Write down what the client calls a file, whatever that may be."""
+def write_sidecar(path: str, filename: str, request_id: str | None) -> None:
+    """Write down what the client calls a file, whatever that may be, and its request's id."""
+    facts = {"filename": client_name(filename), "request_id": request_id}
     fd = os.open(path, NEW_FILE, _MODE)
     try:
-        write_all(fd, json.dumps({"filename": client_name(filename)}).encode("ascii"), 0)
+        write_all(fd, json.dumps(facts).encode("ascii"), 0)
         sync(fd)
     finally:
         os.close(fd)

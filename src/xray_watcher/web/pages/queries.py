@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.ledger.reader import LedgerReader, LogLine
-from xray_watcher.records import Record, from_jsonl
+from xray_watcher.records import from_jsonl
 
 QUARTER_US = 15 * 60 * 1_000_000
 """Arrivals are counted by quarters of an hour: every time zone's hours begin with one."""
@@ -24,7 +25,7 @@ class Kind:
 class PageLedger(LedgerReader):
     """The ledger as the pages read it; `with PageLedger.open(path) as ledger:`, in a thread."""
 
-    def record(self, idx: int) -> Record | None:
+    def record(self, idx: int) -> ImageRecord | None:
         """The record of the image that was filed under an index, if it is finished."""
         for line in self._db.execute(
             "SELECT jsonl FROM record JOIN image USING (idx)"
@@ -39,7 +40,7 @@ class PageLedger(LedgerReader):
         state = self._value("SELECT state FROM image WHERE idx = ?", idx)
         return bool(state == "RETRIED")
 
-    def latest(self, limit: int) -> list[Record]:
+    def latest(self, limit: int) -> list[ImageRecord]:
         """The images that were filed last, newest first."""
         # CROSS JOIN holds SQLite to the records' order; else it may sort years of images.
         rows = self._db.execute(
@@ -49,7 +50,7 @@ class PageLedger(LedgerReader):
         )
         return [from_jsonl(jsonl) for (jsonl,) in rows]
 
-    def set_aside(self, day: str, limit: int) -> list[Record]:
+    def set_aside(self, day: str, limit: int) -> list[ImageRecord]:
         """Images received on a day, rejected and not tried again, newest first."""
         rows = self._db.execute(
             "SELECT jsonl FROM record JOIN image USING (idx) WHERE day = ?"
