@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -15,6 +16,7 @@ from xray_watcher.core.tally import CLASSIFIED, REJECTED, Tally
 from xray_watcher.core.telling import Audience, Notice
 from xray_watcher.core.times import to_us
 from xray_watcher.ledger.effect import Commit, Filing
+from xray_watcher.records import to_jsonl
 
 AUDIENCE = Audience({"mail": ("high", "rejected"), "hook": ("high",)})
 
@@ -91,7 +93,8 @@ def test_an_effect_that_fails_is_heard_and_no_filing_is_lost(
     assert committed(tmp_path, "SELECT value FROM tally WHERE series = 'mine'") == [(2.0,)]
     assert committed(tmp_path, "SELECT count(*) FROM notice WHERE event = 'mine'") == [(1,)]
     assert [record["index"] for record in audit.jsonl_records(tmp_path)] == [0, 1]
-    assert effect.seen[-1].records == audit.jsonl_records(tmp_path)
+    written = [json.loads(to_jsonl(record)) for record in effect.seen[-1].records]
+    assert written == audit.jsonl_records(tmp_path)
 
 
 def carry_on(rig: Rig, root: Path, effect: Callable[[Filing, Commit], None]) -> None:

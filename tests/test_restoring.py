@@ -14,12 +14,13 @@ import pytest
 
 import audit
 from rig import START, HandClock, Rig
-from xray_watcher import restoring
+from xray_watcher import records, restoring
 from xray_watcher.bootstrap import _go_on_behind_the_outputs
 from xray_watcher.commands import fsck, retry
 from xray_watcher.commands.backup import backup
 from xray_watcher.core.tally import CLASSIFIED, REJECTED
 from xray_watcher.errors import Unavailable
+from xray_watcher.records import CSV_COLUMNS, FIRST_CSV_COLUMNS
 from xray_watcher.restoring import logs_ahead, take_back
 
 DAY_S = 86_400.0
@@ -119,6 +120,25 @@ def test_whatever_a_record_can_tell_is_taken_back(tmp_path: Path) -> None:
     ]
     assert [row.state for row in taken] == ["DONE", "DONE", "RETRIED", "DONE"]
     assert fsck.check(rig.settings, deep=True) == []
+    rig.crash()
+
+
+def test_logs_of_an_earlier_version_with_fewer_columns_are_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "CSV_COLUMNS", CSV_COLUMNS[:FIRST_CSV_COLUMNS])
+    rig = Rig(tmp_path)
+    arrived = file(rig, "picture:Edema#1")
+    copy = save(rig)
+    arrived += file(rig, "picture:Edema#2", "no picture")
+    old = put_back(rig, copy)
+    monkeypatch.undo()
+    rig = start(old)
+    arrived += file(rig, "picture:Edema#3")
+    assert [record["index"] for record in audit.jsonl_records(rig.root)] == [0, 1, 2, 3]
+    assert rig.ledger.next_index == 4
+    assert fsck.check(rig.settings, deep=True) == []
+    assert conflicts(rig) == []
     rig.crash()
 
 

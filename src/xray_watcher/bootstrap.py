@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -26,7 +27,7 @@ from xray_watcher.core.health import Health
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
-from xray_watcher.core.values import LEVELS, ModelInfo
+from xray_watcher.core.values import LEVELS
 from xray_watcher.daemon import Daemon
 from xray_watcher.effects.notices import ImageNotices
 from xray_watcher.effects.totals import add_to_totals
@@ -60,7 +61,7 @@ from xray_watcher.model.weights import WeightStore
 from xray_watcher.notify.setup import audience_of, channels_of
 from xray_watcher.pipeline.pipeline import Pipeline, build_pipeline
 from xray_watcher.pipeline.scoring import Scorer
-from xray_watcher.records import CsvLayout, model_fields
+from xray_watcher.records import CsvLayout
 from xray_watcher.reloading import NoReloading, Reloading, RenewableDecoder
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.restoring import take_back
@@ -464,9 +465,5 @@ def _told(
         "troubles": {cause: trouble.detail for cause, trouble in health.causes.items()},
         "last_error": health.last_error,
         "sandbox_lacks": missing_parts(),
-        "model": _model(engine.result().info) if is_loaded else None,
+        "model": asdict(engine.result().info) if is_loaded else None,
     }
-
-
-def _model(info: ModelInfo) -> dict[str, Any]:
-    return {**model_fields(info), "simulated": info.simulated}

@@ -9,11 +9,13 @@ from datetime import datetime, tzinfo
 
 import structlog
 
+from xray_watcher.core.image_record import ImageRecord, Timings
 from xray_watcher.core.naming import PLAIN_NAME_BYTES, indexed_name, plain_name
 from xray_watcher.core.risk import assess
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import Assessment, ModelInfo, Rejection, RiskRules, Scores
 from xray_watcher.intake.filing import ResultFolders
+from xray_watcher.intake.handover import request_of
 from xray_watcher.ledger.ledger import Decision
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import ImageRow
@@ -22,9 +24,8 @@ from xray_watcher.records import (
     CsvLayout,
     Facts,
     Filing,
-    Record,
-    Timings,
     classified_record,
+    from_jsonl,
     rejected_record,
     to_jsonl,
 )
@@ -186,6 +187,7 @@ class Sealer:
 
     def _facts(self, verdict: Verdict, run: _Run) -> Facts:
         row, sha256 = verdict.row, verdict.sha256
+        retried = self._retried(verdict, run)
         return Facts(
             path=row.inbox_path,
             size=verdict.size,
@@ -197,8 +199,15 @@ class Sealer:
             batch_id=run.batch_id,
             batch_size=run.batch_size,
             duplicate_of=None if sha256 is None else self._first_with(sha256, run),
-            retry_of=self._retried(verdict, run),
+            retry_of=retried,
+            request_id=self._request_id(row, retried),
         )
+
+    def _request_id(self, row: ImageRow, retry_of: int | None) -> str | None:
+        """The request of an upload; another try keeps that of its rejection."""
+        if retry_of is not None:
+            return from_jsonl(self._ledger.record_of(retry_of).jsonl).request_id
+        return None if row.upload is None else request_of(row.upload)
 
     def _first_with(self, sha256: bytes, run: _Run) -> int | None:
         known = self._ledger.classified_index(sha256)
@@ -223,7 +232,7 @@ class Sealer:
         facts: Facts,
         filing: Filing,
         model: ModelInfo,
-    ) -> Record:
+    ) -> ImageRecord:
         finding, timings = verdict.finding, verdict.timings
         if isinstance(finding, Rejection):
             return rejected_record(facts, filing, model, timings, finding)

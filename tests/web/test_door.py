@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import audit
-from rig import QUIET_S, Rig
+from rig import QUIET_S, START, Rig
 from test_recovery import Killed, kill_at, run_to_the_end, run_until_killed
 from xray_watcher.commands import retry
 from xray_watcher.core.naming import client_name
@@ -133,6 +133,36 @@ def test_the_ledger_knows_an_upload_by_its_name(tmp_path: Path) -> None:
     rig.crash()
 
 
+def test_the_request_of_an_upload_stands_beside_it_and_in_its_record(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    put(folder, 0, "a.jpg", b"picture:Edema")
+    sidecar = Path(folder) / (upload_name(BATCH, 0) + ".json")
+    facts = {"filename": "a.jpg", "source": "web", "request_id": BATCH}
+    assert json.loads(sidecar.read_text()) == facts
+    rig.drop("web/b.jpg", "picture:Effusion")
+    rig.settle()
+    upload, dropped = audit.jsonl_records(tmp_path)
+    assert upload["request_id"] == BATCH
+    assert "request_id" not in dropped
+    assert [row["request_id"] for row in audit.csv_rows(tmp_path)] == [BATCH, ""]
+    rig.crash()
+
+
+def test_another_try_of_a_rejected_upload_keeps_its_request(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    put(begin(rig), 0, "a.jpg", b"no picture")
+    rig.tick()
+    rig.drop("b.jpg", "no picture either")
+    rig.settle()
+    for index in (0, 1, 2):  # and the other try of another try
+        retry.put_back(rig.settings, [str(index)], START, every=False)
+        rig.settle()
+    found = [(r.get("retry_of"), r.get("request_id")) for r in audit.jsonl_records(tmp_path)]
+    assert found == [(None, BATCH), (None, None), (0, BATCH), (1, None), (2, BATCH)]
+    rig.crash()
+
+
 def test_uploads_are_numbered_in_the_order_of_the_request(tmp_path: Path) -> None:
     rig = Rig(tmp_path, max_size=3)
     folder = begin(rig)
@@ -158,6 +188,8 @@ def test_a_kill_of_the_daemon_at_any_step_loses_and_doubles_no_upload(
     assert left(rig) == []
     rig.crash()
     audit.check(tmp_path, arrived)
+    requests = [row["request_id"] for row in audit.csv_rows(tmp_path)]
+    assert sorted(requests) == ["", *[BATCH] * 4]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -12,13 +12,14 @@ import numpy as np
 from xray_watcher.bootstrap import decode_pool, engine_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.calibration import scores
+from xray_watcher.core.image_record import ModelFields
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.risk import assess
 from xray_watcher.core.values import REJECTIONS, Rejection, RiskRules
 from xray_watcher.errors import Unavailable
 from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, DecodePool
 from xray_watcher.model.engine import Engine
-from xray_watcher.records import LOW_CONTRAST, REJECTED, TOP_PREDICTIONS, model_fields
+from xray_watcher.records import LOW_CONTRAST, REJECTED, TOP_PREDICTIONS
 
 Prediction = dict[str, Any]
 
@@ -99,7 +100,7 @@ def _scored(
         "all_probs": dict(zip(found.labels, found.calibrated, strict=True)),
         "raw_probs": dict(zip(found.labels, found.raw, strict=True)),
         "simulated": engine.info.simulated,
-        "model": model_fields(engine.info),
+        "model": vars(ModelFields.of(engine.info)),
     }
 
 

@@ -19,7 +19,7 @@ CLAIMED = "claimed"
 """Where an image lies that was claimed; before that it lies at its source."""
 
 Key = tuple[str, str | int]
-"""Where an image lies and what it is known by there: its `Origin`, or the row of one that is claimed."""
+"""Where an image lies and what it is known by there: its `Origin`, or a claimed one's row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Self
 
 Level = Literal["High", "Medium", "Low"]
@@ -162,12 +162,12 @@ class Assessment:
     flags: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rejection:
     """Why an image is set aside: a code of `REJECTIONS` and what was found, in words."""
 
-    code: str
-    detail: str
+    code: str = field(metadata={"description": "why it was set aside, as a code"})
+    detail: str = field(metadata={"description": "the same in a sentence"})
 
     @classmethod
     def of(cls, code: str) -> Self:

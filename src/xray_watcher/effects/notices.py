@@ -24,7 +24,7 @@ class ImageNotices:
         """Add the notices of a filing to its commit."""
         notices, filed_us = list[Notice](), to_us(filing.filed_at)
         for record in filing.records:
-            event = _EVENTS.get(record["risk_level"])
+            event = _EVENTS.get(record.risk_level)
             if event is not None:
-                notices += self._audience.notices(event, filed_us, str(record["index"]))
+                notices += self._audience.notices(event, filed_us, str(record.index))
         commit.add_notices(notices)

@@ -12,6 +12,6 @@ def add_to_totals(filing: Filing, commit: Commit) -> None:
     """Add the images of a filing to the running totals, in its commit."""
     tally = Tally()
     for record in filing.records:
-        received_at = datetime.fromisoformat(record["received_at"])
+        received_at = datetime.fromisoformat(record.received_at)
         tally_image(tally, record, (filing.filed_at - received_at).total_seconds())
     commit.add_to_tally(tally)

@@ -3,8 +3,8 @@
 In the folder `uploads` of the work folder, on the inbox's own file system, lie for one file
 
     NAME.part    while it comes in: its receiver writes it, under a name that it has made itself
-    NAME.json    the side-car: what the client calls the file, and the source that records show;
-                 written before the image is handed over
+    NAME.json    the side-car: what the client calls the file, the source that records show, and
+                 the id of the request; written before the image is handed over
     NAME.image   the whole image, its bytes on disk: from here on the daemon answers for it
 
 The web is such a receiver; any other calls `Upload` likewise, with a source of its own. The daemon
@@ -70,6 +70,12 @@ def upload_name(batch: str, position: int) -> str:
     return f"{batch}-{position:06d}"
 
 
+def request_of(upload: str) -> str | None:
+    """The id of the request that an upload's name tells; None for what `retry` puts back."""
+    request = upload.rpartition("-")[0]
+    return request if is_batch(request) else None
+
+
 def position_of(upload: str) -> int:
     """The position that an upload's name tells."""
     return int(upload.rpartition("-")[2])
@@ -115,7 +121,7 @@ class Upload:
         """
         sync(self._fd)
         self._close()
-        write_sidecar(self._path(SIDECAR), filename, source)
+        write_sidecar(self._path(SIDECAR), filename, source, request_of(self.name))
         rename_noreplace(self._path(PART), self._path(IMAGE))
         sync_folder(self._folder)
 
@@ -136,9 +142,15 @@ class Upload:
         return os.path.join(self._folder, self.name + ending)
 
 
-def write_sidecar(path: str, filename: str, source: str = WEB) -> None:
+def write_sidecar(
+    path: str, filename: str, source: str = WEB, request_id: str | None = None
+) -> None:
     """Write down what the client calls a file, whatever that may be, and where it came from."""
-    facts = {"filename": client_name(filename), "source": client_name(source)}
+    facts = {
+        "filename": client_name(filename),
+        "source": client_name(source),
+        "request_id": request_id,
+    }
     fd = os.open(path, NEW_FILE, FILE_MODE)
     try:
         write_all(fd, json.dumps(facts).encode("ascii"), 0)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.tally import Tally
 from xray_watcher.core.telling import Notice
-from xray_watcher.records import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Filing:
     """
 
     image_ids: Sequence[int]
-    records: Sequence[Record]
+    records: Sequence[ImageRecord]
     filed_at: datetime
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import LogLine
 from xray_watcher.ledger.states import IS_DONE, IS_FILED, State
-from xray_watcher.records import Record, from_jsonl
+from xray_watcher.records import from_jsonl
 
 QUARTER_US = 15 * 60 * 1_000_000
 """Arrivals are counted by quarters of an hour: every time zone's hours begin with one."""
@@ -26,7 +27,7 @@ class Kind:
 class PageLedger(LedgerReader):
     """The ledger as the pages read it; `with PageLedger.open(path) as ledger:`, in a thread."""
 
-    def record(self, idx: int) -> Record | None:
+    def record(self, idx: int) -> ImageRecord | None:
         """The record of the image that was filed under an index, if it is finished."""
         jsonl = self.db.value(
             f"SELECT jsonl FROM record JOIN image USING (idx) WHERE record.idx = ? AND {IS_FILED}",
@@ -39,7 +40,7 @@ class PageLedger(LedgerReader):
         state = self.db.value("SELECT state FROM image WHERE idx = ?", idx)
         return bool(state == State.RETRIED)
 
-    def latest(self, limit: int) -> list[Record]:
+    def latest(self, limit: int) -> list[ImageRecord]:
         """The images that were filed last, newest first."""
         # CROSS JOIN holds SQLite to the records' order; else it may sort years of images.
         rows = self.db.rows(
@@ -49,7 +50,7 @@ class PageLedger(LedgerReader):
         )
         return [from_jsonl(jsonl) for (jsonl,) in rows]
 
-    def set_aside(self, day: str, limit: int) -> list[Record]:
+    def set_aside(self, day: str, limit: int) -> list[ImageRecord]:
         """Images received on a day, rejected and not tried again, newest first."""
         rows = self.db.rows(
             "SELECT jsonl FROM record JOIN image USING (idx) WHERE day = ?"

@@ -7,6 +7,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Protocol
 
+from xray_watcher.core.image_record import Timings
 from xray_watcher.core.retries import Reason
 from xray_watcher.core.values import Rejection, Scores
 from xray_watcher.errors import Unavailable
@@ -15,7 +16,6 @@ from xray_watcher.intake.claims import Claimed, FileTrouble, Move
 from xray_watcher.ledger.ledger import Decision
 from xray_watcher.ledger.rows import ImageRow, LogLine
 from xray_watcher.pipeline.scoring import Scoring
-from xray_watcher.records import Timings
 from xray_watcher.sealing import Verdict
 from xray_watcher.system.clock import Clock
 

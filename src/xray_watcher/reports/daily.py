@@ -267,7 +267,7 @@ def _finished(image: DayImage) -> DayEntry:
     assert image.filed_us is not None
     assert image.jsonl is not None
     record = from_jsonl(image.jsonl)
-    model = record["model"]
+    model = record.model
     return DayEntry(
         state="classified" if image.outcome == "classified" else "rejected",
         source=_source(image),
@@ -275,11 +275,11 @@ def _finished(image: DayImage) -> DayEntry:
         filed_at=from_us(image.filed_us),
         level=image.level,
         top_label=image.top_label,
-        flags=tuple(record["flags"]),
+        flags=record.flags,
         reject_code=image.reject_code,
-        scores=record.get("all_probs", {}),
-        model=f"{model['name']} {model['sha256']} {model['precision']}",
-        simulated=record["simulated"],
+        scores=record.all_probs or {},
+        model=f"{model.name} {model.sha256} {model.precision}",
+        simulated=record.simulated,
     )
 
 

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from xray_watcher.commands.status import DaemonState, status_of, summary_of
+from xray_watcher.core.image_record import ImageRecord, RiskLevel
 from xray_watcher.ledger.api_queries import Filter, Page
 from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
 from xray_watcher.web.authentication import sender
@@ -23,10 +24,8 @@ from xray_watcher.web.models import (
     BatchAnswer,
     BatchState,
     Health,
-    ImageRecord,
     LineResult,
     RecordPage,
-    RiskLevel,
 )
 from xray_watcher.web.openapi import ApiRoute, Operation, document
 from xray_watcher.web.predicting import Predicting

@@ -90,6 +90,7 @@ class Predicting:
         batch = await self._taken(request)
         url = f"/api/v1/batches/{batch.id}"
         accepted = Accepted(
+            request_id=batch.id,
             batch=batch.id,
             files=batch.files,
             accepted=batch.accepted,
@@ -203,7 +204,7 @@ class Predicting:
         finally:
             _log.info(
                 "upload",
-                batch=batch.id,
+                request_id=batch.id,
                 client=sender(request).name,
                 files=batch.files,
                 accepted=batch.accepted,
@@ -243,7 +244,9 @@ class Predicting:
                 images += new
         except (DaemonGone, LedgerError) as error:
             problem = Error(code="stopped", message=str(error))
-            answer = ErrorAnswer(error=problem, batch=batch.id, accepted=batch.accepted)
+            answer = ErrorAnswer(
+                error=problem, request_id=batch.id, batch=batch.id, accepted=batch.accepted
+            )
             yield answer.model_dump_json().encode() + b"\n"
             return
         yield self._end(batch, images).model_dump_json().encode() + b"\n"
@@ -252,6 +255,7 @@ class Predicting:
         return LastLine(
             summary=answers.counts(batch, images),
             output_directory=answers.output_directory(self._context),
+            request_id=batch.id,
             batch=batch.id,
         )
 
