@@ -18,10 +18,10 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+from xray_watcher.service.network import decode_pool
 
 from measuring import CORES, IMAGES, Service, at, copies, in_turns, pictures, ratio
 from peers import Apart
-from xray_watcher.bootstrap import decode_pool
 from xray_watcher.config.settings import Settings
 from xray_watcher.intake.images import DecodeLimits, decode
 from xray_watcher.model.network import untrained

@@ -29,10 +29,10 @@ ROWS = (
     ("cli.options",),
     ("web",),
     ("commands",),
-    ("bootstrap",),
-    ("live_parts",),
-    ("bootstrap_care", "chores"),
-    ("daemon",),
+    ("service.assembly",),
+    ("service.upkeep",),
+    ("service.daemon",),
+    ("service.folders", "service.network"),
     ("waiting",),
     ("arriving", "pipeline"),
     ("claiming", "places", "recovering", "restoring"),
@@ -40,14 +40,14 @@ ROWS = (
     ("sealing",),
     ("aftermath", "scoring", "notify", "retention"),
     ("findings",),
-    ("reloading",),
     ("reports", "model", "intake", "logs", "phantoms", "used_indexes"),
     ("ledger.outbox", "ledger.removals", "ledger.restored"),
     ("ledger.ledger",),
     ("ledger.reader", "ledger.refusals", "records"),
     ("ledger.schema",),
     ("system.disks",),
-    ("heartbeat", "supervisor", "system.lock"),
+    ("service.supervisor", "service.heartbeat", "system.lock"),
+    ("service.chores", "service.reports", "service.renewing"),
     ("system.sd_notify",),
     ("system.signals",),
     ("config.example",),
@@ -62,7 +62,7 @@ ROWS = (
     ("log", "system"),
     ("core",),
     ("errors",),
-    ("__init__", "config", "ledger"),
+    ("__init__", "config", "ledger", "service"),
 )
 RENAMING = {"rename", "renames", "replace", "link", "symlink", "renameat2", "move"}
 FORBIDDEN_IN_CORE = {"open", "print", "input", "exec", "eval", "__import__"}
@@ -141,7 +141,7 @@ def test_only_the_model_package_imports_torch(name: str) -> None:
 
 def test_nothing_but_loading_a_network_imports_torch() -> None:
     code = (
-        "import sys, xray_watcher.bootstrap, xray_watcher.model.weights\n"
+        "import sys, xray_watcher.service.assembly, xray_watcher.model.weights\n"
         "from xray_watcher.commands import demo, predict, status\n"
         "sys.exit('torch' in sys.modules or 'torchxrayvision' in sys.modules)"
     )

@@ -110,7 +110,8 @@ class Pipeline:
         self._scorer = scorer
         self._sealer = sealer
         self._retries = retries
-        self.use(duplicates, give_up_after_s)
+        self._sets_duplicates_aside = duplicates == "set-aside"
+        self._give_up_after_s = give_up_after_s
         self._clock = clock
         self._zone = zone
         self._beat = beat
@@ -122,11 +123,6 @@ class Pipeline:
         self._begun: set[int] = set()  # open images whose attempt in this life is counted
         self.done = 0
         self.rejected = 0
-
-    def use(self, duplicates: Literal["flag", "set-aside"], give_up_after_s: float) -> None:
-        """Treat known bytes, and files that cannot be read, in another way from now on."""
-        self._sets_duplicates_aside = duplicates == "set-aside"
-        self._give_up_after_s = give_up_after_s
 
     @property
     def batches_in_hand(self) -> int:

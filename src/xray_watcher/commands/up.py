@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import structlog
 
-from xray_watcher.supervisor import end_with
+from xray_watcher.service.supervisor import end_with
 
 _POLL_S = 0.1
 _GRACE_S = 15.0

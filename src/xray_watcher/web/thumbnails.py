@@ -24,10 +24,10 @@ from typing import Any, Literal
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect
 
-from xray_watcher.bootstrap import decode_limits
 from xray_watcher.core.values import LEVELS, Rejection
 from xray_watcher.errors import Unavailable, XrayWatcherError
 from xray_watcher.intake.child import Child, ChildWorker
+from xray_watcher.service.network import decode_limits
 from xray_watcher.web.context import WebContext
 
 Size = Literal["thumbnail", "picture"]
