@@ -18,7 +18,6 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from xray_watcher.service.network import decode_pool
 
 from measuring import CORES, IMAGES, Service, at, copies, in_turns, pictures, ratio
 from peers import Apart
@@ -27,6 +26,7 @@ from xray_watcher.intake.images import DecodeLimits, decode
 from xray_watcher.model.network import untrained
 from xray_watcher.model.processor import has_bfloat16
 from xray_watcher.model.torch_engine import TorchEngine
+from xray_watcher.service.network import decode_pool
 
 BATCH = 16
 HEAD_START = 3

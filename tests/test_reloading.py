@@ -15,11 +15,11 @@ from PIL import Image
 
 import audit
 from service import STUB, Service
-from xray_watcher.config.loading import load_settings
+from xray_watcher.config.loading import differences, load_settings
 from xray_watcher.config.settings import Settings
 from xray_watcher.errors import ConfigError, Unavailable, WeightsError
 from xray_watcher.service import renewing
-from xray_watcher.service.renewing import differences, load_in_time
+from xray_watcher.service.renewing import load_in_time
 from xray_watcher.system.lock import is_held
 
 EXAMPLE = Path(__file__).parents[1] / "config" / "xray-watcher.toml"

@@ -63,7 +63,8 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
         return new
 
     def renew(former: Work) -> Renewal:
-        from xray_watcher.service.renewing import differences, load_in_time
+        from xray_watcher.config.loading import differences
+        from xray_watcher.service.renewing import load_in_time
 
         assert isinstance(former, _Watch)
         new = load_in_time(load_and_check)
@@ -158,14 +159,24 @@ def _run_once(daemon: Daemon) -> None:
 @click.option("--host", metavar="ADDRESS", help="The address that is listened on.")
 @click.option("--port", type=int, metavar="PORT", help="The TCP port that is listened on.")
 def serve(host: str | None, port: int | None, **options: str | None) -> int:
-    """Answer the HTTP API and the pages in the foreground, until SIGTERM or SIGINT."""
+    """Answer the HTTP API and the pages in the foreground, until SIGTERM or SIGINT.
+
+    SIGHUP reads the configuration anew: whole, or not at all. No request is cut off.
+    """
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until the server listens to it
     from xray_watcher import log
     from xray_watcher.system.sandbox import be_opaque
 
     be_opaque()
-    settings = settings_of(options, {"web.host": host, "web.port": port})
+
+    def load() -> Settings:
+        return settings_of(options, {"web.host": host, "web.port": port})
+
+    settings = load()
     log.set_up(settings.log.level)
-    _server().serve(settings)
+    _server().serve(settings, load)
     return 0
 
 

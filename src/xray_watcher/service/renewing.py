@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from xray_watcher.config.keys import KEYS
-from xray_watcher.config.loading import value_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.errors import ConfigError, XrayWatcherError
 from xray_watcher.system.deadline import answer_in_time
@@ -35,11 +33,6 @@ def load_in_time(load: Callable[[], Settings]) -> Settings:
         raise ConfigError(answer["problems"])
     settings: Settings = pickle.loads(bytes.fromhex(answer["settings"]))  # noqa: S301 - our own
     return settings
-
-
-def differences(old: Settings, new: Settings) -> Iterator[str]:
-    """The keys whose values differ."""
-    return (key for key in KEYS if value_of(old, key) != value_of(new, key))
 
 
 def _answer(load: Callable[[], Settings]) -> dict[str, Any]:
