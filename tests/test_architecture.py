@@ -33,6 +33,7 @@ ROWS = (
     ("service.upkeep",),
     ("service.daemon",),
     ("service.folders", "service.network"),
+    ("service.limits",),
     ("waiting",),
     ("arriving", "pipeline"),
     ("claiming", "places", "recovering", "restoring"),

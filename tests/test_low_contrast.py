@@ -11,7 +11,7 @@ import audit
 from rig import Rig
 from xray_watcher.config.settings import ImagesSettings, Settings
 from xray_watcher.intake.images import DecodeLimits
-from xray_watcher.service.network import decode_limits
+from xray_watcher.service.limits import decode_limits
 
 
 def test_a_picture_in_which_the_network_sees_nothing_is_filed_with_the_flag(tmp_path: Path) -> None:

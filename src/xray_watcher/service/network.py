@@ -10,11 +10,11 @@ import structlog
 
 from xray_watcher.config.settings import Settings
 from xray_watcher.intake.decoding import DecodePool
-from xray_watcher.intake.images import DecodeLimits
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.onnx_file import check_onnx
 from xray_watcher.model.self_test import check_engine
 from xray_watcher.model.weights import WeightStore
+from xray_watcher.service.limits import decode_limits
 from xray_watcher.system.memory import memory_bytes
 
 _BYTES_BESIDE_DECODERS = 1_500_000_000  # the network at work, and what the system keeps
@@ -100,14 +100,3 @@ def decoders_for(cores: int, memory: int) -> int:
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def decode_limits(settings: Settings) -> DecodeLimits:
-    """What a picture may be, as the settings have it."""
-    intake = settings.intake
-    return DecodeLimits(
-        max_bytes=intake.max_bytes,
-        max_megapixels=intake.max_megapixels,
-        min_side=intake.min_side,
-        deep_range=settings.images.deep_range,
-    )

@@ -28,7 +28,7 @@ from starlette.requests import ClientDisconnect
 from xray_watcher.core.values import LEVELS, Rejection
 from xray_watcher.errors import Unavailable, XrayWatcherError
 from xray_watcher.intake.child import Child, ChildWorker
-from xray_watcher.service.network import decode_limits
+from xray_watcher.service.limits import decode_limits
 from xray_watcher.web.context import WebContext
 
 Size = Literal["thumbnail", "picture"]
