@@ -25,11 +25,9 @@ from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.values import ModelInfo, Rejection
-from xray_watcher.daemon import Chore, Daemon, Timetable
 from xray_watcher.effects.notices import ImageNotices
 from xray_watcher.effects.totals import add_to_totals
 from xray_watcher.errors import Unavailable
-from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, Unreadable
 from xray_watcher.imaging.picture import DecodedImage
 from xray_watcher.intake.arrivals import Arrivals
@@ -47,6 +45,9 @@ from xray_watcher.pipeline.scoring import Scorer
 from xray_watcher.records import CsvLayout
 from xray_watcher.reports.daily import DailySummaries
 from xray_watcher.sealing import Sealer
+from xray_watcher.service.chores import Chore
+from xray_watcher.service.daemon import Daemon, Reporting, Timetable, Upkeep, Waking
+from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.lock import InboxLock
 from xray_watcher.system.signals import Bell, StopRequest
 
@@ -192,12 +193,13 @@ class Rig:
                 zone,
             ),
             retries=self.retries,
+            duplicates=duplicates,
+            give_up_after_s=GIVE_UP_S,
             clock=self.clock,
             zone=zone,
             beat=lambda: self.beats_s.append(self.clock.monotonic_s()),
             effects=(add_to_totals, ImageNotices(audience), *effects),
         )
-        self.pipeline.use(duplicates, GIVE_UP_S)
         self.bell = Bell()
         inbox = InboxWatch(
             inbox=Inbox(folders.inbox, work, settings.intake.suffixes, settings.intake.ignore),
@@ -213,31 +215,29 @@ class Rig:
         handover = HandoverWatch(self.spool.handover, self.retries, self.clock)
         batching = Batching(max_size, QUIET_S, max_waiting_s, urgent)
         self.arrivals = Arrivals(inbox, handover, batching)
-        self.waiting = Waiting(self.retries, self.settling, inbox, lambda: GIVE_UP_S)
+        self.waiting = Waiting(self.retries, self.settling, inbox, GIVE_UP_S)
+        summaries = DailySummaries(
+            self.ledger,
+            f"{folders.logs}/daily",
+            60.0,
+            zone,
+            self.clock,
+            lambda: 0,
+            audience,
+            lambda: self.settling.first_seen_s,
+        )
         self.daemon = Daemon(
             arrivals=self.arrivals,
             spool=self.spool,
             pipeline=self.pipeline,
             retries=self.retries,
-            waiting=self.waiting,
             engine=ready,
-            summaries=DailySummaries(
-                self.ledger,
-                f"{folders.logs}/daily",
-                60.0,
-                zone,
-                self.clock,
-                lambda: 0,
-                audience,
-                lambda: self.settling.first_seen_s,
+            reporting=Reporting(
+                self.health, Heartbeat(str(state / "heartbeat.json"), dict), self.waiting
             ),
-            health=self.health,
-            heartbeat=Heartbeat(str(state / "heartbeat.json"), dict),
             timetable=Timetable(SCAN_S, SETTLE_S, SETTLE_S, GIVE_UP_S, 0, (str(root),)),
-            chores=chores(self),
-            clock=self.clock,
-            bell=self.bell,
-            stop=StopRequest(self.bell),
+            upkeep=Upkeep(summaries, chores(self)),
+            waking=Waking(self.clock, self.bell, StopRequest(self.bell)),
         )
 
     def drop(self, name: str, content: str) -> bytes:

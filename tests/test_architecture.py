@@ -31,14 +31,13 @@ ROWS = (
     ("cli.options",),
     ("web",),
     ("commands",),
-    ("bootstrap",),
-    ("live_parts",),
-    ("bootstrap_care", "chores"),
-    ("daemon",),
+    ("service.assembly",),
+    ("service.upkeep",),
+    ("service.daemon",),
+    ("service.folders", "service.network"),
     ("pipeline", "restoring"),
     ("sealing",),
     ("effects", "notify", "retention"),
-    ("reloading",),
     ("reports", "model", "intake", "logs", "phantoms"),
     ("ledger.outbox", "ledger.removals", "ledger.restored", "ledger.used_indexes"),
     ("ledger.ledger",),
@@ -50,7 +49,8 @@ ROWS = (
     ("ledger.connection",),
     ("ledger.refusals", "ledger.rows", "ledger.states"),
     ("system.disks",),
-    ("heartbeat", "supervisor", "system.lock"),
+    ("service.supervisor", "service.heartbeat", "system.lock"),
+    ("service.chores", "service.reports", "service.renewing"),
     ("system.sd_notify",),
     ("system.signals",),
     ("config.example",),
@@ -66,7 +66,7 @@ ROWS = (
     ("log", "system"),
     ("core",),
     ("errors",),
-    ("__init__", "config", "ledger"),
+    ("__init__", "config", "ledger", "service"),
 )
 RENAMING = {"rename", "renames", "replace", "link", "symlink", "renameat2", "move"}
 FORBIDDEN_IN_CORE = {"open", "print", "input", "exec", "eval", "__import__"}
@@ -181,7 +181,7 @@ def test_only_the_model_package_imports_torch(name: str) -> None:
 
 def test_nothing_but_loading_a_network_imports_torch() -> None:
     code = (
-        "import sys, xray_watcher.bootstrap, xray_watcher.model.weights\n"
+        "import sys, xray_watcher.service.assembly, xray_watcher.model.weights\n"
         "from xray_watcher.commands import demo, predict, status\n"
         "sys.exit('torch' in sys.modules or 'torchxrayvision' in sys.modules)"
     )
@@ -191,7 +191,7 @@ def test_nothing_but_loading_a_network_imports_torch() -> None:
 def test_pictures_are_decoded_in_children_alone() -> None:
     """What a sender's bytes can reach is not even imported in the service or the web process."""
     code = (
-        "import sys, xray_watcher.bootstrap, xray_watcher.web.app\n"
+        "import sys, xray_watcher.service.assembly, xray_watcher.web.app\n"
         "sys.exit(not {'PIL', 'kornia_rs', 'simplejpeg'}.isdisjoint(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

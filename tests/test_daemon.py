@@ -16,13 +16,13 @@ import pytest
 
 import audit
 from rig import INCOMPLETE_S, QUIET_S, SCAN_S, SETTLE_S, Rig
-from xray_watcher import daemon as daemon_module
 from xray_watcher.errors import Unavailable
 from xray_watcher.imaging.decode_pool import DecodeOutcome
 from xray_watcher.intake.claims import Move
 from xray_watcher.intake.handover_source import HandoverSource
 from xray_watcher.intake.watcher import Look
 from xray_watcher.intake.work_folder import WorkFolder
+from xray_watcher.service import daemon as daemon_module
 
 JPEG_WITHOUT_END = b"\xff\xd8\xff\xe0" + b"picture" * 100
 

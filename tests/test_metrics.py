@@ -14,11 +14,11 @@ from rig import Rig
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.tally import Tally
 from xray_watcher.core.values import REJECTIONS
-from xray_watcher.daemon import Chore
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.rows import Totals
 from xray_watcher.reports.metrics import Situation, exposition, metrics_of
 from xray_watcher.reports.textfile import MetricsFile
+from xray_watcher.service.chores import Chore
 from xray_watcher.system.lock import InstanceLock
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -16,7 +16,6 @@ import pytest
 
 import audit
 from rig import GIVE_UP_S, SCAN_S, Rig
-from xray_watcher import daemon as daemon_module
 from xray_watcher.commands import fsck, retry
 from xray_watcher.core.retries import LONGEST_DELAY_S
 from xray_watcher.core.values import INBOX, Arrival, Origin, SeenFile
@@ -29,8 +28,9 @@ from xray_watcher.intake import work_folder as work_module
 from xray_watcher.intake.handover import Upload, upload_name
 from xray_watcher.intake.removing import remove_image
 from xray_watcher.intake.waiting import BUSY_IS_NORMAL_S
-from xray_watcher.live_parts import timetable
 from xray_watcher.pipeline import judging as judging_module
+from xray_watcher.service import daemon as daemon_module
+from xray_watcher.service.assembly import _timetable
 from xray_watcher.system.hands import Threads
 
 
@@ -391,7 +391,7 @@ def test_what_is_claimed_is_filed_though_nothing_more_can_be_claimed(rig: Rig) -
 def test_a_folder_of_results_that_is_tidied_away_while_nothing_comes_is_made_anew(
     folder: str, rig: Rig
 ) -> None:
-    rig.daemon._timetable = timetable(rig.settings)  # the disks of the real service
+    rig.daemon._timetable = _timetable(rig.settings)  # the disks of the real service
     rig.ticks(10)
     shutil.rmtree(rig.root / folder)
     rig.ticks(10)

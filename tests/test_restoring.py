@@ -15,13 +15,13 @@ import pytest
 import audit
 from rig import START, HandClock, Rig
 from xray_watcher import records, restoring
-from xray_watcher.bootstrap import _go_on_behind_the_outputs
 from xray_watcher.commands import fsck, retry
 from xray_watcher.commands.backup import backup
 from xray_watcher.core.tally import CLASSIFIED, REJECTED
 from xray_watcher.errors import Unavailable
 from xray_watcher.records import CSV_COLUMNS, FIRST_CSV_COLUMNS
 from xray_watcher.restoring import logs_ahead, take_back
+from xray_watcher.service.folders import continue_behind_outputs
 
 DAY_S = 86_400.0
 LOG = "results-2026-11-23"
@@ -57,7 +57,7 @@ def put_back(rig: Rig, copy: Path) -> Rig:
 
 def start(rig: Rig) -> Rig:
     """What the service does when it starts, before it looks at the inbox."""
-    _go_on_behind_the_outputs(rig.ledger, rig.settings.folders)
+    continue_behind_outputs(rig.ledger, rig.settings.folders)
     return rig
 
 

@@ -20,7 +20,6 @@ from structlog.testing import capture_logs
 import audit
 from rig import Rig
 from service import COMMAND, environment
-from xray_watcher.bootstrap_care import retention_of
 from xray_watcher.commands.fsck import check
 from xray_watcher.commands.retention import OFF, clean_up, plan
 from xray_watcher.config.care import RetentionSettings
@@ -31,6 +30,7 @@ from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import LogState
 from xray_watcher.reports.daily import day_summary, to_markdown
 from xray_watcher.retention import BELIEVED, Retention
+from xray_watcher.service.upkeep import build_retention
 from xray_watcher.system.lock import InstanceLock
 
 DAY_S = 86_400.0
@@ -57,7 +57,7 @@ class Old:
         self.retention = self.made()
 
     def made(self) -> Retention:
-        return retention_of(self.settings, self.rig.ledger, self.rig.spool, self.rig.clock)
+        return build_retention(self.settings, self.rig.ledger, self.rig.spool, self.rig.clock)
 
     def restart(self) -> None:
         self.rig.crash()
@@ -584,7 +584,7 @@ def test_the_service_cleans_once_a_day_and_a_few_images_at_a_time(tmp_path: Path
     made: list[Retention] = []
 
     def chores(rig: Rig) -> list[Retention]:
-        made.append(retention_of(settings, rig.ledger, rig.spool, rig.clock))
+        made.append(build_retention(settings, rig.ledger, rig.spool, rig.clock))
         return made
 
     rig = Rig(tmp_path, chores=chores)

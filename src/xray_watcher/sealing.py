@@ -99,10 +99,6 @@ class Sealer:
         self._zone = zone
         self._refused: set[int] = set()  # images whose next name has to be a plain one
 
-    def use(self, rules: RiskRules) -> None:
-        """Decide by other rules from now on."""
-        self._rules = rules
-
     def name_plainly(self, image_id: int) -> None:
         """The file system refused the name of an image: give it a plain one the next time."""
         self._refused.add(image_id)

@@ -10,9 +10,9 @@ import sqlite3
 
 import stub_service
 
-from xray_watcher import bootstrap
 from xray_watcher.cli.main import main
 from xray_watcher.intake import inbox_source
+from xray_watcher.service import folders, network
 
 
 class _Connection(sqlite3.Connection):
@@ -31,7 +31,7 @@ def without_full_commits() -> None:
 
     Nor does it take back from the logs what it has lost: that would heal most of it.
     """
-    bootstrap.take_back = lambda *_args: 0  # type: ignore[assignment]
+    folders.take_back = lambda *_args: 0  # type: ignore[assignment]
     connect = sqlite3.connect
     sqlite3.connect = lambda *args, **options: connect(  # type: ignore[assignment]
         *args, **options, factory=_Connection
@@ -53,6 +53,6 @@ def without_looking() -> None:
 WEAKENED = {"normal": without_full_commits, "fsync": without_fsync, "hasty": without_looking}
 
 if __name__ == "__main__":
-    bootstrap.load_engine = stub_service.stub
+    network.load_engine = stub_service.stub
     WEAKENED[os.environ["XRAY_WEAKENED"]]()
     main()

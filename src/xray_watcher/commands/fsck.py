@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from xray_watcher.bootstrap import spool_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of, safe_name
 from xray_watcher.errors import LedgerError, Unavailable
@@ -24,6 +23,7 @@ from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import ImageRow, LogState
 from xray_watcher.logs import LogFiles, edited_copies
 from xray_watcher.restoring import logs_ahead
+from xray_watcher.service.folders import build_spool
 from xray_watcher.system.files import OPEN_FILE, sha256_of
 from xray_watcher.system.lock import InstanceLock, is_held
 
@@ -148,7 +148,7 @@ def copies_of_logs(settings: Settings) -> str:
 
 
 def _spool(settings: Settings, ledger: LedgerReader) -> Spool:
-    return spool_of(settings, ledger.meta("work") or find_work_folder(settings.folders))
+    return build_spool(settings, ledger.meta("work") or find_work_folder(settings.folders))
 
 
 def _differences(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from xray_watcher.bootstrap import decode_pool, engine_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.calibration import scores
 from xray_watcher.core.image_record import ModelFields
@@ -20,6 +19,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, DecodePool
 from xray_watcher.model.engine import Engine
 from xray_watcher.records import LOW_CONTRAST, REJECTED, TOP_PREDICTIONS
+from xray_watcher.service.network import decode_pool, load_settings_engine
 
 Prediction = dict[str, Any]
 
@@ -37,7 +37,8 @@ def predictions(settings: Settings, paths: Sequence[str]) -> Iterator[Prediction
     Raises:
         WeightsError: the network cannot be loaded.
     """
-    engine, rules, size = engine_of(settings), settings.risk_rules(), settings.batch.max_size
+    engine = load_settings_engine(settings)
+    rules, size = settings.risk_rules(), settings.batch.max_size
     with decode_pool(settings) as pool:
         for start in range(0, len(paths), size):
             batch = paths[start : start + size]

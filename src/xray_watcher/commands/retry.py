@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from xray_watcher.bootstrap import spool_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of
 from xray_watcher.core.times import utc_text
@@ -26,6 +25,7 @@ from xray_watcher.intake.work_folder import find_work_folder
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import ImageRow
 from xray_watcher.sealing import REJECTED_FOLDER
+from xray_watcher.service.folders import build_spool
 from xray_watcher.system.files import directory
 from xray_watcher.system.signals import ring_from_outside
 
@@ -70,7 +70,7 @@ def put_back(
     """
     with LedgerReader.open(settings.folders.ledger) as ledger:
         rows = _all(ledger) if every else [_named(ledger, name) for name in names]
-        spool = spool_of(settings, ledger.meta("work") or find_work_folder(settings.folders))
+        spool = build_spool(settings, ledger.meta("work") or find_work_folder(settings.folders))
     try:
         with _alone(settings.folders.state):
             outcomes = [_outcome(spool, row, utc_text(now)) for row in rows]

@@ -18,7 +18,7 @@ from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.logs import edited_copies
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.reports.daily import Summary, day_summary
-from xray_watcher.supervisor import activity_of
+from xray_watcher.system.activity import activity_of
 from xray_watcher.system.deadline import answer_in_time
 from xray_watcher.system.disks import answering
 from xray_watcher.system.files import read_facts

@@ -44,12 +44,6 @@ class Batching:
         self._newest_s = float("-inf")
         self._in_a_row = 0  # places that did not go to others
         self._count = 0
-        self.use(max_size, quiet_s, max_wait_s, urgent)
-
-    def use(
-        self, max_size: int, quiet_s: float, max_wait_s: float, urgent: Sequence[str] = ()
-    ) -> None:
-        """Gather by other rules from now on; what waits goes on waiting."""
         self._max_size = max_size
         self._quiet_s = quiet_s
         self._max_wait_s = max_wait_s

@@ -64,10 +64,6 @@ class Settling:
         self._waiting: dict[str, _Watch] = {}  # those of _watched that are not handed on
         self._forgotten: set[str] = set()  # since the look began that is under way
 
-    def use(self, incomplete_after_s: float) -> None:
-        """Give files that do not look whole another time from now on."""
-        self._incomplete_after_s = incomplete_after_s
-
     def __len__(self) -> int:
         """Number of files that are followed, handed-on ones that still lie there included."""
         return len(self._watched)

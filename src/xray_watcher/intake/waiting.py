@@ -7,7 +7,7 @@ service's group alone may read, for `xray-watcher waiting`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import nsmallest
 from typing import Any
 
@@ -30,7 +30,7 @@ class Waiting:
         retries: those that failed.
         settling: those that do not look whole.
         inbox: folders and files that may not be read.
-        give_up_after_s: when a file that cannot be read is rejected.
+        give_up_after_s: after so long a file that cannot be read is rejected.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Waiting:
         retries: Retries,
         settling: Settling,
         inbox: InboxWatch,
-        give_up_after_s: Callable[[], float],
+        give_up_after_s: float,
     ) -> None:
         self._retries = retries
         self._settling = settling
@@ -99,7 +99,7 @@ class Waiting:
             if retry.due_s != float("inf"):
                 row["retry_at"] = retry.due_s
             if _code(retry) in GIVEN_UP and where != HANDOVER:
-                row["rejected_at"] = retry.since_s + self._give_up_after_s()
+                row["rejected_at"] = retry.since_s + self._give_up_after_s
             yield row
         for path, since_s, overdue_s in self._settling.unfinished_files:
             row = {"where": INBOX, "name": path, "code": "unfinished", "tries": 0}

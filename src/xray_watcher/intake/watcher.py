@@ -69,10 +69,6 @@ class Inbox:
     ) -> None:
         self.folder = folder
         self._work = work
-        self.use(suffixes, ignore)
-
-    def use(self, suffixes: Sequence[str], ignore: Sequence[str]) -> None:
-        """Look for other files from now on."""
         self._suffixes = tuple(suffixes)
         self._ignores = _matcher(ignore)
         self._device: int | None = None

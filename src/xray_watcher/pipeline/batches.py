@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -37,12 +36,9 @@ class Batches:
         retries: the images that are tried again.
         counted: open images whose attempt in this life of the service is counted.
         clock: the time.
-
-    Attributes:
-        give_up_after_s: after so long an image that cannot be read is rejected.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - assembly hands over each part by name
         self,
         *,
         claims: Claims,
@@ -52,6 +48,7 @@ class Batches:
         hands: Hands,
         retries: Retries,
         counted: set[int],
+        give_up_after_s: float,
         clock: Clock,
     ) -> None:
         self._claims = claims
@@ -61,10 +58,10 @@ class Batches:
         self._hands = hands
         self._retries = retries
         self._counted = counted
+        self._give_up_after_s = give_up_after_s
         self._clock = clock
         self._batches: deque[Batch] = deque()
         self._late: list[Item] = []  # their files do not answer; their batches went on
-        self.give_up_after_s = math.inf
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -170,7 +167,7 @@ class Batches:
 
     def _given_up(self, retry: Retry, now_s: float) -> Rejection | None:
         """Why an image is rejected unread that has failed for too long."""
-        if retry.reason is None or now_s - retry.since_s < self.give_up_after_s:
+        if retry.reason is None or now_s - retry.since_s < self._give_up_after_s:
             return None
         return given_up(retry, now_s) if retry.reason.code in GIVEN_UP else None
 

@@ -22,16 +22,21 @@ class Judge:
         ledger: knows the bytes that were classified before.
         scorer: scores in a thread of its own.
         beat: is told now and then that there is progress.
-
-    Attributes:
         sets_duplicates_aside: put known bytes by unscored.
     """
 
-    def __init__(self, ledger: LedgerReader, scorer: Scorer, beat: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ledger: LedgerReader,
+        scorer: Scorer,
+        beat: Callable[[], None],
+        *,
+        sets_duplicates_aside: bool,
+    ) -> None:
         self._ledger = ledger
         self._scorer = scorer
         self._beat = beat
-        self.sets_duplicates_aside = False
+        self._sets_duplicates_aside = sets_duplicates_aside
 
     def judge(self, batch: Batch, following: Batch | None, engine: Engine) -> Found:
         """Find out about a batch, all of whose images are decoded.
@@ -80,7 +85,7 @@ class Judge:
 
     def _copies(self, batch: Batch) -> list[Item]:
         """Copies to be set aside of images of the same batch: they wait until those are decided."""
-        return batch.copies() if self.sets_duplicates_aside else []
+        return batch.copies() if self._sets_duplicates_aside else []
 
     def _obstacle(self, item: Item) -> Rejection | None:
         """Why an image is not even looked at, if so."""
@@ -91,7 +96,7 @@ class Judge:
             return item.rejection
         if claimed.sha256 is None:
             return _too_large(claimed.signature.size)
-        if self.sets_duplicates_aside:
+        if self._sets_duplicates_aside:
             known = self._ledger.classified_index(claimed.sha256)
             if known is not None:
                 return Rejection("duplicate", f"The same bytes were filed as index {known}.")

@@ -64,16 +64,6 @@ class Pipeline:
         self._engine = engine
         self._retries = retries
 
-    def use(self, duplicates: Literal["flag", "set-aside"], give_up_after_s: float) -> None:
-        """Treat known bytes, and files that cannot be read, in another way from now on.
-
-        Args:
-            duplicates: "flag" files known bytes by their scores, "set-aside" puts them by unscored.
-            give_up_after_s: after so long an image that cannot be read is rejected.
-        """
-        self._judge.sets_duplicates_aside = duplicates == "set-aside"
-        self.batches.give_up_after_s = give_up_after_s
-
     @property
     def batches_in_hand(self) -> int:
         """Batches that are claimed and not finished."""
@@ -149,6 +139,8 @@ def build_pipeline(  # noqa: PLR0913 - assembly: each part by its name
     scorer: Scorer,
     sealer: Sealer,
     retries: Retries,
+    duplicates: Literal["flag", "set-aside"],
+    give_up_after_s: float,
     clock: Clock,
     zone: tzinfo | None,
     beat: Callable[[], None],
@@ -158,6 +150,8 @@ def build_pipeline(  # noqa: PLR0913 - assembly: each part by its name
 
     Args:
         engine: returns the network; called only when a batch is finished.
+        duplicates: "flag" files known bytes by their scores, "set-aside" puts them by unscored.
+        give_up_after_s: after so long an image that cannot be read is rejected.
         zone: local time zone; None is the system's.
     """
     counted: set[int] = set()
@@ -169,6 +163,7 @@ def build_pipeline(  # noqa: PLR0913 - assembly: each part by its name
         hands=hands,
         retries=retries,
         counted=counted,
+        give_up_after_s=give_up_after_s,
         clock=clock,
     )
     completion = Completion(
@@ -182,5 +177,6 @@ def build_pipeline(  # noqa: PLR0913 - assembly: each part by its name
         beat=beat,
         effects=effects,
     )
-    judge, recovery = Judge(ledger, scorer, beat), Recovery(ledger, spool, clock, zone)
+    judge = Judge(ledger, scorer, beat, sets_duplicates_aside=duplicates == "set-aside")
+    recovery = Recovery(ledger, spool, clock, zone)
     return Pipeline(batches, judge, completion, recovery, engine, retries)

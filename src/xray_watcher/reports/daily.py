@@ -101,10 +101,6 @@ class DailySummaries:
         self._days: dict[str, _Day] = {}
         self._written: dict[str, Summary] = {}
 
-    def use(self, every_s: float) -> None:
-        """Write at most this often from now on, in seconds."""
-        self._every_s = every_s
-
     @property
     def next_due_s(self) -> float:
         """When the files are looked at again, on the monotonic clock."""

@@ -16,6 +16,7 @@ from xray_watcher.commands.status import DaemonState, status_of, summary_of
 from xray_watcher.core.image_record import ImageRecord, RiskLevel
 from xray_watcher.ledger.api_queries import Filter, Page
 from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
+from xray_watcher.web.answers import Batches
 from xray_watcher.web.authentication import sender
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.everybodys import Figures, exposition
@@ -61,15 +62,18 @@ class PageQuery(BaseModel):
         return Filter(day, self.level, self.label, self.flag, self.source)
 
 
-def routes(context: WebContext, uploads: Places, figures: Callable[[], Figures]) -> list[BaseRoute]:
+def routes(
+    context: WebContext, uploads: Places, batches: Batches, figures: Callable[[], Figures]
+) -> list[BaseRoute]:
     """Every route of the API.
 
     Args:
         context: settings, time, ledger.
         uploads: places for them.
+        batches: the requests of this life of the process.
         figures: says what is taken of what everybody shares.
     """
-    reading, predicting = Reading(context, figures), Predicting(context, uploads)
+    reading, predicting = Reading(context, figures), Predicting(context, uploads, batches)
     documented = [
         ApiRoute("/predict_batch", predicting.predict, _PREDICT, role="upload", method="POST"),
         ApiRoute("/api/v1/batches", predicting.begin, _BEGIN, role="upload", method="POST"),

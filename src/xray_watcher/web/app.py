@@ -45,16 +45,27 @@ _ERRORS: dict[type[Exception], tuple[str, str]] = {
 message."""
 
 
-def create_app(settings: Settings, clock: Clock) -> Starlette:
+def create_app(
+    settings: Settings,
+    clock: Clock,
+    shared: Everybodys | None = None,
+    former: Tokens | None = None,
+) -> Starlette:
     """The application: what every request passes, then the API and the pages.
+
+    Args:
+        settings: what is in force.
+        clock: the time.
+        shared: what everybody shares, if an earlier application has begun to.
+        former: the tokens of that one, with who has signed in.
 
     Raises:
         ConfigError: the token file cannot be used.
     """
     context = WebContext(settings, clock)
-    tokens = Tokens(settings.web.token_file, clock) if settings.web.token_file else None
+    tokens = _tokens(settings.web.token_file, clock, former)
     backend = TokenBackend(tokens)
-    shared = Everybodys.of(settings.web.uploads_at_once, clock)
+    shared = shared or Everybodys.of(settings.web.uploads_at_once, clock)
     sign_in = SignIn(tokens, clock, shared.forms)
     shown = Pages(context)
     refused = partial(_refused, shown)
@@ -63,7 +74,7 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
         return shared.figures(0 if tokens is None else tokens.sessions)
 
     routes = [
-        *api.routes(context, shared.uploads, figures),
+        *api.routes(context, shared.uploads, shared.batches, figures),
         *pages.routes(shown, shared.streams),
         SecuredRoute("/login", sign_in.sign_in, role="anyone", methods=("POST",)),
         SecuredRoute("/logout", sign_in.sign_out, role="anyone", methods=("POST",)),
@@ -84,8 +95,16 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
     app.router.redirect_slashes = False
     app.state.everybodys = shared
     app.state.backend = backend
+    app.state.tokens = tokens
     app.state.is_ending = False  # streams without an end of their own look at it
     return app
+
+
+def _tokens(path: str, clock: Clock, former: Tokens | None) -> Tokens | None:
+    """The tokens of a file; those who have signed in by the same file stay so."""
+    if not path:
+        return None
+    return former if former is not None and former.path == path else Tokens(path, clock)
 
 
 def allowed_hosts(settings: Settings) -> Collection[str]:

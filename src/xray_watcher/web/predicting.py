@@ -59,12 +59,13 @@ class Predicting:
     Args:
         context: settings, time, ledger.
         places: for uploads.
+        batches: the requests of this life of the process.
     """
 
-    def __init__(self, context: WebContext, places: Places) -> None:
+    def __init__(self, context: WebContext, places: Places, batches: Batches) -> None:
         self._context = context
         self._web = context.settings.web
-        self._batches = Batches()
+        self._batches = batches
         self._places = places
         self._rate = Rate(self._web.uploads_per_minute, context.clock)
         self._writers = CapacityLimiter(_WRITERS)

@@ -10,6 +10,7 @@ import asyncio
 import os
 import queue
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -34,6 +35,10 @@ _SECONDS = 10.0
 _MEMORY_BYTES = 1 << 30
 
 
+_Job = tuple["Future[Preview | Rejection]", str]
+"""Who waits for a picture, and the path of the file."""
+
+
 class NoPicture(XrayWatcherError):
     """There is nothing to show of an image; the message says why."""
 
@@ -52,6 +57,7 @@ class Thumbnails:
             size: _Maker([*command, str(side), *_limits(context)], side)
             for size, side in SIDES.items()
         }
+        weakref.finalize(self, _end, tuple(self._makers.values())).atexit = False
         self._turns = {size: asyncio.Semaphore(1) for size in SIDES}
         self._kept: OrderedDict[tuple[int, Size], bytes] = OrderedDict()
         self._kept_bytes = 0
@@ -110,13 +116,13 @@ class Thumbnails:
 class _Maker:
     """One thread with one child: pictures of one size, one after the other.
 
-    The thread lives as long as the process, since the kernel ends a child with the thread that
-    has started it.
+    The thread lives as long as its `Thumbnails`, since the kernel ends a child with the thread
+    that has started it.
     """
 
     def __init__(self, command: Sequence[str], side: int) -> None:
         self._worker = ChildWorker(partial(PreviewChild, command, side), _SECONDS)
-        self._jobs: queue.SimpleQueue[tuple[Future[Preview | Rejection], str]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name=f"previews-{side}", daemon=True).start()
 
     def submit(self, path: str) -> Future[Preview | Rejection]:
@@ -125,15 +131,26 @@ class _Maker:
         self._jobs.put((future, path))
         return future
 
+    def end(self) -> None:
+        """Let thread and child end after what was asked for."""
+        self._jobs.put(None)
+
     def _serve(self) -> None:
-        while True:
-            future, path = self._jobs.get()
+        while (job := self._jobs.get()) is not None:
+            future, path = job
             if not future.set_running_or_notify_cancel():
                 continue  # whoever asked has gone
             try:
                 future.set_result(self._worker.work_on(path))
             except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
                 future.set_exception(error)
+        self._worker.stop()
+        self._worker.drop_child()
+
+
+def _end(makers: Sequence[_Maker]) -> None:
+    for maker in makers:
+        maker.end()
 
 
 def _limits(context: WebContext) -> tuple[str, ...]:

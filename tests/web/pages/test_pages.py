@@ -13,11 +13,11 @@ from asgi import Answer, call
 from starlette.applications import Starlette
 
 from rig import Rig
-from xray_watcher.bootstrap_care import retention_of
 from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import local_day
 from xray_watcher.ledger.page_queries import QUARTER_US, PageLedger
+from xray_watcher.service.upkeep import build_retention
 from xray_watcher.web.app import create_app
 from xray_watcher.web.pages.figures import counts_of, hours_of
 from xray_watcher.web.pages.render import bytes_text, percent
@@ -263,7 +263,7 @@ def test_an_image_that_retention_has_removed_says_so_and_is_not_put_back(rig: Ri
     rig.settle()
     old = RetentionSettings(high_days=40, rejected_days=40, keep_at_least_images=0)
     settings = Settings(root=str(rig.root), timezone="Europe/Athens", retention=old)
-    retention = retention_of(settings, rig.ledger, rig.spool, rig.clock)
+    retention = build_retention(settings, rig.ledger, rig.spool, rig.clock)
     filed = [*rig.root.glob("classified_images/*/*"), *rig.root.glob("rejected/*g")]
     while any(path.exists() for path in filed):  # the service runs all the while
         rig.clock.passed_s += 86_400

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from xray_watcher.service.reports import Reports
 from xray_watcher.system.files import write_all
 
 EVERY_S = 2.0
@@ -24,7 +25,7 @@ class Heartbeat:
     Args:
         path: of the file.
         tell: what there is to tell, ready for JSON.
-        report: is given that at each beat, whether the file can be written or not.
+        reports: is given that at each beat, whether the file can be written or not.
         names_path: of a second file, which is not for everybody; empty for none.
         names: what stands in it, ready for JSON; without any there is no file.
     """
@@ -33,13 +34,13 @@ class Heartbeat:
         self,
         path: str,
         tell: Callable[[], dict[str, Any]],
-        report: Callable[[dict[str, Any]], None] = lambda _told: None,
+        reports: Reports | None = None,
         names_path: str = "",
         names: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._path = path
         self._tell = tell
-        self._report = report
+        self._reports = reports
         self._names_path = names_path
         self._names = names
         self._next_s = float("-inf")
@@ -49,17 +50,14 @@ class Heartbeat:
         """When the next beat is due, on the monotonic clock."""
         return self._next_s
 
-    def hurry(self) -> None:
-        """Let the next beat be due now: there is news."""
-        self._next_s = float("-inf")
-
     def beat(self, now_s: float) -> None:
         """Write unless that was done a moment ago; a disk that refuses is no reason to stop."""
         if now_s < self._next_s:
             return
         self._next_s = now_s + EVERY_S
         facts = self._tell()
-        self._report(facts)
+        if self._reports is not None:
+            self._reports.beat(facts)
         with contextlib.suppress(OSError):
             _write(self._path, facts, 0o644)
         if self._names_path:
@@ -73,7 +71,9 @@ class Heartbeat:
                 os.unlink(self._names_path)
 
     def stop(self) -> None:
-        """Take the files away: the daemon ends in order."""
+        """Take the files away: the daemon ends in order; the next process would miss them."""
+        if self._reports is not None and self._reports.is_renewing:
+            return
         for path in filter(None, (self._path, self._names_path)):
             with contextlib.suppress(OSError):
                 os.unlink(path)

@@ -4,14 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import structlog
 
 from xray_watcher import log
-from xray_watcher.daemon import Chore
 from xray_watcher.errors import Unavailable, XrayWatcherError
 
 _log = structlog.get_logger()
+
+
+class Chore(Protocol):
+    """Something that is done beside the images and keeps none of them from its way.
+
+    Attributes:
+        unit: its name in `status` when it is out of order.
+    """
+
+    unit: str
+
+    @property
+    def next_due_s(self) -> float:
+        """When there is something to do, on the monotonic clock."""
+        ...
+
+    def refresh(self, now_s: float) -> None:
+        """Do what is due.
+
+        Raises:
+            Unavailable: it cannot be done now; it is tried again.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Leave things in order: the daemon ends."""
+        ...
 
 
 class Contained:

@@ -1,4 +1,4 @@
-"""The composition root, continued: what is done beside the images."""
+"""What is done beside the images, put together: messages, figures, retention."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from xray_watcher.config.settings import Settings
 from xray_watcher.core.health import Health
 from xray_watcher.core.retention import RetentionRules
 from xray_watcher.core.telling import Audience
-from xray_watcher.daemon import Chore
 from xray_watcher.intake.empty_folders import EmptyFolders
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.ledger import Ledger
@@ -22,13 +21,32 @@ from xray_watcher.reports.metrics import disks_by_name
 from xray_watcher.reports.textfile import MetricsFile
 from xray_watcher.retention import Retention
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER
+from xray_watcher.service.chores import Chore, Contained
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.signals import Bell
 
 _SECONDS_AN_HOUR = 3600.0
 
 
-def metrics_files(
+def make_chores(
+    settings: Settings,
+    ledger: Ledger,
+    spool: Spool,
+    tell: Callable[[], dict[str, Any]],
+    clock: Clock,
+    notifier: Notifier | None,
+) -> list[Chore]:
+    """All that is done beside the images, each contained for itself; messages before files."""
+    chores: list[Chore] = [
+        *_metrics_files(settings, ledger, tell, clock),
+        *([notifier] if notifier is not None else []),
+        build_retention(settings, ledger, spool, clock),
+        *_empty_folders(settings, clock),
+    ]
+    return [Contained(chore) for chore in chores]
+
+
+def _metrics_files(
     settings: Settings, ledger: Ledger, tell: Callable[[], dict[str, Any]], clock: Clock
 ) -> list[Chore]:
     """The file for node_exporter, if one is wanted."""
@@ -47,7 +65,7 @@ def metrics_files(
     return [metrics]
 
 
-def notifier_of(
+def make_notifier(
     settings: NotifySettings,
     ledger: Ledger,
     channels: Mapping[str, Channel],
@@ -71,7 +89,7 @@ def notifier_of(
     )
 
 
-def empty_folders(settings: Settings, clock: Clock) -> list[Chore]:
+def _empty_folders(settings: Settings, clock: Clock) -> list[Chore]:
     """What removes empty folders from the inbox, if that is wanted."""
     days = settings.intake.remove_empty_folders_after_days
     if not days:
@@ -95,7 +113,7 @@ def retention_rules(settings: RetentionSettings) -> RetentionRules:
     )
 
 
-def retention_of(settings: Settings, ledger: Ledger, spool: Spool, clock: Clock) -> Retention:
+def build_retention(settings: Settings, ledger: Ledger, spool: Spool, clock: Clock) -> Retention:
     """What removes old files, as the settings have it."""
     return Retention(
         ledger,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -12,14 +12,14 @@ import structlog
 from xray_watcher.core.health import Health
 from xray_watcher.core.retries import COMPONENTS, FILES, Retries
 from xray_watcher.errors import Unavailable
-from xray_watcher.heartbeat import Heartbeat
 from xray_watcher.intake.arrivals import Arrivals
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.waiting import Waiting
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline.pipeline import MOST_LATE, Pipeline
-from xray_watcher.reloading import NoReloading, Reloading
 from xray_watcher.reports.daily import DailySummaries
+from xray_watcher.service.chores import Chore
+from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.disks import free_bytes
 from xray_watcher.system.signals import Bell, StopRequest
@@ -47,33 +47,6 @@ class Watching(Protocol):
         ...
 
 
-class Chore(Protocol):
-    """Something that is done beside the images and keeps none of them from its way.
-
-    Attributes:
-        unit: its name in `status` when it is out of order.
-    """
-
-    unit: str
-
-    @property
-    def next_due_s(self) -> float:
-        """When there is something to do, on the monotonic clock."""
-        ...
-
-    def refresh(self, now_s: float) -> None:
-        """Do what is due.
-
-        Raises:
-            Unavailable: it cannot be done now; it is tried again.
-        """
-        ...
-
-    def stop(self) -> None:
-        """Leave things in order: the daemon ends."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Timetable:
     """When the daemon looks.
@@ -95,6 +68,49 @@ class Timetable:
     disks: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """How the daemon says how things are.
+
+    Attributes:
+        health: what is out of order.
+        heartbeat: tells `status`.
+        waiting: says what single files have in the way.
+    """
+
+    health: Health
+    heartbeat: Heartbeat
+    waiting: Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What is done in each turn, after the images.
+
+    Attributes:
+        summaries: the daily figures.
+        chores: everything else.
+    """
+
+    summaries: DailySummaries
+    chores: Sequence[Chore] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waking:
+    """What the loop sleeps and wakes by.
+
+    Attributes:
+        clock: the time.
+        bell: what it sleeps on.
+        stop: whether to end.
+    """
+
+    clock: Clock
+    bell: Bell
+    stop: StopRequest
+
+
 class Daemon:
     """Watches the inbox until it is told to stop.
 
@@ -103,17 +119,11 @@ class Daemon:
         spool: keeps the folders of the results.
         pipeline: the way of an image.
         retries: the images that are tried again.
-        waiting: says what single files have in the way.
         engine: the network, being loaded in another thread.
-        summaries: the daily figures.
-        health: what is out of order.
-        heartbeat: tells `status` how things are.
+        reporting: how it says how things are.
         timetable: when to look.
-        chores: done in each turn, after the images.
-        clock: the time.
-        bell: what the loop sleeps on.
-        stop: whether to end.
-        reloading: reads the configuration anew when that is asked for.
+        upkeep: done in each turn, after the images.
+        waking: the time, and what ends a sleep.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
@@ -123,36 +133,27 @@ class Daemon:
         spool: Spool,
         pipeline: Pipeline,
         retries: Retries,
-        waiting: Waiting,
         engine: Future[Engine],
-        summaries: DailySummaries,
-        health: Health,
-        heartbeat: Heartbeat,
+        reporting: Reporting,
         timetable: Timetable,
-        chores: Sequence[Chore] = (),
-        clock: Clock,
-        bell: Bell,
-        stop: StopRequest,
-        reloading: Reloading | NoReloading | None = None,
+        upkeep: Upkeep,
+        waking: Waking,
     ) -> None:
         self._arrivals = arrivals
         self._spool = spool
         self._pipeline = pipeline
         self._retries = retries
-        self._waiting = waiting
         self._engine = engine
-        self._summaries = summaries
-        self._health = health
-        self._heartbeat = heartbeat
-        self._chores = chores
-        self._clock = clock
-        self._bell = bell
-        self._stop = stop
-        self._reloading = reloading or NoReloading()
+        self._health, self._heartbeat = reporting.health, reporting.heartbeat
+        self._waiting = reporting.waiting
+        self._summaries, self._chores = upkeep.summaries, upkeep.chores
+        self._clock, self._bell, self._stop = waking.clock, waking.bell, waking.stop
         self._timetable = timetable
         self._is_recovered = False
         self._next_telling_s = float("-inf")
-        self.use(timetable)
+        arrivals.inbox.scan_s = timetable.scan_s
+        arrivals.inbox.settle_s = (timetable.settle_s, timetable.network_settle_s)
+        arrivals.give_up_after(timetable.give_up_after_s)
 
     # -- the life -------------------------------------------------------------------------
 
@@ -201,7 +202,6 @@ class Daemon:
 
     def tick(self, now_s: float) -> None:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""
-        self._reload()
         self._attempt("inbox", self._look, now_s)
         self._attempt("uploads", self._look_at_handover, now_s)
         self._attempt("disk", self._check_disks, now_s)
@@ -212,13 +212,6 @@ class Daemon:
             if chore.next_due_s <= now_s or chore.unit in self._health.troubles:
                 self._attempt(chore.unit, chore.refresh, now_s)
         self._heartbeat.beat(now_s)
-
-    def use(self, timetable: Timetable) -> None:
-        """Look at other times from now on; the disks stay, as the folders do until a restart."""
-        self._timetable = replace(timetable, disks=self._timetable.disks)
-        self._arrivals.inbox.scan_s = timetable.scan_s
-        self._arrivals.inbox.settle_s = (timetable.settle_s, timetable.network_settle_s)
-        self._arrivals.give_up_after(timetable.give_up_after_s)
 
     @property
     def is_ready(self) -> bool:
@@ -233,11 +226,6 @@ class Daemon:
     def _has_engine(self) -> bool:
         """Without it an image would be begun in vain, and in the end be blamed for that."""
         return self._engine.done() and self._engine.exception() is None
-
-    @property
-    def reloads(self) -> int:
-        """How often the configuration was read anew, with or without success."""
-        return self._reloading.count
 
     @property
     def known_left(self) -> int:
@@ -346,14 +334,6 @@ class Daemon:
 
     # -- one turn -------------------------------------------------------------------------
 
-    def _reload(self) -> None:
-        """Between two batches, so that none is decided by two configurations."""
-        if not self._reloading.is_wanted or self._pipeline.batches_in_hand:
-            return
-        if (problem := self._reloading.carry_out()) is not None:
-            self._health.last_error = problem
-        self._heartbeat.hurry()
-
     def _attempt(self, unit: str, step: Callable[[float], None], now_s: float) -> None:
         """Do one unit of work; if something of ours is out of reach, back off and say so."""
         if not self._health.may_try(unit, now_s):
@@ -425,7 +405,7 @@ class Daemon:
 
     def _start_batches(self, now_s: float) -> None:
         """As many as may be in hand, so that the next is decoded while the oldest is scored."""
-        if self._reloading.is_wanted or "inbox" in self._health.troubles:
+        if "inbox" in self._health.troubles:
             return
         if self._has_engine and self._pipeline.batches.start_due(now_s):
             return
