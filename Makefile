@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lint types check phantom bench bench-http guard parity storm progress uploadstorm shares sigterm \
+.PHONY: help demo test lint types check phantom bench bench-http guard parity storm progress reloadstorm uploadstorm shares sigterm \
   syscalls powercut fulldisk damaged spreadsheet lives fuzz fuzz-http audit lock sbom wheel \
   release manual install-test container-test clean
 
@@ -102,6 +102,9 @@ progress: $(READY)        ## one file fails at each call, in each way, while oth
 
 sigterm: $(READY)         ## 200 requests to stop at random moments
 	$(BIN)/python tests/storms/kill_storm.py --politely --kills 200 $(ARGS)
+
+reloadstorm: $(READY)     ## a reload every second for a minute while images arrive
+	$(BIN)/python tests/storms/reload_storm.py $(ARGS)
 
 uploadstorm: $(READY)     ## 300 kills of the daemon or the web while clients upload; about half an hour
 	$(BIN)/python tests/storms/upload_storm.py $(ARGS)

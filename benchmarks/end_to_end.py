@@ -21,12 +21,13 @@ import numpy as np
 
 from measuring import CORES, IMAGES, Service, at, copies, in_turns, pictures, ratio
 from peers import Apart
-from xray_watcher.bootstrap import decode_pool
 from xray_watcher.config.settings import Settings
-from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 from xray_watcher.model.network import untrained
 from xray_watcher.model.processor import has_bfloat16
 from xray_watcher.model.torch_engine import TorchEngine
+from xray_watcher.service.network import decode_pool
 
 BATCH = 16
 HEAD_START = 3

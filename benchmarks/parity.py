@@ -29,7 +29,8 @@ from PIL import Image
 
 from xray_watcher.core.calibration import scores
 from xray_watcher.core.catalogue import OUTPUTS, PUBLISHED
-from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 from xray_watcher.model.engine import load_engine
 from xray_watcher.model.network import library
 from xray_watcher.model.phantom import draw, frame, to_uint8

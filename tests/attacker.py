@@ -20,7 +20,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from xray_watcher.intake.decode_worker import confined
+from xray_watcher.imaging.decode_worker import confine_child
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -249,7 +249,7 @@ def main() -> None:
     other, far = socket.socketpair()
     tried = attempts(int(parent), int(address), int(port), folder, held, other.fileno())
     if not names:
-        confined(1 << 30, 0)
+        confine_child(1 << 30, 0)
     found = {name: outcome(tried[name]) for name in names or tried}
     sys.stdout.write(json.dumps(found))
     sys.stdout.flush()

@@ -45,7 +45,8 @@ def logged(root: Path) -> list[dict[str, Any]]:
 
 
 def _logs(root: Path, form: str) -> list[Path]:
-    return sorted((root / "logs").glob(f"results-*.{form}"))
+    """In the order in which they were begun: a day's second part behind its first."""
+    return sorted((root / "logs").glob(f"results-*.{form}"), key=lambda log: log.with_suffix(""))
 
 
 def csv_rows(root: Path) -> list[dict[str, str]]:

@@ -43,7 +43,7 @@ LONGEST = (
     "test_guide.py",
     "test_predicting.py",
     "test_syscall_storm.py",
-    "test_images.py",
+    "test_pixels.py",
     "test_confined.py",
     "test_fast_densenet.py",
     "test_filling_disk.py",

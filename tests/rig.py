@@ -16,7 +16,6 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_watcher.arriving import Arrivals
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.catalogue import UNTRAINED
@@ -26,24 +25,31 @@ from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.values import ModelInfo, Rejection
-from xray_watcher.daemon import Chore, Daemon, Timetable
+from xray_watcher.effects.notices import ImageNotices
+from xray_watcher.effects.totals import add_to_totals
 from xray_watcher.errors import Unavailable
-from xray_watcher.heartbeat import Heartbeat
-from xray_watcher.intake.decoding import Decoded, DecodeOutcome, Unreadable
-from xray_watcher.intake.images import DecodedImage
+from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, Unreadable
+from xray_watcher.imaging.picture import DecodedImage
+from xray_watcher.intake.arrivals import Arrivals
+from xray_watcher.intake.handover_watch import HandoverWatch
+from xray_watcher.intake.inbox_watch import InboxWatch
 from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.waiting import Waiting
 from xray_watcher.intake.watcher import Inbox, NoWakeup
+from xray_watcher.ledger.effect import Effect
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.logs import LogFiles
 from xray_watcher.model.engine import Engine
-from xray_watcher.pipeline import Pipeline
+from xray_watcher.pipeline.pipeline import build_pipeline
+from xray_watcher.pipeline.scoring import Scorer
 from xray_watcher.records import CsvLayout
 from xray_watcher.reports.daily import DailySummaries
-from xray_watcher.scoring import Scorer
 from xray_watcher.sealing import Sealer
+from xray_watcher.service.chores import Chore
+from xray_watcher.service.daemon import Daemon, Reporting, Timetable, Upkeep, Waking
+from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.lock import InboxLock
 from xray_watcher.system.signals import Bell, StopRequest
-from xray_watcher.waiting import Waiting
 
 LABELS = UNTRAINED.labels
 SETTLE_S, QUIET_S, MAX_WAIT_S, INCOMPLETE_S, SCAN_S = 2.0, 1.0, 10.0, 900.0, 5.0
@@ -145,6 +151,7 @@ class Rig:
         urgent: Sequence[str] = (),
         chores: Callable[[Rig], Sequence[Chore]] = lambda _rig: (),
         audience: Audience = NOBODY,
+        effects: Sequence[Effect] = (),
     ) -> None:
         zone = ZoneInfo("Europe/Athens")
         self.root, self.inbox = root, root / "inbox"
@@ -163,14 +170,14 @@ class Rig:
         self.spool = Spool(folders.inbox, work, targets, folders.root)
         if not self.inbox.exists():
             self.spool.make_inbox()
-        self.spool.make_targets()
+        self.spool.results.make_targets()
         (root / "logs").mkdir(exist_ok=True)
         self.logs = LogFiles(folders.logs, self.ledger)
         self.settling = Settling(SETTLE_S, INCOMPLETE_S)
         self.retries = Retries()
         ready: Future[Engine] = Future()
         ready.set_result(self.engine)
-        self.pipeline = Pipeline(
+        self.pipeline = build_pipeline(
             ledger=self.ledger,
             spool=self.spool,
             logs=self.logs,
@@ -179,7 +186,11 @@ class Rig:
             engine=ready.result,
             scorer=Scorer(self.clock),
             sealer=Sealer(
-                self.ledger, self.spool, settings.risk_rules(), CsvLayout(LABELS, zone), zone
+                self.ledger,
+                self.spool.results,
+                settings.risk_rules(),
+                CsvLayout(LABELS, zone),
+                zone,
             ),
             retries=self.retries,
             duplicates=duplicates,
@@ -187,46 +198,46 @@ class Rig:
             clock=self.clock,
             zone=zone,
             beat=lambda: self.beats_s.append(self.clock.monotonic_s()),
-            audience=audience,
+            effects=(add_to_totals, ImageNotices(audience), *effects),
         )
         self.bell = Bell()
-        self.arrivals = Arrivals(
+        inbox = InboxWatch(
             inbox=Inbox(folders.inbox, work, settings.intake.suffixes, settings.intake.ignore),
             wakeup=NoWakeup(),
             lock=self.lock,
-            spool=self.spool,
+            source=self.spool.inbox,
             settling=self.settling,
-            batching=Batching(max_size, QUIET_S, max_waiting_s, urgent),
             retries=self.retries,
             hands=InlineHands(),
             clock=self.clock,
             beat=lambda: None,
         )
-        self.waiting = Waiting(self.retries, self.settling, self.arrivals, lambda: GIVE_UP_S)
+        handover = HandoverWatch(self.spool.handover, self.retries, self.clock)
+        batching = Batching(max_size, QUIET_S, max_waiting_s, urgent)
+        self.arrivals = Arrivals(inbox, handover, batching)
+        self.waiting = Waiting(self.retries, self.settling, inbox, GIVE_UP_S)
+        summaries = DailySummaries(
+            self.ledger,
+            f"{folders.logs}/daily",
+            60.0,
+            zone,
+            self.clock,
+            lambda: 0,
+            audience,
+            lambda: self.settling.first_seen_s,
+        )
         self.daemon = Daemon(
             arrivals=self.arrivals,
             spool=self.spool,
             pipeline=self.pipeline,
             retries=self.retries,
-            waiting=self.waiting,
             engine=ready,
-            summaries=DailySummaries(
-                self.ledger,
-                f"{folders.logs}/daily",
-                60.0,
-                zone,
-                self.clock,
-                lambda: 0,
-                audience,
-                lambda: self.settling.first_seen_s,
+            reporting=Reporting(
+                self.health, Heartbeat(str(state / "heartbeat.json"), dict), self.waiting
             ),
-            health=self.health,
-            heartbeat=Heartbeat(str(state / "heartbeat.json"), dict),
             timetable=Timetable(SCAN_S, SETTLE_S, SETTLE_S, GIVE_UP_S, 0, (str(root),)),
-            chores=chores(self),
-            clock=self.clock,
-            bell=self.bell,
-            stop=StopRequest(self.bell),
+            upkeep=Upkeep(summaries, chores(self)),
+            waking=Waking(self.clock, self.bell, StopRequest(self.bell)),
         )
 
     def drop(self, name: str, content: str) -> bytes:

@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent / "storms"))
 
 from stub_service import StubEngine
 
-from xray_watcher import bootstrap
 from xray_watcher.cli.main import main
 from xray_watcher.model.engine import Engine
+from xray_watcher.service import network
 
 
 def load_when_told(*_args: object, **_options: object) -> Engine:
@@ -23,5 +23,5 @@ def load_when_told(*_args: object, **_options: object) -> Engine:
 
 
 if __name__ == "__main__":
-    bootstrap.load_engine = load_when_told
+    network.load_engine = load_when_told
     main()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from xray_watcher.ledger.states import State
+
 SOURCE = Path(__file__).parents[1] / "src" / "xray_watcher"
 MODULES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts): path
@@ -29,25 +31,26 @@ ROWS = (
     ("cli.options",),
     ("web",),
     ("commands",),
-    ("bootstrap",),
-    ("live_parts",),
-    ("bootstrap_care", "chores"),
-    ("daemon",),
-    ("waiting",),
-    ("arriving", "pipeline"),
-    ("claiming", "places", "recovering", "restoring"),
-    ("in_hand",),
+    ("service.assembly",),
+    ("service.upkeep",),
+    ("service.daemon",),
+    ("service.folders", "service.network"),
+    ("pipeline", "restoring"),
     ("sealing",),
-    ("aftermath", "scoring", "notify", "retention"),
-    ("findings",),
-    ("reloading",),
-    ("reports", "model", "intake", "logs", "phantoms", "used_indexes"),
-    ("ledger.outbox", "ledger.removals", "ledger.restored"),
+    ("effects", "notify", "retention"),
+    ("reports", "model", "intake", "logs", "phantoms"),
+    ("ledger.outbox", "ledger.removals", "ledger.restored", "ledger.used_indexes"),
     ("ledger.ledger",),
-    ("ledger.reader", "ledger.refusals", "records"),
+    ("ledger.api_queries", "ledger.page_queries"),
+    ("ledger.reader",),
+    ("ledger.days", "ledger.effect"),
+    ("ledger.queries", "records"),
     ("ledger.schema",),
+    ("ledger.connection",),
+    ("ledger.refusals", "ledger.rows", "ledger.states"),
     ("system.disks",),
-    ("heartbeat", "supervisor", "system.lock"),
+    ("service.supervisor", "service.heartbeat", "system.lock"),
+    ("service.chores", "service.reports", "service.renewing"),
     ("system.sd_notify",),
     ("system.signals",),
     ("config.example",),
@@ -59,10 +62,11 @@ ROWS = (
     ("config.folders",),
     ("config.care",),
     ("config.base",),
+    ("imaging",),
     ("log", "system"),
     ("core",),
     ("errors",),
-    ("__init__", "config", "ledger"),
+    ("__init__", "config", "ledger", "service"),
 )
 RENAMING = {"rename", "renames", "replace", "link", "symlink", "renameat2", "move"}
 FORBIDDEN_IN_CORE = {"open", "print", "input", "exec", "eval", "__import__"}
@@ -133,6 +137,42 @@ def test_one_module_alone_renames_and_links_files(name: str) -> None:
             assert owner not in {"os", "shutil", "Path", "_libc"}, f"{name}: {owner}.{node.attr}"
 
 
+EXECUTING = {"execute", "executemany", "executescript", "execute_many", "cursor", "connection"}
+SQL = re.compile(
+    r"\b(SELECT .+ FROM|INSERT .*INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA \w|BEGIN IMMEDIATE)\b"
+    r"|\bstate (=|IN|<>) |\bWHERE \w+",
+    re.DOTALL,
+)
+STATES = {str(state) for state in State}
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if not n.startswith("ledger")])
+def test_only_the_ledger_package_executes_sql(name: str) -> None:
+    assert "sqlite3" not in set(imports(name))
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"db", "sqlite"}, f"{name}: .{node.attr}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            assert node.func.attr not in EXECUTING, f"{name}: .{node.func.attr}()"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert not SQL.search(node.value), f"{name}: {node.value!r}"
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n != "ledger.states"])
+def test_the_states_of_an_image_stand_in_one_place(name: str) -> None:
+    """But in the steps of the schema, which never change, and where the docstrings explain them."""
+    explained = {
+        ast.get_docstring(node, clean=False)
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    }
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value in explained or (name == "ledger.schema" and "CREATE" in node.value):
+                continue
+            assert not STATES.intersection(re.findall(r"\w+", node.value)), f"{name}: {node.value}"
+
+
 @pytest.mark.parametrize("name", [n for n in MODULES if not n.startswith("model")])
 def test_only_the_model_package_imports_torch(name: str) -> None:
     packages = {imported.split(".")[0] for imported in imports(name)}
@@ -141,9 +181,18 @@ def test_only_the_model_package_imports_torch(name: str) -> None:
 
 def test_nothing_but_loading_a_network_imports_torch() -> None:
     code = (
-        "import sys, xray_watcher.bootstrap, xray_watcher.model.weights\n"
+        "import sys, xray_watcher.service.assembly, xray_watcher.model.weights\n"
         "from xray_watcher.commands import demo, predict, status\n"
         "sys.exit('torch' in sys.modules or 'torchxrayvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pictures_are_decoded_in_children_alone() -> None:
+    """What a sender's bytes can reach is not even imported in the service or the web process."""
+    code = (
+        "import sys, xray_watcher.service.assembly, xray_watcher.web.app\n"
+        "sys.exit(not {'PIL', 'kornia_rs', 'simplejpeg'}.isdisjoint(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -17,12 +17,12 @@ from rig import Rig
 from xray_watcher.commands import fsck
 from xray_watcher.commands.fsck import check
 from xray_watcher.commands.status import status_of, summary_of, to_text
-from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.filing import ResultFolders
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.logs import LogFiles
 from xray_watcher.system.lock import InstanceLock
 
-LOOKS = [(LedgerReader, "open_rows"), (Spool, "names_in"), (LogFiles, "differing")]
+LOOKS = [(LedgerReader, "open_rows"), (ResultFolders, "names_in"), (LogFiles, "differing")]
 
 
 @pytest.fixture
@@ -223,16 +223,16 @@ def test_a_service_that_ends_during_the_comparison_has_run_beside_it(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = running(rig)
-    filed_names = Spool.filed_names
+    filed_names = ResultFolders.filed_names
 
-    def after_the_last_one(self: Spool) -> Iterator[tuple[str, str]]:
+    def after_the_last_one(self: ResultFolders) -> Iterator[tuple[str, str]]:
         monkeypatch.undo()
         rig.drop("last.jpg", "picture:Edema#last")
         rig.settle()
         lock.__exit__()
         return filed_names(self)
 
-    monkeypatch.setattr(Spool, "filed_names", after_the_last_one)
+    monkeypatch.setattr(ResultFolders, "filed_names", after_the_last_one)
     monkeypatch.setattr(fsck.time, "sleep", lambda _seconds: None)
     with lock:
         assert found(rig) == []

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 import audit
 from rig import Rig
-from xray_watcher.chores import Contained
 from xray_watcher.errors import StorageFailure, Unavailable
+from xray_watcher.service.chores import Contained
 
 
 class Faulty:

@@ -16,13 +16,13 @@ import pytest
 
 import audit
 from rig import INCOMPLETE_S, QUIET_S, SCAN_S, SETTLE_S, Rig
-from xray_watcher import daemon as daemon_module
 from xray_watcher.errors import Unavailable
+from xray_watcher.imaging.decode_pool import DecodeOutcome
 from xray_watcher.intake.claims import Move
-from xray_watcher.intake.decoding import DecodeOutcome
-from xray_watcher.intake.spool import Spool
-from xray_watcher.intake.uploads import Uploads
+from xray_watcher.intake.handover_source import HandoverSource
 from xray_watcher.intake.watcher import Look
+from xray_watcher.intake.work_folder import WorkFolder
+from xray_watcher.service import daemon as daemon_module
 
 JPEG_WITHOUT_END = b"\xff\xd8\xff\xe0" + b"picture" * 100
 
@@ -67,14 +67,14 @@ def test_a_file_that_its_writer_holds_open_is_not_taken_however_long_he_pauses(r
 def test_a_look_that_hung_for_long_is_followed_by_the_next_within_half_a_minute(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin_look = rig.arrivals._inbox.begin_look
+    begin_look = rig.arrivals.inbox._inbox.begin_look
 
     def hung() -> Iterator[Look | None]:
         rig.clock.passed_s += 600  # until the share answered again
         return begin_look()
 
     rig.tick()
-    monkeypatch.setattr(rig.arrivals._inbox, "begin_look", hung)
+    monkeypatch.setattr(rig.arrivals.inbox._inbox, "begin_look", hung)
     rig.ticks(SCAN_S)
     monkeypatch.undo()
     arrived = rig.drop("a.jpg", "picture:Edema")
@@ -83,8 +83,11 @@ def test_a_look_that_hung_for_long_is_followed_by_the_next_within_half_a_minute(
 
 
 def test_a_work_folder_that_is_away_is_not_made_anew_for_uploads(tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    work = WorkFolder(str(mounted), str(mounted / ".xray-watcher"))
+    source = HandoverSource(work, lambda _folder, _name: False)
     with pytest.raises(Unavailable):
-        Uploads(str(tmp_path / "mounted" / ".xray-watcher")).look(0.0)
+        source.look(0.0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -228,7 +231,7 @@ def test_while_a_batch_is_scored_the_next_one_is_with_the_decoders(rig: Rig) -> 
 
 def test_while_a_batch_is_filed_the_next_one_is_scored(rig: Rig) -> None:
     arrived = [rig.drop(f"{n:02}.jpg", f"picture:Edema#{n}") for n in range(32)]
-    classify, file = rig.engine.classify, rig.spool.file
+    classify, file = rig.engine.classify, rig.spool.results.file
     is_second_scored = Event()
 
     def watched(batch: np.ndarray) -> np.ndarray:
@@ -240,7 +243,7 @@ def test_while_a_batch_is_filed_the_next_one_is_scored(rig: Rig) -> None:
         assert is_second_scored.wait(30), "the network waits for the first to be filed"
         file(move)
 
-    rig.engine.classify, rig.spool.file = watched, file_then  # type: ignore[method-assign]
+    rig.engine.classify, rig.spool.results.file = watched, file_then  # type: ignore[method-assign]
     rig.settle()
     audit.check(rig.root, arrived)
     assert rig.engine.batches == [16, 16]
@@ -482,7 +485,7 @@ def test_what_takes_the_place_of_a_file_that_is_being_claimed_stops_nothing(
     first, *others = again.records()
     assert '"missing"' in first
     assert [f'"inbox_path":"{name}.jpg"' in line for name, line in zip("bc", others, strict=True)]
-    assert again.spool.leftovers() == [f"{1:012d}"]
+    assert again.spool.work.leftovers() == [f"{1:012d}"]
     again.crash()
 
 
@@ -490,7 +493,7 @@ def test_what_takes_the_place_of_a_file_that_is_being_claimed_stops_nothing(
 def test_a_claim_whose_answer_never_came_is_looked_after_when_the_share_is_back(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, is_done: bool
 ) -> None:
-    claim, is_away = rig.spool.claim, [True]
+    claim, is_away = rig.spool.inbox.claim, [True]
 
     def away(path: str, image_id: int) -> bool:
         if not is_away[0]:
@@ -502,10 +505,10 @@ def test_a_claim_whose_answer_never_came_is_looked_after_when_the_share_is_back(
     def listed() -> set[int]:
         if is_away[0]:
             raise Unavailable("inbox", "The share is away.")
-        return Spool.claimed_ids(rig.spool)
+        return WorkFolder.claimed_ids(rig.spool.work)
 
-    monkeypatch.setattr(rig.spool, "claim", away)
-    monkeypatch.setattr(rig.spool, "claimed_ids", listed)
+    monkeypatch.setattr(rig.spool.inbox, "claim", away)
+    monkeypatch.setattr(rig.spool.work, "claimed_ids", listed)
     content = rig.drop("ward/a.png", "picture:Edema")
     rig.ticks(20)
     assert "work" in rig.health.troubles
@@ -557,7 +560,7 @@ def test_what_could_not_be_claimed_and_was_taken_away_keeps_nothing_out_of_order
 def test_a_large_batch_on_a_slow_processor_tells_of_progress_all_along(tmp_path: Path) -> None:
     """Or the watchdog would end the service within it, and again within its repetition."""
     rig = Rig(tmp_path, max_size=1024)
-    classify, file = rig.engine.classify, rig.spool.file
+    classify, file = rig.engine.classify, rig.spool.results.file
     before: list[int] = []  # beats before each part
 
     def slowly(batch: Any) -> Any:
@@ -571,7 +574,7 @@ def test_a_large_batch_on_a_slow_processor_tells_of_progress_all_along(tmp_path:
         rig.clock.passed_s += 0.5
         file(move)
 
-    rig.engine.classify, rig.spool.file = slowly, across  # type: ignore[method-assign]
+    rig.engine.classify, rig.spool.results.file = slowly, across  # type: ignore[method-assign]
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(300)]
     rig.settle()
     audit.check(rig.root, arrived)

@@ -77,18 +77,18 @@ def test_following_a_day_does_not_go_through_all_its_images(tmp_path: Path) -> N
     """SQLite takes the index over indexes, of which only the end is read."""
     rig = Rig(tmp_path)
     statements: list[str] = []
-    rig.ledger._db.set_trace_callback(statements.append)
+    rig.ledger.db.sqlite.set_trace_callback(statements.append)
     list(rig.ledger.day_finished(DAY, after=7))
-    plan = rig.ledger._db.execute(f"EXPLAIN QUERY PLAN {statements[0]}").fetchall()
+    plan = rig.ledger.db.sqlite.execute(f"EXPLAIN QUERY PLAN {statements[0]}").fetchall()
     assert "idx>?" in plan[0][3]
 
 
 def test_counting_a_day_reads_one_index_alone(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     statements: list[str] = []
-    rig.ledger._db.set_trace_callback(statements.append)
-    LedgerReader(rig.ledger._db).day_counts(DAY)
-    plan = rig.ledger._db.execute(f"EXPLAIN QUERY PLAN {statements[0]}").fetchall()
+    rig.ledger.db.sqlite.set_trace_callback(statements.append)
+    LedgerReader(rig.ledger.db).day_counts(DAY)
+    plan = rig.ledger.db.sqlite.execute(f"EXPLAIN QUERY PLAN {statements[0]}").fetchall()
     assert "USING COVERING INDEX image_day" in plan[0][3]
 
 
@@ -112,7 +112,7 @@ def test_a_day_waits_for_the_files_that_were_seen_on_it(tmp_path: Path) -> None:
     rig.ticks(300)
     figures = json.loads(path.read_bytes())
     assert (figures["closed"], figures["received"], figures["waiting_in_inbox"]) == (True, 4, 0)
-    told = rig.ledger.connection.execute("SELECT subject FROM notice WHERE event = 'summary'")
+    told = rig.ledger.db.sqlite.execute("SELECT subject FROM notice WHERE event = 'summary'")
     assert [json.loads(subject)["received"] for (subject,) in told] == [4], "once, and right"
 
 

@@ -6,6 +6,7 @@ import ast
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from xray_watcher import errors
 from xray_watcher.cli import main as cli
 from xray_watcher.cli import options as cli_options
 from xray_watcher.config.keys import FIELDS
+from xray_watcher.core.image_record import ImageRecord, ModelFields, Timings
 from xray_watcher.core.retries import COMPONENTS, FILES
-from xray_watcher.core.values import REJECTIONS
+from xray_watcher.core.values import REJECTIONS, Rejection
 from xray_watcher.phantoms import write_phantoms
-from xray_watcher.records import CSV_COLUMNS
+from xray_watcher.records import CSV_COLUMNS, CSV_PARTS
 
 HOME = Path(__file__).parents[1]
 SOURCE = HOME / "src" / "xray_watcher"
@@ -67,6 +69,23 @@ def literals(call_of: str) -> set[str]:
 
 def test_every_column_is_explained_and_no_other() -> None:
     assert first_cells(page("csv.md"), "Columns") == list(CSV_COLUMNS)
+
+
+def said(column: str) -> str:
+    """What the record says of the field, or the part of one, that a column holds."""
+    kind: Any = ImageRecord
+    for name in CSV_PARTS.get(column, column).split("."):
+        (field,) = [each for each in fields(kind) if each.name == name]
+        kind = {"rejected": Rejection, "model": ModelFields, "timings_ms": Timings}.get(name)
+    return str(field.metadata["description"])
+
+
+def test_what_is_said_of_a_column_begins_as_the_record_says_it() -> None:
+    table = page("csv.md").split("\n## Columns\n", 1)[1].split("\n## ", 1)[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE))
+    assert {column: rows[column][: len(said(column))] for column in CSV_COLUMNS} == {
+        column: said(column) for column in CSV_COLUMNS
+    }
 
 
 def test_every_reject_code_is_explained_and_no_other() -> None:
@@ -145,6 +164,16 @@ def test_links_to_a_heading_find_it(path: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
         there = path.parent / target if target else path
         assert anchor in anchors(there), f"{path.name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(HOME)))
+def test_files_of_the_project_that_are_named_exist(path: Path) -> None:
+    folders = {home: {each.name for each in home.iterdir()} for home in (HOME, SOURCE)}
+    for name in re.findall(
+        r"(?<![\w/~.<>-])[a-z_]+/[\w/.-]+\.(?:py|sh|c|conf|ya?ml|json)\b", _code(path)
+    ):
+        homes = [home for home, names in folders.items() if name.partition("/")[0] in names]
+        assert not homes or any((home / name).exists() for home in homes), name
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

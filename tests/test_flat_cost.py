@@ -65,7 +65,7 @@ def test_a_start_beside_what_was_done_lists_no_folder_of_results(
 def seed_rejections(rig: Rig, count: int) -> None:
     """So many empty files that were set aside before, from index 0 on."""
     with rig.ledger.transaction():
-        rig.ledger.connection.executemany(
+        rig.ledger.db.sqlite.executemany(
             "INSERT INTO image (state, path, size, received_us, settled_us, day, sha256, idx,"
             " outcome, reject_code, folder, filed_name, filed_us) VALUES ('DONE', ?, 0, 0, 0,"
             " '2026-01-01', ?, ?, 'rejected', 'empty', 'rejected', ?, 1)",
@@ -89,9 +89,9 @@ def steps_to_decide_an_empty_file(rig: Rig) -> int:
     index = rig.ledger.next_index
     rig.drop("again.jpg", "")
     rig.ticks(INCOMPLETE_S, 10.0)
-    rig.ledger.connection.set_progress_handler(step, 1)
+    rig.ledger.db.sqlite.set_progress_handler(step, 1)
     rig.ticks(60.0, 2.0)
-    rig.ledger.connection.set_progress_handler(None, 1)
+    rig.ledger.db.sqlite.set_progress_handler(None, 1)
     assert rig.ledger.next_index == index + 1
     return steps
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from rig import Rig
-from xray_watcher.bootstrap import _prepared_folders
 from xray_watcher.config.settings import IntakeSettings, Settings
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.service.folders import prepare_folders
 from xray_watcher.system.files import keep_to_owner
 from xray_watcher.system.mounts import Place
 
@@ -26,21 +26,19 @@ def crashed(tmp_path: Path) -> tuple[Path, Settings]:
     old, new = tmp_path / "old", tmp_path / "new"
     rig = Rig(old)
     settings = Settings(root=str(old), state_dir=str(tmp_path / "state"))
-    _prepared_folders(settings, rig.ledger, lambda: None)  # notes the inbox
+    prepare_folders(settings, rig.ledger, lambda: None)  # notes the inbox
     for number, _ in enumerate(STATE):
         rig.drop(f"{number}.jpg", f"picture:Edema#{number}")
     rig.settle()
-    ids = dict(rig.ledger.connection.execute("SELECT idx, id FROM image").fetchall())
+    ids = dict(rig.ledger.db.sqlite.execute("SELECT idx, id FROM image").fetchall())
     high = old / "classified_images" / "High"
     for index, state in enumerate(("CLAIMED", "FILING", "FILING", "CLAIMING")):
         (filed,) = high.glob(f"{index:04d}_*")
         if index in (0, 1):
-            filed.rename(rig.spool.work_path(ids[index]))
+            filed.rename(rig.spool.work.path_of(ids[index]))
         elif index == 3:
             filed.rename(rig.inbox / "3.jpg")
-        rig.ledger.connection.execute(
-            "UPDATE image SET state = ? WHERE id = ?", (state, ids[index])
-        )
+        rig.ledger.db.sqlite.execute("UPDATE image SET state = ? WHERE id = ?", (state, ids[index]))
     rig.crash()
     shutil.copytree(old / "state", tmp_path / "state", dirs_exist_ok=True)
     old.rename(new)
@@ -50,8 +48,8 @@ def crashed(tmp_path: Path) -> tuple[Path, Settings]:
 def test_a_root_that_was_moved_whole_goes_on(crashed: tuple[Path, Settings]) -> None:
     root, settings = crashed
     with Ledger(settings.folders.ledger) as ledger:
-        spool, _ = _prepared_folders(settings, ledger, lambda: None)
-        assert spool.work == str(root / ".xray-watcher")
+        spool, _ = prepare_folders(settings, ledger, lambda: None)
+        assert spool.work.path == str(root / ".xray-watcher")
         assert ledger.meta("inbox") == str(root / "inbox")
         assert len(ledger.open_rows()) == 4
 
@@ -64,7 +62,7 @@ def test_it_does_not_when_an_image_is_missing_there(
     os.rename(root / lost, root / "lost")
     with Ledger(settings.folders.ledger) as ledger:
         with pytest.raises(ConfigError, match="not all of them lie in the new folders"):
-            _prepared_folders(settings, ledger, lambda: None)
+            prepare_folders(settings, ledger, lambda: None)
         assert ledger.meta("inbox") != str(root / "inbox"), "nothing was begun"
 
 
@@ -75,7 +73,7 @@ def test_a_stranger_s_work_folder_with_the_same_numbers_is_not_taken_over(
     for path in (root / ".xray-watcher").glob("0*"):
         path.write_bytes(b"another")
     with Ledger(settings.folders.ledger) as ledger, pytest.raises(ConfigError):
-        _prepared_folders(settings, ledger, lambda: None)
+        prepare_folders(settings, ledger, lambda: None)
 
 
 def test_a_folder_whose_file_system_does_not_answer_is_named_at_the_start(
@@ -109,7 +107,7 @@ def test_a_default_acl_of_the_inbox_opens_the_work_folder_in_it_to_nobody(tmp_pa
         intake=IntakeSettings(inbox=str(inbox)),
     )
     with Ledger(settings.folders.ledger) as ledger:
-        assert _prepared_folders(settings, ledger, lambda: None)[0].work == str(work)
+        assert prepare_folders(settings, ledger, lambda: None)[0].work.path == str(work)
     assert not work.stat().st_mode & 0o022
     (work / "uploads").mkdir(mode=0o750)
     assert not (work / "uploads").stat().st_mode & 0o022, "nor is what is made in it"

@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from mounted import small_disk
-from xray_watcher.core.tally import Tally
+from xray_watcher.core.times import from_us
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
+from xray_watcher.ledger.effect import Filing
 from xray_watcher.ledger.ledger import Decision, Ledger, NewClaim
-from xray_watcher.ledger.reader import PAGE, LedgerReader, LogState
+from xray_watcher.ledger.queries import PAGE
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import LogState
 
 HEADER = b"head\r\n"
 DAY = "2026-11-23"
+LOG = f"results-{DAY}"
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def decision(image_id: int, idx: int, *, sha256: bytes = b"s" * 32) -> Decision:
 def file_one(ledger: Ledger, idx: int) -> int:
     (image_id,) = ledger.begin_claims([claim()])
     ledger.decide([decision(image_id, idx)], HEADER)
-    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)], Tally())
+    ledger.finish(Filing([image_id], [], from_us(3_000_000)), [LogState(LOG, HEADER, 12, 9)], ())
     return image_id
 
 
@@ -56,7 +60,7 @@ def test_an_image_goes_from_claim_to_done(ledger: Ledger) -> None:
     ledger.decide([decision(image_id, 0)], HEADER)
     assert ledger.image(image_id).state == "FILING"
     assert list(ledger.log_lines(f"results-{DAY}")) == []
-    ledger.finish([image_id], 3_000_000, [LogState(f"results-{DAY}", HEADER, 12, 9)], Tally())
+    ledger.finish(Filing([image_id], [], from_us(3_000_000)), [LogState(LOG, HEADER, 12, 9)], ())
     assert ledger.image(image_id).state == "DONE"
     assert ledger.open_rows() == []
     assert [line.idx for line in ledger.log_lines(f"results-{DAY}")] == [0]
@@ -79,7 +83,7 @@ def test_the_next_index_goes_on_after_reopening_and_after_a_withdrawal(path: str
 def test_an_index_is_never_given_twice(ledger: Ledger) -> None:
     file_one(ledger, 0)
     (image_id,) = ledger.begin_claims([claim()])
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(LedgerError, match="UNIQUE"):
         ledger.decide([decision(image_id, 0)], HEADER)
     assert ledger.image(image_id).state == "CLAIMING"
     assert [line.idx for line in ledger.log_lines(f"results-{DAY}")] == [0]
@@ -135,8 +139,8 @@ def test_others_read_while_the_service_writes_and_cannot_write(ledger: Ledger, p
         assert reader.next_index == 1
         file_one(ledger, 1)
         assert reader.next_index == 2
-        with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            reader._db.execute("DELETE FROM image")
+        with pytest.raises(LedgerError, match="readonly"):
+            reader.db.execute("DELETE FROM image")
 
 
 def test_a_path_with_signs_of_an_address_is_only_a_path(tmp_path: Path) -> None:
@@ -257,15 +261,14 @@ def test_a_disk_that_fails_stops_the_service(ledger: Ledger) -> None:
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
             raise error
 
-    real, ledger._db = ledger._db, Failing()  # type: ignore[assignment]
+    real, ledger.db.sqlite = ledger.db.sqlite, Failing()  # type: ignore[assignment]
     try:
         with pytest.raises(StorageFailure):
             ledger.count_attempts([1])
     finally:
-        ledger._db = real
+        ledger.db.sqlite = real
 
 
-LOG = f"results-{DAY}"
 MANY = 3 * PAGE + 7
 
 
@@ -275,7 +278,7 @@ def filled(path: str) -> Iterator[Ledger]:
     with Ledger(path) as ledger:
         ids = ledger.begin_claims([claim(b"%d.jpg" % n) for n in range(MANY)])
         ledger.decide([decision(image_id, n) for n, image_id in enumerate(ids)], HEADER)
-        ledger.finish(ids, 3_000_000, [LogState(LOG, HEADER, 12, 9)], Tally())
+        ledger.finish(Filing(ids, [], from_us(3_000_000)), [LogState(LOG, HEADER, 12, 9)], ())
         yield ledger
 
 
@@ -308,13 +311,13 @@ def test_what_is_read_in_pages_is_sorted_by_no_page(
 ) -> None:
     """A page that sorts, or begins anew at the first row, makes the whole cost its square."""
     asked: list[str] = []
-    filled.connection.set_trace_callback(asked.append)
+    filled.db.sqlite.set_trace_callback(asked.append)
     assert len(list(reading(filled))) >= MANY - 6
-    filled.connection.set_trace_callback(None)
+    filled.db.sqlite.set_trace_callback(None)
     pages = [sql for sql in asked if "LIMIT" in sql]
     assert len(pages) == 4
     for sql in pages:
-        plan = [row[3] for row in filled.connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        plan = [row[3] for row in filled.db.sqlite.execute(f"EXPLAIN QUERY PLAN {sql}")]
         assert not [step for step in plan if "TEMP B-TREE" in step], plan
         assert "idx>?" in plan[0], plan
 
@@ -329,7 +332,7 @@ def test_what_is_read_in_pages_is_whole_and_in_order(filled: Ledger) -> None:
 
 def test_a_write_ahead_log_that_has_grown_is_cut_again(filled: Ledger, path: str) -> None:
     with LedgerReader.open(path) as reader:
-        pinned = reader.connection.execute("SELECT id FROM image")
+        pinned = reader.db.sqlite.execute("SELECT id FROM image")
         pinned.fetchone()
         for number in range(30):
             with filled.transaction():

@@ -13,11 +13,12 @@ import pytest
 
 import audit
 from rig import Rig
-from xray_watcher import logs
+from xray_watcher import logs, records
 from xray_watcher.commands import fsck
 from xray_watcher.commands.status import status_of, to_text
+from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.logs import LogFiles
-from xray_watcher.records import CsvLayout, Record
+from xray_watcher.records import CSV_COLUMNS, FIRST_CSV_COLUMNS, CsvLayout
 from xray_watcher.system.files import write_all
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -168,7 +169,7 @@ def test_a_day_goes_on_in_its_file_where_an_earlier_version_wrote_rows_of_anothe
 ) -> None:
     """Rows are the bytes that the ledger keeps, so none of the old ones changes, even anew."""
 
-    def as_before(layout: CsvLayout, record: Record) -> bytes:
+    def as_before(layout: CsvLayout, record: ImageRecord) -> bytes:
         return with_numbers_missing_in_quotes(layout, record).replace(b",,", b',"",')
 
     with_numbers_missing_in_quotes = CsvLayout.row
@@ -186,6 +187,29 @@ def test_a_day_goes_on_in_its_file_where_an_earlier_version_wrote_rows_of_anothe
     assert file(rig, "csv").read_bytes().startswith(whole)
     assert [path.name for path in (rig.root / "logs").glob("*.csv*")] == [file(rig, "csv").name]
     audit.check(rig.root, arrived)
+
+
+def test_a_day_on_which_a_column_is_added_goes_on_in_a_new_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the version before wrote stays as it is, and one file has one set of columns."""
+    monkeypatch.setattr(records, "CSV_COLUMNS", CSV_COLUMNS[:FIRST_CSV_COLUMNS])
+    rig = Rig(tmp_path)
+    file_one(rig, "a.jpg")
+    rig.crash()
+    (before,) = [path.read_bytes() for path in (tmp_path / "logs").glob("*.csv")]
+    assert b'"notice","' in before
+    assert b"request_id" not in before
+    monkeypatch.undo()
+    rig = Rig(tmp_path)
+    file_one(rig, "b.jpg")
+    first, second = sorted((tmp_path / "logs").glob("*.csv"), reverse=True)
+    assert (first.name, second.name) == ("results-2026-11-23.csv", "results-2026-11-23.2.csv")
+    assert first.read_bytes() == before
+    assert b'"notice","request_id","' in second.read_bytes()
+    assert fsck.check(rig.settings, deep=True) == []
+    assert conflicts(rig) == []
+    rig.crash()
 
 
 def test_a_log_that_is_edited_in_the_same_way_again_is_kept_once(rig: Rig) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 import audit
 from rig import Rig
-from xray_watcher.bootstrap import decode_limits
 from xray_watcher.config.settings import ImagesSettings, Settings
-from xray_watcher.intake.images import DecodeLimits
+from xray_watcher.imaging.limits import DecodeLimits
 
 
 def test_a_picture_in_which_the_network_sees_nothing_is_filed_with_the_flag(tmp_path: Path) -> None:
@@ -29,9 +28,8 @@ def test_a_picture_in_which_the_network_sees_nothing_is_filed_with_the_flag(tmp_
 
 @pytest.mark.parametrize("deep_range", ["full", "observed"])
 def test_what_a_picture_may_be_reaches_the_children_as_it_was_set(deep_range: str) -> None:
-    limits = decode_limits(
-        Settings(root="/data", images=ImagesSettings(deep_range=deep_range))  # type: ignore[arg-type]
-    )
+    images = ImagesSettings(deep_range=deep_range)  # type: ignore[arg-type]
+    limits = Settings(root="/data", images=images).decode_limits()
     assert limits.deep_range == deep_range
     assert DecodeLimits.from_arguments(limits.arguments()) == limits
     with pytest.raises(ValueError, match="half"):

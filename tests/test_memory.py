@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xray_watcher.bootstrap import decoders_for
+from xray_watcher.service.network import decoders_for
 from xray_watcher.system.memory import memory_bytes, of_the_machine
 
 GB = 10**9

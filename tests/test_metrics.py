@@ -14,11 +14,11 @@ from rig import Rig
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.tally import Tally
 from xray_watcher.core.values import REJECTIONS
-from xray_watcher.daemon import Chore
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.reader import Totals
+from xray_watcher.ledger.rows import Totals
 from xray_watcher.reports.metrics import Situation, exposition, metrics_of
 from xray_watcher.reports.textfile import MetricsFile
+from xray_watcher.service.chores import Chore
 from xray_watcher.system.lock import InstanceLock
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -181,8 +181,8 @@ def test_a_scrape_of_a_million_images_is_quick(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     with Ledger(str(state / "ledger.sqlite3")) as ledger:
-        ledger._db.execute("PRAGMA synchronous = OFF")
-        ledger._db.execute(MILLION)
+        ledger.db.sqlite.execute("PRAGMA synchronous = OFF")
+        ledger.db.sqlite.execute(MILLION)
     settings = Settings(root=str(tmp_path), state_dir=str(state))
     took = []
     for _ in range(5):

@@ -6,6 +6,8 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,6 @@ from rig import Rig
 from xray_watcher.cli.main import main
 from xray_watcher.commands import fsck
 from xray_watcher.errors import LedgerError, Unavailable
-from xray_watcher.ledger import ledger as ledger_module
 from xray_watcher.ledger import schema
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.reader import LedgerReader
@@ -159,10 +160,12 @@ def test_a_new_ledger_needs_no_copy(tmp_path: Path) -> None:
 
 
 def steps() -> list[str]:
-    """Where the program is killed: at the copy, and before and after each statement."""
+    """Where the program is killed: at each step of the copy, and around each statement."""
     statements = ["BEGIN IMMEDIATE", *statements_after(1), "COMMIT"]
     files = [
-        f"{when} {name}" for name in ("replace", "sync_folder") for when in ("before", "after")
+        f"{when} {name}"
+        for name in ("_copy", "sync", "replace", "sync_folder")
+        for when in ("before", "after")
     ]
     return [*files, *(f"{when} {text}" for text in statements for when in ("before", "after"))]
 
@@ -219,7 +222,7 @@ def _die_at(step: str) -> None:
             return super().execute(sql, *args)
 
     connect = sqlite3.connect
-    ledger_module.sqlite3.connect = (  # type: ignore[assignment]
+    sqlite3.connect = (  # type: ignore[assignment]
         lambda *args, **kwargs: connect(*args, factory=Dying, **kwargs)
     )
 
@@ -251,21 +254,23 @@ def test_a_disk_that_is_full_after_the_copy_changes_nothing_either(
 ) -> None:
     path = old_ledger(tmp_path / "ledger.sqlite3")
     before = dump_of(path)
-    full = sqlite3.OperationalError("database or disk is full")
-    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    second, connect = list(statements_after(1))[1], sqlite3.connect
+
+    class Full(sqlite3.Connection):
+        def execute(self, sql: str, *args: Any) -> Any:
+            if sql == second:
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+            return super().execute(sql, *args)
+
     with monkeypatch.context() as patched:
-        patched.setattr(ledger_module, "statements_after", lambda _version: _failing(full))
+        patched.setattr(sqlite3, "connect", lambda *a, **how: connect(*a, factory=Full, **how))
         with pytest.raises(Unavailable, match="full"):
             Ledger(path)
     assert dump_of(path) == before
     Ledger(path).close()
     assert version_of(path) == NEWEST
-
-
-def _failing(error: Exception) -> Any:
-    first, *_ = statements_after(1)
-    yield first
-    raise error
 
 
 @pytest.mark.parametrize("version", [1, NEWEST + 1])
@@ -312,3 +317,25 @@ def test_commands_that_only_read_tell_of_another_version_in_a_sentence(
     assert f"has version {version}; this program" in told
     assert "Traceback" not in told
     assert dump_of(path) == before
+
+
+def test_the_service_refuses_the_ledger_of_a_newer_program_in_a_sentence(tmp_path: Path) -> None:
+    path = old_ledger(tmp_path / "state" / "ledger.sqlite3")
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {NEWEST + 1}")
+    db.close()
+    before = dump_of(path)
+    folders = ["--root", str(tmp_path), "--state-dir", str(tmp_path / "state")]
+    ended = subprocess.run(
+        [sys.executable, "-m", "xray_watcher", "run", "--once", *folders],
+        env={**os.environ, "XRAY_WATCHER_MODEL__WEIGHTS": "phantom"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 1
+    assert f"has version {NEWEST + 1}; this program knows version {NEWEST}." in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert dump_of(path) == before
+    assert not list(tmp_path.glob("state/*.version-*"))

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ import pytest
 
 from rig import Rig
 from xray_watcher.core.values import ModelInfo
-from xray_watcher.records import model_fields
 from xray_watcher.reports.metrics import CONTENT_TYPE, Situation, exposition
 from xray_watcher.system.clock import SystemClock
 from xray_watcher.web.everybodys import Everybodys
@@ -88,8 +88,7 @@ class Export:
             "ignored": 0,
             "oldest_waiting_s": 12.5,
             "model": {
-                **model_fields(ModelInfo("phantom", "ab" * 32, "float32", simulated=True)),
-                "simulated": True,
+                **asdict(ModelInfo("phantom", "ab" * 32, "float32", simulated=True)),
             },
         }
         self._drops = 0

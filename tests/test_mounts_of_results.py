@@ -21,7 +21,8 @@ from xray_watcher.commands.status import status_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import from_us
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
-from xray_watcher.ledger import reader
+from xray_watcher.ledger import connection
+from xray_watcher.ledger.connection import Connection
 from xray_watcher.ledger.ledger import Ledger, NewClaim
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.refusals import refused
@@ -117,7 +118,7 @@ def test_a_write_that_the_kernel_refuses_is_waited_for_and_done_later(tmp_path: 
 def test_a_ledger_that_another_program_holds_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     with Ledger(str(path)) as ledger:
-        ledger.connection.execute("PRAGMA busy_timeout = 50")
+        ledger.db.sqlite.execute("PRAGMA busy_timeout = 50")
         with held_by_another(path), pytest.raises(Unavailable, match="Another program") as told:
             ledger.begin_claims([CLAIM])
         assert told.value.cause == "ledger"
@@ -220,7 +221,7 @@ def test_status_tells_of_a_ledger_that_cannot_be_read_now(
 
     settings = Settings(root=str(tmp_path), state_dir=str(tmp_path))
     Ledger(settings.folders.ledger).close()
-    monkeypatch.setattr(reader, "_connected", failing)
+    monkeypatch.setattr(connection, "_connected", failing)
     told = status_of(settings, from_us(0))
     assert "cannot be read now (disk I/O error)" in told["troubles"]["ledger"]
     assert "group" not in told["troubles"]["ledger"]
@@ -231,10 +232,10 @@ def test_what_was_read_without_a_lock_does_not_count_when_the_service_started_me
 ) -> None:
     path = str(tmp_path / "ledger.sqlite3")
     Ledger(path).close()
-    reader = LedgerReader._as_it_lies_there(path)
+    reader = LedgerReader(Connection.to_read_without_lock(path))
     with reader:
         assert reader.open_rows() == []
-    reader = LedgerReader._as_it_lies_there(path)
+    reader = LedgerReader(Connection.to_read_without_lock(path))
     with pytest.raises(LedgerError, match="call it again"), reader, Ledger(path) as ledger:
         ledger.begin_claims([CLAIM])
 

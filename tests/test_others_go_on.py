@@ -9,26 +9,29 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import audit
 from rig import GIVE_UP_S, SCAN_S, Rig
-from xray_watcher import arriving as arriving_module
-from xray_watcher import daemon as daemon_module
 from xray_watcher.commands import fsck, retry
 from xray_watcher.core.retries import LONGEST_DELAY_S
-from xray_watcher.core.values import Arrival, SeenFile
+from xray_watcher.core.values import INBOX, Arrival, Origin, SeenFile
 from xray_watcher.errors import Unavailable
+from xray_watcher.imaging.decode_pool import DecodeOutcome
 from xray_watcher.intake import filing as filing_module
-from xray_watcher.intake import spool as spool_module
-from xray_watcher.intake.decoding import DecodeOutcome
+from xray_watcher.intake import inbox_source as source_module
+from xray_watcher.intake import inbox_watch as watch_module
+from xray_watcher.intake import work_folder as work_module
+from xray_watcher.intake.handover import Upload, upload_name
 from xray_watcher.intake.removing import remove_image
-from xray_watcher.intake.uploads import Upload, upload_name
-from xray_watcher.live_parts import timetable
+from xray_watcher.intake.waiting import BUSY_IS_NORMAL_S
+from xray_watcher.pipeline import judging as judging_module
+from xray_watcher.service import daemon as daemon_module
+from xray_watcher.service.assembly import _timetable
 from xray_watcher.system.hands import Threads
-from xray_watcher.waiting import BUSY_IS_NORMAL_S
 
 
 @pytest.fixture
@@ -50,9 +53,11 @@ def failing(owner: Any, name: str, error: Exception, times: int) -> None:
     setattr(owner, name, method)
 
 
-def barring(step: str, name: str, kind: int) -> Callable[..., Any]:
-    """A step of the spool, but not for files whose names end so."""
-    original = getattr(spool_module, step)
+def barring(
+    step: str, name: str, kind: int, module: ModuleType = source_module
+) -> Callable[..., Any]:
+    """A step of a module, but not for files whose names end so."""
+    original = getattr(module, step)
 
     def stepped(*args: Any, **kwargs: Any) -> Any:
         if any(isinstance(arg, str) and arg.endswith(name) for arg in args):
@@ -65,7 +70,7 @@ def barring(step: str, name: str, kind: int) -> Callable[..., Any]:
 # -- a file that may not be taken ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["opened_below", "rename_noreplace"])
+@pytest.mark.parametrize("step", ["open_nofollow", "rename_noreplace"])
 @pytest.mark.parametrize(
     "kind",
     [
@@ -84,7 +89,7 @@ def barring(step: str, name: str, kind: int) -> Callable[..., Any]:
 def test_a_file_that_cannot_be_taken_is_told_and_all_others_are_filed(
     step: str, kind: int, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, step, barring(step, "bad.jpg", kind))
+    monkeypatch.setattr(source_module, step, barring(step, "bad.jpg", kind))
     rig.drop("bad.jpg", "picture:Edema#bad")
     rig.ticks(1)
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
@@ -107,7 +112,9 @@ def test_a_file_that_cannot_be_taken_is_told_and_all_others_are_filed(
 def test_a_file_that_cannot_be_read_for_an_hour_is_rejected_unread(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "opened_below", barring("opened_below", "bad.jpg", errno.EIO))
+    monkeypatch.setattr(
+        source_module, "open_nofollow", barring("open_nofollow", "bad.jpg", errno.EIO)
+    )
     arrived = [rig.drop("ward/bad.jpg", "picture:Edema#bad")]
     rig.ticks(GIVE_UP_S - 60, step_s=SCAN_S)
     assert not audit.filed(rig.root)
@@ -126,8 +133,8 @@ def test_a_file_that_can_be_read_again_before_it_is_claimed_is_not_rejected(
     """It was given up, and its claim failed for another reason: it is asked once more."""
     failing(rig.ledger, "begin_claims", Unavailable("disk", "it is full"), times=1)
     with monkeypatch.context() as unreadable:
-        refuse = barring("opened_below", "a.jpg", errno.EIO)
-        unreadable.setattr(spool_module, "opened_below", refuse)
+        refuse = barring("open_nofollow", "a.jpg", errno.EIO)
+        unreadable.setattr(source_module, "open_nofollow", refuse)
         arrived = [rig.drop("a.jpg", "picture:Edema")]
         while "work" not in rig.health.troubles:
             rig.tick(SCAN_S)
@@ -140,7 +147,9 @@ def test_a_file_that_was_rejected_unread_is_no_difference_and_is_linked_when_it_
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as failing:
-        failing.setattr(spool_module, "opened_below", barring("opened_below", "a.jpg", errno.EIO))
+        failing.setattr(
+            source_module, "open_nofollow", barring("open_nofollow", "a.jpg", errno.EIO)
+        )
         arrived = [rig.drop("ward/a.jpg", "picture:Edema")]
         rig.ticks(GIVE_UP_S + 180, step_s=SCAN_S)
     assert fsck.check(rig.settings, deep=True) == []
@@ -165,14 +174,14 @@ def test_a_file_that_was_rejected_unread_is_removed_when_it_is_old_if_it_has_its
 def test_a_claimed_file_that_cannot_be_read_waits_alone_and_is_rejected_unread_after_an_hour(
     kind: int, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = spool_module.sha256_of
+    whole = work_module.sha256_of
 
     def refusing(fd: int, *args: Any) -> bytes:
         if b"bad" in os.pread(fd, 100, 0):
             raise OSError(kind, os.strerror(kind))
         return whole(fd, *args)
 
-    monkeypatch.setattr(spool_module, "sha256_of", refusing)
+    monkeypatch.setattr(work_module, "sha256_of", refusing)
     rig.drop("bad.jpg", "picture:Edema#bad")
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
     rig.ticks(20)
@@ -194,8 +203,8 @@ def test_a_claimed_file_that_can_be_read_again_is_scored(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as failing_for_a_while:
-        refuse = barring("_opened", "0001", errno.EIO)
-        failing_for_a_while.setattr(spool_module, "_opened", refuse)
+        refuse = barring("_opened", "0001", errno.EIO, work_module)
+        failing_for_a_while.setattr(work_module, "_opened", refuse)
         arrived = [rig.drop("a.jpg", "picture:Edema"), rig.drop("b.jpg", "picture:Fracture")]
         rig.ticks(30)
         assert len(audit.jsonl_records(rig.root)) == 1
@@ -207,7 +216,7 @@ def test_an_image_that_cannot_be_moved_to_the_results_is_decided_anew_and_stops_
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as failing_for_a_while:
-        refuse = barring("rename_noreplace", "_bad.jpg", errno.EIO)
+        refuse = barring("rename_noreplace", "_bad.jpg", errno.EIO, filing_module)
         failing_for_a_while.setattr(filing_module, "rename_noreplace", refuse)
         arrived = [rig.drop("bad.jpg", "picture:Edema#bad")]
         arrived += [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
@@ -221,10 +230,10 @@ def test_an_image_that_cannot_be_moved_to_the_results_is_decided_anew_and_stops_
 
 
 def test_a_claimed_file_that_is_written_all_along_is_tried_less_often_and_rejected(
-    rig: Rig,
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.drop("bad.jpg", "picture:Edema#bad")
-    rig.spool.unchanged = lambda claimed: "0001" not in claimed.path  # type: ignore[method-assign]
+    monkeypatch.setattr(judging_module, "is_unchanged", lambda it: "0001" not in it.path)
     rig.drop("a.jpg", "picture:Edema#a")
     rig.ticks(300)
     assert len(audit.jsonl_records(rig.root)) == 1
@@ -278,17 +287,17 @@ def test_a_claimed_file_that_never_answers_is_told_and_rejected_unread_after_an_
 def not_answering(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> tuple[Event, Threads]:
     """Let `bad.jpg` not answer whether it is ready until the event is set."""
     answer, hands = Event(), Threads(4)
-    readiness = rig.spool.readiness
+    readiness = rig.spool.inbox.readiness
 
     def slowly(file: SeenFile, **how: bool) -> Any:
         if file.path == "bad.jpg":
             answer.wait(60)
         return readiness(file, **how)
 
-    monkeypatch.setattr(rig.spool, "readiness", slowly)
-    monkeypatch.setattr(rig.arrivals, "_hands", hands)
-    monkeypatch.setattr(arriving_module, "_ANSWER_S", 0.3)
-    monkeypatch.setattr(arriving_module, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(rig.spool.inbox, "readiness", slowly)
+    monkeypatch.setattr(rig.arrivals.inbox, "_hands", hands)
+    monkeypatch.setattr(watch_module, "_ANSWER_S", 0.3)
+    monkeypatch.setattr(watch_module, "_PATIENCE_S", 0.05)
     return answer, hands
 
 
@@ -324,7 +333,7 @@ def test_many_files_that_cannot_be_taken_keep_no_place_in_the_batches(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     barred = barring("rename_noreplace", "bad.jpg", errno.EACCES)
-    monkeypatch.setattr(spool_module, "rename_noreplace", barred)
+    monkeypatch.setattr(source_module, "rename_noreplace", barred)
     for number in range(10):
         rig.drop(f"{number}bad.jpg", f"picture:Edema#bad {number}")
     arrived = [rig.drop(f"z{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
@@ -337,8 +346,8 @@ def test_a_work_folder_that_may_not_be_written_is_no_fault_of_the_files(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     barred = barring("rename_noreplace", "a.jpg", errno.EACCES)
-    monkeypatch.setattr(spool_module, "rename_noreplace", barred)
-    monkeypatch.setattr(os, "access", lambda path, _mode: path != rig.spool.work)
+    monkeypatch.setattr(source_module, "rename_noreplace", barred)
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != rig.spool.work.path)
     rig.drop("a.jpg", "picture:Edema")
     for _ in range(60):
         rig.tick(0.5)
@@ -350,7 +359,7 @@ def test_with_once_a_file_that_cannot_be_taken_is_told_when_the_others_are_filed
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     barred = barring("rename_noreplace", "bad.jpg", errno.EACCES)
-    monkeypatch.setattr(spool_module, "rename_noreplace", barred)
+    monkeypatch.setattr(source_module, "rename_noreplace", barred)
     monkeypatch.setattr(rig.daemon, "_nap", lambda: rig.tick(0.5))
     rig.drop("bad.jpg", "picture:Edema#bad")
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
@@ -364,14 +373,14 @@ def test_with_once_a_file_that_cannot_be_taken_is_told_when_the_others_are_filed
 
 def test_what_is_claimed_is_filed_though_nothing_more_can_be_claimed(rig: Rig) -> None:
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(2)]
-    claim = rig.spool.claim
+    claim = rig.spool.inbox.claim
 
     def full(path: str, image_id: int) -> bool:
         if path.startswith("z"):
             raise Unavailable("inbox", "the disk is full")
         return claim(path, image_id)
 
-    rig.spool.claim = full  # type: ignore[method-assign]
+    rig.spool.inbox.claim = full  # type: ignore[method-assign]
     for number in range(10):
         rig.drop(f"z{number}.jpg", f"picture:Edema#z{number}")
     rig.ticks(200)
@@ -382,7 +391,7 @@ def test_what_is_claimed_is_filed_though_nothing_more_can_be_claimed(rig: Rig) -
 def test_a_folder_of_results_that_is_tidied_away_while_nothing_comes_is_made_anew(
     folder: str, rig: Rig
 ) -> None:
-    rig.daemon._timetable = timetable(rig.settings)  # the disks of the real service
+    rig.daemon._timetable = _timetable(rig.settings)  # the disks of the real service
     rig.ticks(10)
     shutil.rmtree(rig.root / folder)
     rig.ticks(10)
@@ -405,12 +414,12 @@ def test_claims_that_could_not_be_dropped_are_looked_after(rig: Rig) -> None:
     rig.tick()  # recovery drops claims too
     arrived = [rig.drop("a.jpg", "picture:Edema")]
     rig.drop("b.jpg", "picture:Effusion")
-    claim = rig.spool.claim
+    claim = rig.spool.inbox.claim
 
     def gone(path: str, image_id: int) -> bool:
         return path != "b.jpg" and claim(path, image_id)
 
-    rig.spool.claim = gone  # type: ignore[method-assign]
+    rig.spool.inbox.claim = gone  # type: ignore[method-assign]
     failing(rig.ledger, "drop_claims", Unavailable("disk", "it is full"), times=1)
     rig.ticks(10)
     (rig.inbox / "b.jpg").unlink()
@@ -454,6 +463,27 @@ def test_equal_files_of_one_batch_are_set_aside_but_for_the_first(tmp_path: Path
     rig.crash()
 
 
+def test_an_upload_whose_batch_meets_an_inbox_that_is_away_is_filed_when_it_is_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_file: SeenFile, **_how: bool) -> None:
+        raise Unavailable("inbox", "The share is away.")
+
+    rig.tick()
+    arrived = [rig.drop("a.jpg", "picture:Edema"), b"picture:Fracture"]
+    while rig.arrivals.next_batch_s() is None:
+        rig.tick(0.5)
+    upload = Upload(rig.spool.handover.folder, upload_name("20261123T120000-0123456789ab", 0))
+    upload.write(b"picture:Fracture")
+    upload.hand_over("b.jpg")
+    with monkeypatch.context() as for_a_while:
+        for_a_while.setattr(rig.spool.inbox, "readiness", away)
+        rig.tick()
+        assert rig.health.troubles
+    rig.ticks(120)
+    audit.check(rig.root, arrived)
+
+
 # -- who goes first -----------------------------------------------------------------------
 
 
@@ -467,7 +497,7 @@ def test_an_upload_and_an_urgent_film_are_filed_within_two_batches_of_an_archive
     arrived.append(rig.drop("ER/now.jpg", "picture:Fracture"))
     while not any(arrival.file.path == "ER/now.jpg" for arrival in settled(rig)):
         rig.tick(0.5)
-    folder = rig.spool.uploads.folder
+    folder = rig.spool.handover.folder
     upload = Upload(folder, upload_name("20261123T120000-0123456789ab", 0))
     upload.write(b"picture:Effusion")
     upload.hand_over("u.jpg")
@@ -486,4 +516,8 @@ def settled(rig: Rig) -> list[Arrival]:
     """Files whose settle time will be over at the next turn."""
     now_s = rig.clock.monotonic_s() + 0.5
     waiting = rig.settling._waiting.values()
-    return [Arrival(w.file, 0.0, 0.0) for w in waiting if w.unchanged_since_s + 2 <= now_s]
+    return [
+        Arrival(w.file, 0.0, 0.0, Origin(INBOX, w.file.path))
+        for w in waiting
+        if w.unchanged_since_s + 2 <= now_s
+    ]

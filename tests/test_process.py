@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from xray_watcher.errors import AlreadyRunning, Unavailable
-from xray_watcher.heartbeat import Heartbeat
+from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.files import read_facts
 from xray_watcher.system.lock import InboxLock, InstanceLock, is_held, read_holder
 from xray_watcher.system.signals import Bell, StopRequest

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from rig import Rig
-from xray_watcher.bootstrap import _prepared_folders
-from xray_watcher.bootstrap_care import retention_of
 from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
 from xray_watcher.errors import XrayWatcherError
-from xray_watcher.intake.uploads import Upload, new_batch, upload_name
+from xray_watcher.intake.handover import Upload, new_batch, upload_name
 from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.service.folders import prepare_folders
+from xray_watcher.service.upkeep import build_retention
 from xray_watcher.system.lock import InstanceLock
 
 CALLS = (
@@ -67,7 +67,7 @@ def begin(root: Path, duplicates: Any = "set-aside") -> Rig:
     rig = Rig(
         root,
         duplicates=duplicates,
-        chores=lambda r: [retention_of(settings, r.ledger, r.spool, r.clock)],
+        chores=lambda r: [build_retention(settings, r.ledger, r.spool, r.clock)],
     )
     rig.drop("ct/a.jpg", "picture:Edema#1")
     rig.drop("b.jpg", "unreadable")
@@ -75,7 +75,7 @@ def begin(root: Path, duplicates: Any = "set-aside") -> Rig:
     rig.clock.passed_s += 41 * 86_400
     rig.drop("ct/c.jpg", "picture:Edema#2")
     rig.drop("d.jpg", "picture:Edema#2")
-    upload = Upload(rig.spool.uploads.folder, upload_name(new_batch(rig.clock.now()), 0))
+    upload = Upload(rig.spool.handover.folder, upload_name(new_batch(rig.clock.now()), 0))
     upload.write(b"picture:Fracture#u")
     upload.hand_over("u.jpg")
     return rig
@@ -112,7 +112,7 @@ def test_a_call_that_fails_at_the_start_is_named(tmp_path: Path, name: str) -> N
                     InstanceLock(settings.folders.lock),
                     Ledger(settings.folders.ledger) as ledger,
                 ):
-                    _prepared_folders(settings, ledger, lambda: None)
+                    prepare_folders(settings, ledger, lambda: None)
             except XrayWatcherError:
                 pass  # anything else ends this test
         if call.count < at:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from structlog.testing import capture_logs
 
 import audit
 from rig import Rig
-from xray_watcher import pipeline as pipeline_module
 from xray_watcher.commands import fsck, retry
 from xray_watcher.core.naming import index_of
 from xray_watcher.intake import filing as filing_module
+from xray_watcher.pipeline.batches import MAX_ATTEMPTS
 
 
 class Killed(BaseException):
@@ -25,12 +26,13 @@ class Killed(BaseException):
 # Every step of an image's way that changes something outside this process.
 STEPS = (
     ("ledger", "begin_claims"),
-    ("spool", "claim"),
-    ("spool", "sync_claims"),
+    ("spool.inbox", "claim"),
+    ("spool.work", "sync"),
+    ("spool.inbox", "sync"),
     ("ledger", "decide"),
-    ("spool", "file"),
-    ("spool", "write_beside"),
-    ("spool", "sync_filed"),
+    ("spool.results", "file"),
+    ("spool.results", "write_beside"),
+    ("spool.results", "sync_filed"),
     ("logs", "append"),
     ("ledger", "finish"),
 )
@@ -52,7 +54,7 @@ def drop_all(rig: Rig) -> list[bytes]:
 
 def kill_at(rig: Rig, part: str, step: str, when: str, nth: int) -> None:
     """Make the daemon die just before or just after the nth call of a step."""
-    owner = getattr(rig, part)
+    owner = attrgetter(part)(rig)
     original: Callable[..., Any] = getattr(owner, step)
     calls = 0
 
@@ -103,7 +105,9 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("part", "step"), [*RECOVERY_STEPS, *STEPS])
-@pytest.mark.parametrize("first", [("spool", "claim"), ("ledger", "decide"), ("logs", "append")])
+@pytest.mark.parametrize(
+    "first", [("spool.inbox", "claim"), ("ledger", "decide"), ("logs", "append")]
+)
 def test_a_kill_during_recovery_loses_and_doubles_nothing(
     tmp_path: Path, first: tuple[str, str], part: str, step: str, when: str
 ) -> None:
@@ -180,7 +184,7 @@ def test_a_picture_that_ends_the_service_again_and_again_is_rejected_alone(tmp_p
             break
         assert starts < 50
         rig = Rig(tmp_path)
-    assert starts == pipeline_module.MAX_ATTEMPTS + 1
+    assert starts == MAX_ATTEMPTS + 1
     audit.check(tmp_path, arrived)
     records = {record["filename"]: record for record in audit.jsonl_records(tmp_path)}
     assert records["a.jpg"]["rejected"]["code"] == "interrupted"
@@ -279,16 +283,15 @@ def test_a_file_that_is_put_back_while_no_service_runs_is_taken_at_the_next_star
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
-    ("part", "step"), [*STEPS, ("uploads", "claim"), ("uploads", "sync_claims")]
+    ("part", "step"), [*STEPS, ("spool.handover", "claim"), ("spool.handover", "sync")]
 )
 def test_a_kill_at_any_step_loses_doubles_and_unlinks_no_file_that_was_put_back(
     tmp_path: Path, part: str, step: str, when: str
 ) -> None:
     rig, arrived = put_back_one(tmp_path)
-    rig.uploads = rig.spool.uploads  # type: ignore[attr-defined]
     kill_at(rig, part, step, when, 1)
     was_killed = run_until_killed(rig)
-    assert was_killed or (part, step) == ("spool", "claim")
+    assert was_killed or part == "spool.inbox"
     rig = run_to_the_end(tmp_path)
     check_put_back(tmp_path, arrived)
     assert fsck.check(rig.settings, deep=True) == []

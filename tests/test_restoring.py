@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import pytest
 
 import audit
 from rig import START, HandClock, Rig
-from xray_watcher import restoring
-from xray_watcher.bootstrap import _go_on_behind_the_outputs
+from xray_watcher import records, restoring
 from xray_watcher.commands import fsck, retry
 from xray_watcher.commands.backup import backup
 from xray_watcher.core.tally import CLASSIFIED, REJECTED
 from xray_watcher.errors import Unavailable
+from xray_watcher.records import CSV_COLUMNS, FIRST_CSV_COLUMNS
 from xray_watcher.restoring import logs_ahead, take_back
+from xray_watcher.service.folders import continue_behind_outputs
 
 DAY_S = 86_400.0
 LOG = "results-2026-11-23"
@@ -55,7 +57,7 @@ def put_back(rig: Rig, copy: Path) -> Rig:
 
 def start(rig: Rig) -> Rig:
     """What the service does when it starts, before it looks at the inbox."""
-    _go_on_behind_the_outputs(rig.ledger, rig.settings.folders)
+    continue_behind_outputs(rig.ledger, rig.settings.folders)
     return rig
 
 
@@ -121,9 +123,28 @@ def test_whatever_a_record_can_tell_is_taken_back(tmp_path: Path) -> None:
     rig.crash()
 
 
+def test_logs_of_an_earlier_version_with_fewer_columns_are_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "CSV_COLUMNS", CSV_COLUMNS[:FIRST_CSV_COLUMNS])
+    rig = Rig(tmp_path)
+    arrived = file(rig, "picture:Edema#1")
+    copy = save(rig)
+    arrived += file(rig, "picture:Edema#2", "no picture")
+    old = put_back(rig, copy)
+    monkeypatch.undo()
+    rig = start(old)
+    arrived += file(rig, "picture:Edema#3")
+    assert [record["index"] for record in audit.jsonl_records(rig.root)] == [0, 1, 2, 3]
+    assert rig.ledger.next_index == 4
+    assert fsck.check(rig.settings, deep=True) == []
+    assert conflicts(rig) == []
+    rig.crash()
+
+
 STEPS = (
-    ("ledger", "begin_claims"), ("spool", "claim"), ("ledger", "decide"), ("spool", "file"),
-    ("logs", "append"), ("ledger", "finish"),
+    ("ledger", "begin_claims"), ("spool.inbox", "claim"), ("ledger", "decide"),
+    ("spool.results", "file"), ("logs", "append"), ("ledger", "finish"),
 )  # fmt: skip
 
 
@@ -133,7 +154,7 @@ def test_a_backup_of_any_moment_loses_and_doubles_nothing(
     rig: Rig, part: str, step: str, when: str
 ) -> None:
     arrived = file(rig, "picture:Edema#1")
-    owner = getattr(rig, part)
+    owner = attrgetter(part)(rig)
     call: Callable[..., Any] = getattr(owner, step)
     copies: list[Path] = []
 

@@ -20,16 +20,17 @@ from structlog.testing import capture_logs
 import audit
 from rig import Rig
 from service import COMMAND, environment
-from xray_watcher.bootstrap_care import retention_of
 from xray_watcher.commands.fsck import check
 from xray_watcher.commands.retention import OFF, clean_up, plan
 from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import AlreadyRunning, Unavailable
-from xray_watcher.ledger.reader import LedgerReader, LogState
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import LogState
 from xray_watcher.reports.daily import day_summary, to_markdown
 from xray_watcher.retention import BELIEVED, Retention
+from xray_watcher.service.upkeep import build_retention
 from xray_watcher.system.lock import InstanceLock
 
 DAY_S = 86_400.0
@@ -56,7 +57,7 @@ class Old:
         self.retention = self.made()
 
     def made(self) -> Retention:
-        return retention_of(self.settings, self.rig.ledger, self.rig.spool, self.rig.clock)
+        return build_retention(self.settings, self.rig.ledger, self.rig.spool, self.rig.clock)
 
     def restart(self) -> None:
         self.rig.crash()
@@ -195,12 +196,12 @@ def test_what_is_filed_with_a_clock_behind_in_the_middle_of_the_cleaning_stays(
 
 def test_no_question_of_retention_reads_all_images_for_each_few_that_go(old: Old) -> None:
     asked: list[str] = []
-    old.rig.ledger._db.set_trace_callback(asked.append)
+    old.rig.ledger.db.sqlite.set_trace_callback(asked.append)
     old.clean()
-    old.rig.ledger._db.set_trace_callback(None)
+    old.rig.ledger.db.sqlite.set_trace_callback(None)
     of_images = [sql for sql in asked if "FROM image" in sql and sql.startswith("SELECT")]
     plans = {
-        sql: [row[3] for row in old.rig.ledger._db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        sql: [row[3] for row in old.rig.ledger.db.sqlite.execute(f"EXPLAIN QUERY PLAN {sql}")]
         for sql in of_images
     }
     assert len(plans) > 4
@@ -259,7 +260,7 @@ def test_a_restart_advances_the_believed_time_no_further_on_the_same_day(known: 
     first = known.rig.ledger.meta(BELIEVED)
     for _ in range(3):
         known.restart()
-        known.rig.ledger.connection.execute("DELETE FROM meta WHERE key = 'retention_day'")
+        known.rig.ledger.db.sqlite.execute("DELETE FROM meta WHERE key = 'retention_day'")
         known.clean()
     assert known.rig.ledger.meta(BELIEVED) == first
 
@@ -296,7 +297,7 @@ def test_a_first_activation_over_years_of_images_removes_them_at_once(tmp_path: 
     now = old.rig.clock.now()
     for image_id in range(1, 31):  # one every five days, and the last of today
         then = now - timedelta(days=5 * (30 - image_id))
-        old.rig.ledger.connection.execute(
+        old.rig.ledger.db.sqlite.execute(
             "UPDATE image SET day = ?, filed_us = ? WHERE id = ?",
             (f"{then:%F}", to_us(then), image_id),
         )
@@ -470,13 +471,13 @@ def test_an_open_image_s_log_stays_and_so_does_that_of_a_day_that_is_not_closed(
     old = Old(tmp_path, logs_days=40)
     old.file("picture:Edema#1")
     old.rig.tick(41 * DAY_S)  # the summary is not written yet
-    old.rig.ledger._db.execute("UPDATE summary_day SET closed = 0")
+    old.rig.ledger.db.sqlite.execute("UPDATE summary_day SET closed = 0")
     old.clean()
     log = tmp_path / "logs" / "results-2026-11-23.csv"
     assert log.exists()
     old.rig.tick(60)
     old.pass_days(1)
-    old.rig.ledger._db.execute("UPDATE image SET state = 'FILING'")
+    old.rig.ledger.db.sqlite.execute("UPDATE image SET state = 'FILING'")
     old.clean()
     assert log.exists()
 
@@ -551,7 +552,7 @@ def test_a_kill_at_any_moment_is_gone_on_with(
     for row in old.rig.ledger.filed_rows():  # what is not marked is there, whole
         assert row.folder is not None
         assert row.filed_name is not None
-        assert os.path.exists(old.rig.spool.target_path(row.folder, row.filed_name))
+        assert os.path.exists(old.rig.spool.results.target_path(row.folder, row.filed_name))
     old.clean()
     assert old.names() == []
     assert old.differences() == []
@@ -583,7 +584,7 @@ def test_the_service_cleans_once_a_day_and_a_few_images_at_a_time(tmp_path: Path
     made: list[Retention] = []
 
     def chores(rig: Rig) -> list[Retention]:
-        made.append(retention_of(settings, rig.ledger, rig.spool, rig.clock))
+        made.append(build_retention(settings, rig.ledger, rig.spool, rig.clock))
         return made
 
     rig = Rig(tmp_path, chores=chores)
@@ -634,7 +635,7 @@ def test_the_command_is_killed_again_and_again_and_nothing_else_goes(tmp_path: P
     rejected = tmp_path / "rejected"
     stranger = rejected / "0007_mine.jpg"
     stranger.write_text("mine")
-    rig.ledger._db.execute("UPDATE image SET filed_us = filed_us - 5000000000000")
+    rig.ledger.db.sqlite.execute("UPDATE image SET filed_us = filed_us - 5000000000000")
     rig.crash()
     config = tmp_path / "x.toml"
     config.write_text(

@@ -70,7 +70,7 @@ def test_a_file_that_cannot_go_back_is_told_and_keeps_no_other_from_it(
     rig: Rig, arguments: tuple[str, ...]
 ) -> None:
     reject(rig, "a.png", "ward/b.png", "c.png")
-    in_the_way = Path(rig.spool.uploads.folder, "retry-000000000001.image")
+    in_the_way = Path(rig.spool.handover.folder, "retry-000000000001.image")
     in_the_way.write_text("somebody's")
     ended = command(rig, *arguments)
     assert ended.returncode == 1
@@ -158,7 +158,7 @@ def test_the_service_is_told_of_what_is_back_even_if_the_disk_then_fails(
 
 def test_everything_is_told_to_be_away_with_the_share_of_the_inbox(rig: Rig) -> None:
     reject(rig, "a.png", "ward/b.png")
-    rig.ledger.set_meta("work", rig.spool.work)  # as a start does
+    rig.ledger.set_meta("work", rig.spool.work.path)  # as a start does
     rig.inbox.rename(rig.root / "unmounted")
     ended = command(rig, "--all")
     assert (ended.returncode, ended.stdout) == (1, "0 files wait to be tried again.\n")

@@ -24,11 +24,12 @@ from PIL import Image
 
 from xray_watcher.core.values import Rejection
 from xray_watcher.errors import Unavailable, UnreadableImage
-from xray_watcher.intake import opening
-from xray_watcher.intake.decoding import DecodeOutcome, DecodePool, Unreadable
-from xray_watcher.intake.images import DecodeLimits, decode, displayed
+from xray_watcher.imaging import opening
+from xray_watcher.imaging.decode_pool import DecodeOutcome, DecodePool, Unreadable
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode, decode_for_display
+from xray_watcher.imaging.preview_child import PreviewChild
 from xray_watcher.system import sandbox
-from xray_watcher.web.thumbnails import PreviewChild
 
 T = TypeVar("T")
 LIMITS = DecodeLimits()
@@ -266,7 +267,7 @@ def test_every_kind_of_picture_is_read_inside_as_outside(
 
 
 def test_every_kind_of_picture_is_shown_inside_as_outside(tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "xray_watcher.intake.preview_worker", "192")
+    command = (sys.executable, "-m", "xray_watcher.imaging.preview_worker", "192")
     child = PreviewChild([*command, str(1 << 30), *LIMITS.arguments()], 192)
     try:
         child.await_start()
@@ -274,7 +275,7 @@ def test_every_kind_of_picture_is_shown_inside_as_outside(tmp_path: Path) -> Non
             path = tmp_path / "x.png"
             path.write_bytes(data)
             found = child.work_on(opening.Opener().open(os.fsencode(path), 10), 10)
-            expected = outside(displayed, data)
+            expected = outside(decode_for_display, data)
             assert isinstance(found, Rejection) == isinstance(expected, Rejection), name
             assert not isinstance(found, Rejection) or found == expected, name
     finally:
@@ -298,7 +299,7 @@ def test_a_decoder_is_confined_before_it_is_given_anything(tmp_path: Path) -> No
 
 def child_that(work: str) -> tuple[str, ...]:
     """A decoder that does something else with a file: `work(data, limits)`."""
-    lines = ("import resource, sys", "from xray_watcher.intake.decode_worker import main", work)
+    lines = ("import resource, sys", "from xray_watcher.imaging.decode_worker import main", work)
     return sys.executable, "-c", "\n".join((*lines, "main(sys.argv[1:], work)"))
 
 

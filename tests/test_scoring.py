@@ -11,9 +11,9 @@ import pytest
 from rig import LABELS, HandClock, TextEngine
 from xray_watcher.core.values import Rejection, Scores
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.decoding import Decoded
-from xray_watcher.intake.images import DecodedImage
-from xray_watcher.scoring import Scorer
+from xray_watcher.imaging.decode_pool import Decoded
+from xray_watcher.imaging.picture import DecodedImage
+from xray_watcher.pipeline.scoring import Scorer
 
 
 def _pictures(count: int) -> dict[int, Decoded]:

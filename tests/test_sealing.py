@@ -15,9 +15,9 @@ import audit
 from rig import INCOMPLETE_S, Rig
 from xray_watcher.commands import fsck
 from xray_watcher.core.naming import PLAIN_NAME_BYTES, is_plain
+from xray_watcher.imaging.decode_pool import DecodeOutcome
 from xray_watcher.intake import filing as filing_module
 from xray_watcher.intake.claims import Move, TargetTaken
-from xray_watcher.intake.decoding import DecodeOutcome
 from xray_watcher.intake.removing import remove_image
 from xray_watcher.intake.returned import Returned
 
@@ -56,14 +56,14 @@ def test_the_size_of_an_image_whose_writer_went_on_is_that_of_the_filed_file(
 
 
 def test_the_size_of_an_image_that_vanished_is_that_of_the_last_look(rig: Rig) -> None:
-    claim = rig.spool.claim
+    claim = rig.spool.inbox.claim
 
     def vanishes(path: str, image_id: int) -> bool:
         is_claimed = claim(path, image_id)
-        Path(rig.spool.work_path(image_id)).unlink()
+        Path(rig.spool.work.path_of(image_id)).unlink()
         return is_claimed
 
-    rig.spool.claim = vanishes  # type: ignore[method-assign]
+    rig.spool.inbox.claim = vanishes  # type: ignore[method-assign]
     rig.drop("a.jpg", "picture:Edema")
     rig.settle()
     (record,) = audit.jsonl_records(rig.root)
@@ -206,7 +206,7 @@ def test_a_name_that_was_decided_before_a_restart_and_is_refused_stops_nothing(
 
     before = Rig(tmp_path)
     arrived = drop_long_and_short(before, "picture:Edema")
-    before.spool.file = killed  # type: ignore[method-assign]
+    before.spool.results.file = killed  # type: ignore[method-assign]
     with pytest.raises(Killed):
         before.ticks(60)
     before.crash()
@@ -333,7 +333,7 @@ def test_what_claims_to_be_a_retry_is_one_only_if_the_ledger_bears_it_out(
     rig.drop("b.jpg", "picture:Edema")
     rig.settle()
     forged = Returned(index, b"a.jpg", "rejected", f"{index:04d}_a.jpg")
-    folder = Path(rig.spool.uploads.folder)
+    folder = Path(rig.spool.handover.folder)
     (folder / f"{forged.name}.json").write_bytes(forged.to_json())
     (folder / f"{forged.name}.image").write_bytes(content)
     record = last_record(rig)
@@ -349,7 +349,7 @@ def test_a_rejection_is_tried_again_once(rig: Rig) -> None:
     put_back(rig, rejected)
     rig.settle()
     again = Returned(0, b"a.jpg", "rejected", "0000_a.jpg")
-    folder = Path(rig.spool.uploads.folder)
+    folder = Path(rig.spool.handover.folder)
     (folder / f"{again.name}.image").write_text("no picture")
     assert "retry_of" not in last_record(rig)
 
@@ -359,7 +359,11 @@ def test_a_retry_that_is_decided_anew_is_still_one(is_killed: bool, tmp_path: Pa
     rig = Rig(tmp_path)
     rejected = set_aside(rig, "a.jpg")
     put_back(rig, rejected)
-    file, withdraw, taken = rig.spool.file, rig.ledger.withdraw, [TargetTaken("by another file")]
+    file, withdraw, taken = (
+        rig.spool.results.file,
+        rig.ledger.withdraw,
+        [TargetTaken("by another file")],
+    )
 
     def file_later(move: Move) -> None:
         if taken:
@@ -370,7 +374,7 @@ def test_a_retry_that_is_decided_anew_is_still_one(is_killed: bool, tmp_path: Pa
         withdraw(image_id)
         raise Killed
 
-    rig.spool.file = file_later  # type: ignore[method-assign]
+    rig.spool.results.file = file_later  # type: ignore[method-assign]
     if is_killed:
         rig.ledger.withdraw = killed  # type: ignore[method-assign]
         with pytest.raises(Killed):

@@ -10,12 +10,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xray_watcher.errors import Unavailable
-from xray_watcher.supervisor import Activity, activity_of, in_words
+from xray_watcher.service.reports import in_words
+from xray_watcher.system.activity import Activity, activity_of
 from xray_watcher.system.deadline import answer_in_time
 
 WORK = {
@@ -25,7 +28,7 @@ WORK = {
     "waits": "time.sleep(100); return 0",
     "waits on": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100); return 0",
     "beats": "[(reports.beat(TOLD), time.sleep(0.05)) for _ in range(2000)]; return 0",
-    "reloads": "return reload_twice(reports)",
+    "is ready": "return ready(reports)",
     "spins": "exec('while True: pass')",
     "blocks itself": "lock = threading.Lock(); lock.acquire(); lock.acquire(); return 0",
     "is stopped": "os.kill(os.getpid(), signal.SIGSTOP); return 0",
@@ -33,47 +36,100 @@ WORK = {
 SCRIPT = """
 import os, signal, sys, threading, time
 from xray_watcher import log
-from xray_watcher import supervisor
+from xray_watcher.errors import ConfigError
+from xray_watcher.service import supervisor
+from xray_watcher.system import activity
 log.set_up("warning")
 supervisor.QUIET_S, supervisor._LOOK_EVERY_S, supervisor.GRACE_S = 0.4, 0.2, 1.0
+supervisor.START_S = 1.0
+activity.SAYS_EVERY_S = 0.1
 TOLD = dict(ready=False, reloads=0, filed_since_start=3, waiting_in_inbox=2, batches_in_hand=1,
             troubles=dict())
-def reload_twice(reports):
-    from xray_watcher.system.signals import Bell, ReloadRequest
-    bell = Bell()
-    request = ReloadRequest(bell)
-    with request.on_signal():
-        reports.beat(TOLD)
-        for reloads in range(3):
-            reports.beat(dict(TOLD, ready=True, reloads=reloads))
-            reports.beat(dict(TOLD, ready=True, reloads=reloads))
-            bell.wait(100)
-            request.take()
+def ready(reports):
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    for _ in range(2000):
+        reports.beat(dict(TOLD, ready=True))
+        time.sleep(0.05)
     return 0
+def refuse():
+    raise ConfigError(["config.toml:3: nonsense"])
+def fail(reports):
+    reports.fail("The network failed its self-test.")
+    return 10
+def waiting(reports):  # without being ready
+    time.sleep(100)
+def renew(former):
+    answer = answers.pop(0)
+    print("asked", flush=True)
+    return answer() if answer is refuse else supervisor.Renewal(answer, ["batch.max_size"])
 def work(reports):
     print(os.getpid(), flush=True)
     {work}
+def note(reports):
+    print("refusal:", reports.refusal.replace("\\n", " "), flush=True)
+    return work(reports)
 if {is_nobody}:  # who may not ask what an opaque process waits in
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
-sys.exit(supervisor.supervised(work))
+answers = {answers}
+sys.exit(supervisor.supervised(work, renew))
 """
 
 
 def started(
-    work: str, notify: str = "", *, is_nobody: bool = False
+    work: str, notify: str = "", *, is_nobody: bool = False, answers: str = "[]"
 ) -> tuple[subprocess.Popen[str], int]:
-    """A supervisor with that work, and the process id of its child."""
+    """A supervisor with that work, and the process id of its child; `answers` are to SIGHUP."""
+    script = SCRIPT.format(work=WORK[work], is_nobody=is_nobody, answers=answers)
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(work=WORK[work], is_nobody=is_nobody)],
+        [
+            sys.executable,
+            "-c",
+            script,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "NOTIFY_SOCKET": notify},
     )
     assert process.stdout is not None
-    with process.stdout as told:
-        return process, int(told.readline())
+    return process, int(process.stdout.readline())
+
+
+@pytest.fixture(autouse=True)
+def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test does, nothing of it stays."""
+    made: list[subprocess.Popen[str]] = []
+    popen = subprocess.Popen
+
+    def noted(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
+        made.append(popen(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    yield
+    for process in made:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def lines(process: subprocess.Popen[str], last: str) -> list[str]:
+    """What is printed up to a line that begins with this."""
+    assert process.stdout is not None
+    found: list[str] = []
+    while not found or not found[-1].startswith(last):
+        line = process.stdout.readline()
+        assert line, found
+        found.append(line.strip())
+    return found
+
+
+def next_child(process: subprocess.Popen[str]) -> int:
+    """Process id of the child that begins next."""
+    assert process.stdout is not None
+    return int(process.stdout.readline())
 
 
 def is_gone_now(pid: int) -> bool:
@@ -160,37 +216,131 @@ def test_a_systemd_that_does_not_read_stops_no_signal(tmp_path: Path) -> None:
         assert process.wait(10) == -signal.SIGTERM
 
 
-def test_systemd_hears_when_it_is_ready_reloads_is_ready_again_and_stops(tmp_path: Path) -> None:
-    address = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(address)
-        systemd.settimeout(20)
+class Listener:
+    """Stands for systemd: hears what the service tells."""
 
-        def heard(word: str) -> list[str]:
-            """What is told up to the datagram that begins with this word."""
-            told: list[str] = []
-            while not any(line.startswith(word) for line in told):
-                told += systemd.recv(1000).decode().splitlines()
-            return told
+    def __init__(self, folder: Path) -> None:
+        self.address = str(folder / "notify")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.address)
+        self.socket.settimeout(20)
 
-        process, _ = started("reloads", notify=address)
-        try:
-            before, *_ = told = heard("READY=1")
-            assert before == "WATCHDOG=1"
-            assert "STATUS=starting: 3 images filed since the start, 2 waiting, " in "\n".join(told)
-            for _ in range(2):
-                assert "READY=1" not in heard("WATCHDOG=1")
-                process.send_signal(signal.SIGHUP)
-                told = heard("RELOADING=1")
-                assert "READY=1" not in told
-                assert told[-1].startswith("MONOTONIC_USEC=")
-                heard("READY=1")
-            process.send_signal(signal.SIGTERM)
-            heard("STOPPING=1")
-            process.wait(20)
-        finally:
-            process.kill()
-            process.wait()
+    def heard(self, word: str) -> list[str]:
+        """What is told up to the datagram in which a line begins with this word."""
+        told: list[str] = []
+        while not any(line.startswith(word) for line in told):
+            told += self.socket.recv(1000).decode().splitlines()
+        return told
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Listener]:
+    listener = Listener(tmp_path)
+    yield listener
+    listener.socket.close()
+
+
+def test_systemd_hears_when_it_is_ready_reloads_is_ready_again_and_stops(
+    systemd: Listener,
+) -> None:
+    process, _ = started("is ready", systemd.address, answers="[work, refuse]")
+    assert systemd.heard("READY=1")[0] == "WATCHDOG=1"
+    for _ in range(2):
+        assert "READY=1" not in systemd.heard("WATCHDOG=1")
+        process.send_signal(signal.SIGHUP)
+        told = systemd.heard("RELOADING=1")
+        assert "READY=1" not in told
+        assert told[-1].startswith("MONOTONIC_USEC=")
+        systemd.heard("READY=1")
+    process.send_signal(signal.SIGTERM)
+    systemd.heard("STOPPING=1")
+    assert process.wait(20) == 0
+
+
+def test_a_hang_up_lets_another_child_go_on_and_many_at_once_are_one_or_two(
+    systemd: Listener,
+) -> None:
+    process, first = started("is ready", systemd.address, answers="[work] * 9")
+    systemd.heard("READY=1")
+    for _ in range(7):
+        process.send_signal(signal.SIGHUP)
+    told = lines(process, "asked")
+    second = next_child(process)
+    assert second != first
+    assert is_gone(first)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert process.stdout is not None
+    told += process.stdout.read().split()
+    assert told.count("asked") <= 2
+
+
+def test_settings_that_are_refused_leave_the_child_alone_and_it_is_told_why(
+    systemd: Listener,
+) -> None:
+    process, child = started("is ready", systemd.address, answers="[refuse, note]")
+    systemd.heard("READY=1")
+    process.send_signal(signal.SIGHUP)
+    lines(process, "asked")
+    systemd.heard("READY=1")
+    assert not is_gone_now(child)
+    process.send_signal(signal.SIGHUP)
+    assert lines(process, "refusal:")[-1] == "refusal:", "what is right now is refused no more"
+    next_child(process)
+    systemd.heard("READY=1")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+def test_a_child_that_cannot_begin_is_followed_by_one_with_the_former_settings(
+    systemd: Listener,
+) -> None:
+    process, first = started("is ready", systemd.address, answers="[note, fail]")
+    systemd.heard("READY=1")
+    process.send_signal(signal.SIGHUP)
+    lines(process, "refusal:")
+    second = next_child(process)
+    systemd.heard("READY=1")
+    process.send_signal(signal.SIGHUP)
+    *_, told = lines(process, "refusal:")
+    assert "not reloaded, the service goes on with the former one." in told
+    assert told.endswith("The network failed its self-test.")
+    assert next_child(process) not in (first, second)
+    systemd.heard("READY=1")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+def test_a_child_that_makes_no_room_is_ended(systemd: Listener) -> None:
+    """As one whose disk does not answer; what it had in hand is taken up by the next."""
+    process, first = started("waits on", systemd.address, answers="[work]")
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    assert not is_gone_now(first), "it is given time to become ready, and time to end"
+    lines(process, "asked")
+    assert next_child(process) != first
+    assert is_gone(first)
+
+
+@pytest.mark.parametrize("moment", ["while it ends", "while the next one begins"])
+def test_a_signal_to_end_is_obeyed_in_a_reload(moment: str, systemd: Listener) -> None:
+    work, answers = (
+        ("waits on", "[work]") if moment == "while it ends" else ("is ready", "[waiting]")
+    )
+    process, _ = started(work, systemd.address, answers=answers)
+    if work == "is ready":
+        systemd.heard("READY=1")
+    process.send_signal(signal.SIGHUP)
+    lines(process, "asked")
+    if work == "is ready":
+        time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(10)
+    assert code == (0 if work == "waits on" else -signal.SIGTERM)
+    assert process.stdout is not None
+    assert process.stdout.read() == "", "no other child was begun"
 
 
 def test_a_hang_up_before_anybody_listens_is_heard_later() -> None:

@@ -13,10 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from rig import LABELS, Rig
-from xray_watcher.bootstrap import _go_on_behind_the_outputs
 from xray_watcher.errors import Unavailable
+from xray_watcher.ledger.used_indexes import highest_index
 from xray_watcher.records import CsvLayout
-from xray_watcher.used_indexes import highest_index
+from xray_watcher.service.folders import continue_behind_outputs
 
 YEAR_AHEAD = datetime(2027, 11, 23, 12, tzinfo=UTC)
 BEHIND = datetime(2026, 10, 1, 12, tzinfo=UTC)
@@ -92,7 +92,7 @@ def clock_ahead(rig: Rig) -> None:
 
 def second_part_of_the_day(rig: Rig) -> None:
     drop(rig, 0, 2)
-    rig.pipeline._sealer._layout = CsvLayout(LABELS[:3], None)
+    rig.pipeline._completion._sealer._layout = CsvLayout(LABELS[:3], None)
     drop(rig, 2, 2)
 
 
@@ -138,7 +138,7 @@ def test_a_snapshot_of_the_ledger_that_is_put_back_by_cp_gives_no_index_twice(
     lost(rig)
     rig = Rig(tmp_path, clock=rig.clock)
     assert rig.ledger.next_index == given - 3
-    _go_on_behind_the_outputs(rig.ledger, rig.settings.folders)
+    continue_behind_outputs(rig.ledger, rig.settings.folders)
     drop(rig, 20, 2)
     names = os.listdir(tmp_path / "classified_images" / "High")
     indexes = [name.partition("_")[0] for name in names]

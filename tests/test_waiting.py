@@ -14,7 +14,7 @@ from rig import GIVE_UP_S, INCOMPLETE_S, Rig
 from xray_watcher.commands.waiting import to_text, waiting_of
 from xray_watcher.core.retries import Reason
 from xray_watcher.errors import UsageError
-from xray_watcher.heartbeat import Heartbeat
+from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.lock import InstanceLock
 
 BROKEN = Reason("unreadable", "Input/output error")

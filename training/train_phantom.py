@@ -30,7 +30,8 @@ from PIL import Image, ImageDraw
 
 from xray_watcher.core.calibration import op_norm
 from xray_watcher.core.catalogue import OUTPUTS
-from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 from xray_watcher.model.phantom import CONDITIONS, draw, frame, to_uint8, to_uint16
 
 Floats = NDArray[np.float32]

@@ -18,7 +18,8 @@ from itertools import groupby
 from typing import BinaryIO, Literal
 
 from xray_watcher.errors import Unavailable
-from xray_watcher.ledger.reader import LedgerReader, LogLine, LogState
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import LogLine, LogState
 from xray_watcher.system.files import (
     OPEN_FILE,
     rename_noreplace,

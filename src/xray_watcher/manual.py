@@ -47,16 +47,13 @@ _EXIT_CODES = (
     (130, "Interrupted."),
 )
 _RELOAD = (
-    "Tables risk, batch, summary and log, and of intake the times, limits, endings, patterns and "
-    "duplicates take effect; the log names the changes that wait for a restart. With a terminal it "
-    "is SIGTERM: the terminal has gone."
+    "Read the configuration anew: whole, or not at all. Another process goes on with it when the "
+    "current batches are finished; serve goes on as it is. With a terminal it is SIGTERM: the "
+    "terminal has gone."
 )
 _SIGNALS = (
     ("SIGTERM, SIGINT", "Finish the current batch, then end; a second one ends at once."),
-    (
-        "SIGHUP",
-        "Read the configuration anew, between two batches: whole, or not at all. " + _RELOAD,
-    ),
+    ("SIGHUP", _RELOAD),
 )
 _FILES = (
     ("/etc/xray-watcher/config.toml", "The settings; see xray-watcher.toml(5)."),

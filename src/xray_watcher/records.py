@@ -1,8 +1,4 @@
-"""The record of one image and its two forms: a JSONL line and a CSV row.
-
-A record is a plain dict in the order of its keys, so that what the ledger keeps, the logs
-hold and the web answers is one and the same.
-"""
+"""Makes the record of one image and its two forms: a JSONL line and a CSV row."""
 
 from __future__ import annotations
 
@@ -10,11 +6,15 @@ import base64
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime, tzinfo
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
+from pydantic_core import from_json
+
+from xray_watcher.core.image_record import ImageRecord, ModelFields, Prediction, Timings
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.times import local_text, utc_text
 from xray_watcher.core.values import Assessment, ModelInfo, Rejection, Scores
@@ -35,32 +35,14 @@ TOP_PREDICTIONS = 3
 LOW_CONTRAST = "low_contrast"
 """The flag of a picture whose values lie so close together that the scores mean little."""
 
-REJECTED = "Rejected"
+REJECTED: Final = "Rejected"
 """What stands in `risk_level` of an image that was set aside."""
-
-Record = dict[str, Any]
 
 _SCORE_DIGITS = 6
 _MS_DIGITS = 2
+_STEPS = tuple(each.name for each in fields(Timings))
 
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """How long the steps took for one image, in milliseconds.
-
-    Attributes:
-        settle: from first seen to complete.
-        queue: from complete to the start of decoding.
-        decode: reading and decoding, in the child process.
-        infer: its share of the batch's forward pass.
-        file: claiming and hashing; the final move comes after the record is sealed.
-    """
-
-    settle: float
-    queue: float
-    decode: float
-    infer: float
-    file: float
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +60,7 @@ class Facts:
         batch_size: images in that batch.
         duplicate_of: index of the first classified image with the same bytes.
         retry_of: index of its earlier rejection, when it was put back.
+        request_id: of the upload's request; None for a file of the inbox.
         has_low_contrast: the network sees next to nothing of it.
     """
 
@@ -91,6 +74,7 @@ class Facts:
     batch_size: int
     duplicate_of: int | None = None
     retry_of: int | None = None
+    request_id: str | None = None
     has_low_contrast: bool = False
 
     @property
@@ -122,79 +106,116 @@ def classified_record(
     scores: Scores,
     assessment: Assessment,
     policy: str,
-) -> Record:
+) -> ImageRecord:
     """The record of an image that was scored."""
-    ranking = assessment.ranking
-    result: Record = {
-        "top_label": assessment.top_label,
-        "top_probability": _score(assessment.top_score),
-        "risk_level": assessment.level,
-        "policy": policy,
-        "flags": _flags(assessment.flags, facts),
-        "top_predictions": [
-            {"label": label, "prob": _score(score)} for label, score in ranking[:TOP_PREDICTIONS]
-        ],
-        "all_probs": _by_label(scores.labels, scores.calibrated),
-        "raw_probs": _by_label(scores.labels, scores.raw),
-    }
-    return _record(facts, filing, model, timings, result)
+    ranking = assessment.ranking[:TOP_PREDICTIONS]
+    return ImageRecord(
+        **_common(facts, filing, model, timings),
+        top_label=assessment.top_label,
+        top_probability=_score(assessment.top_score),
+        risk_level=assessment.level,
+        policy=policy,
+        flags=_flags(assessment.flags, facts),
+        top_predictions=tuple(Prediction(label, _score(score)) for label, score in ranking),
+        all_probs=_by_label(scores.labels, scores.calibrated),
+        raw_probs=_by_label(scores.labels, scores.raw),
+    )
 
 
 def rejected_record(
     facts: Facts, filing: Filing, model: ModelInfo, timings: Timings, rejection: Rejection
-) -> Record:
+) -> ImageRecord:
     """The record of an image that was set aside."""
-    result: Record = {
-        "risk_level": REJECTED,
-        "flags": _flags((), facts),
-        "rejected": {"code": rejection.code, "detail": rejection.detail},
-    }
-    return _record(facts, filing, model, timings, result)
+    return ImageRecord(
+        **_common(facts, filing, model, timings),
+        risk_level=REJECTED,
+        flags=_flags((), facts),
+        rejected=rejection,
+    )
 
 
-def model_fields(model: ModelInfo) -> dict[str, str]:
-    """What records, `status` and `predict` say of the network."""
-    return {"name": model.name, "sha256": model.sha256, "precision": model.precision}
+# -- JSONL --------------------------------------------------------------------------------
+
+_FIELDS = tuple(each.name for each in fields(ImageRecord))
+_ALWAYS = frozenset(each.name for each in fields(ImageRecord) if each.default is MISSING)
+_values_of: Callable[[ImageRecord], tuple[Any, ...]] = attrgetter(*_FIELDS)
+_encode = json.JSONEncoder(
+    check_circular=False, allow_nan=False, separators=(",", ":"), default=vars
+).encode
 
 
-def to_jsonl(record: Record) -> bytes:
-    """One line of JSON in ASCII, so that no reader can take a character for a line's end."""
-    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+def to_jsonl(record: ImageRecord) -> bytes:
+    """One line of JSON in ASCII, so that no reader can take a character for a line's end.
+
+    Raises:
+        ValueError: a number in it is none.
+    """
+    found = zip(_FIELDS, _values_of(record), strict=True)
+    line = {name: value for name, value in found if value is not None or name in _ALWAYS}
+    return _encode(line).encode("ascii") + b"\n"
 
 
-def from_jsonl(line: bytes) -> Record:
-    """The record that a line holds."""
-    record: Record = json.loads(line)
-    return record
+def from_jsonl(line: bytes) -> ImageRecord:
+    """The record that a line holds, also one of an older or a newer version of this program.
+
+    Raises:
+        ValueError: it holds no record.
+    """
+    found = from_json(line)
+    try:
+        if not found.keys() >= _ALWAYS:
+            raise ValueError(f"a record lacks {', '.join(sorted(_ALWAYS - found.keys()))}")
+        found["flags"] = tuple(found["flags"])
+        for name, kind in _PARTS.items():
+            if name in found:
+                found[name] = _filled(kind, found[name])
+        if top := found.get("top_predictions"):
+            found["top_predictions"] = tuple(_filled(Prediction, each) for each in top)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("a line holds no record") from error
+    return _filled(ImageRecord, found)
+
+
+_PARTS = {"rejected": Rejection, "model": ModelFields, "timings_ms": Timings}
+
+
+def _filled(kind: type[_T], found: Mapping[str, Any]) -> _T:
+    """A frozen value with these fields; its own constructor takes eight times as long."""
+    value = object.__new__(kind)
+    value.__dict__.update(found)
+    return value
+
+
+# -- CSV ----------------------------------------------------------------------------------
 
 
 class CsvLayout:
-    """The fixed columns of a CSV log: those of every record, then one for each label.
+    """The columns of a CSV log: the fixed ones, then one for each label.
 
     Args:
         labels: the trained labels of the network, in its order.
         zone: local time zone of the times; None is the system's.
+        columns: the fixed ones; a log of an older version has fewer.
     """
 
-    def __init__(self, labels: Sequence[str], zone: tzinfo | None) -> None:
+    def __init__(
+        self, labels: Sequence[str], zone: tzinfo | None, columns: Sequence[str] | None = None
+    ) -> None:
         self._labels = tuple(labels)
         self._zone = zone
+        self._columns = CSV_COLUMNS if columns is None else tuple(columns)
+        self._values = [_value_of(column) for column in self._columns]
 
     @property
     def header(self) -> bytes:
         """The byte-order mark, by which Excel knows UTF-8, and the line of column names."""
-        return b"\xef\xbb\xbf" + _csv_line([*CSV_COLUMNS, *self._labels])
+        return b"\xef\xbb\xbf" + _csv_line([*self._columns, *self._labels])
 
-    def row(self, record: Record) -> bytes:
+    def row(self, record: ImageRecord) -> bytes:
         """One physical line, RFC 4180; text that a spreadsheet would run is defused."""
-        cells = _cells(record, self._zone)
-        scores: Mapping[str, float] = record.get("all_probs", {})
-        return _csv_line(
-            [
-                *(cells[column] for column in CSV_COLUMNS),
-                *(scores.get(label) for label in self._labels),
-            ]
-        )
+        scores = record.all_probs or {}
+        cells = [value(record, self._zone) for value in self._values]
+        return _csv_line([*cells, *(scores.get(label) for label in self._labels)])
 
 
 CSV_COLUMNS: tuple[str, ...] = (
@@ -229,14 +250,40 @@ CSV_COLUMNS: tuple[str, ...] = (
     "infer_ms",
     "file_ms",
     "notice",
+    "request_id",
 )
 """The columns before those of the labels; new ones are only ever added at their end."""
 
+FIRST_CSV_COLUMNS = 31
+"""So many the first version wrote."""
 
-def _record(
-    facts: Facts, filing: Filing, model: ModelInfo, timings: Timings, result: Record
-) -> Record:
-    """The fields in the order of the design; `result` holds those that differ by outcome."""
+CSV_PARTS: Mapping[str, str] = {
+    "reject_code": "rejected.code",
+    "reject_detail": "rejected.detail",
+    "model": "model.name",
+    "model_sha256": "model.sha256",
+    "precision": "model.precision",
+    **{f"{step}_ms": f"timings_ms.{step}" for step in _STEPS},
+}
+"""The columns that hold a part of a field; all others have the name of theirs."""
+
+
+def _value_of(column: str) -> Callable[[ImageRecord, tzinfo | None], object]:
+    """What makes a cell's value of a record, in a time zone."""
+    get = attrgetter(CSV_PARTS.get(column, column))
+    if column in ("reject_code", "reject_detail"):
+        return lambda record, _zone: record.rejected and get(record)
+    if column in ("classified_at", "received_at"):
+        return lambda record, zone: local_text(datetime.fromisoformat(get(record)), zone)
+    return lambda record, _zone: get(record)
+
+
+# -- making -------------------------------------------------------------------------------
+
+
+def _common(facts: Facts, filing: Filing, model: ModelInfo, timings: Timings) -> dict[str, Any]:
+    """The fields that all records have, whatever the outcome."""
+    rounded = {step: round(getattr(timings, step), _MS_DIGITS) for step in _STEPS}
     return {
         "schema": SCHEMA,
         "index": filing.index,
@@ -247,24 +294,22 @@ def _record(
         "bytes": facts.size,
         "width": facts.width,
         "height": facts.height,
-        **result,
         "duplicate_of": facts.duplicate_of,
-        **({} if facts.retry_of is None else {"retry_of": facts.retry_of}),
+        "retry_of": facts.retry_of,
         "saved_path": filing.saved_path,
+        "request_id": facts.request_id,
         "batch_id": facts.batch_id,
         "batch_size": facts.batch_size,
-        "model": model_fields(model),
-        "timings_ms": {
-            step: round(getattr(timings, step), _MS_DIGITS) for step in Timings.__slots__
-        },
+        "model": ModelFields.of(model),
+        "timings_ms": Timings(**rounded),
         "simulated": model.simulated,
         "notice": NOTICE,
     }
 
 
-def _names(facts: Facts) -> Record:
+def _names(facts: Facts) -> dict[str, str]:
     """The names as they came; where they are not UTF-8, escaped, and exact in base64."""
-    names: Record = {
+    names = {
         "filename": _text(facts.name),
         "source": _text(facts.source),
         "inbox_path": _text(facts.path),
@@ -282,13 +327,13 @@ def _text(name: str) -> str:
     return name
 
 
-def _flags(flags: Sequence[str], facts: Facts) -> list[str]:
-    return [
-        *flags,
-        *([LOW_CONTRAST] if facts.has_low_contrast else []),
-        *(["duplicate_of"] if facts.duplicate_of is not None else []),
-        *(["retry_of"] if facts.retry_of is not None else []),
-    ]
+def _flags(flags: Sequence[str], facts: Facts) -> tuple[str, ...]:
+    more = {
+        LOW_CONTRAST: facts.has_low_contrast,
+        "duplicate_of": facts.duplicate_of is not None,
+        "retry_of": facts.retry_of is not None,
+    }
+    return (*flags, *(flag for flag, is_set in more.items() if is_set))
 
 
 def _score(score: float) -> float:
@@ -299,25 +344,6 @@ def _by_label(labels: Sequence[str], scores: Sequence[float]) -> dict[str, float
     return {label: _score(score) for label, score in zip(labels, scores, strict=True)}
 
 
-def _cells(record: Record, zone: tzinfo | None) -> Record:
-    model, rejected = record["model"], record.get("rejected", {})
-    timings = {f"{step}_ms": ms for step, ms in record["timings_ms"].items()}
-    return {
-        **dict.fromkeys(CSV_COLUMNS),
-        **{column: record[column] for column in CSV_COLUMNS if column in record},
-        **timings,
-        "classified_at": local_text(datetime.fromisoformat(record["classified_at"]), zone),
-        "received_at": local_text(datetime.fromisoformat(record["received_at"]), zone),
-        "flags": ";".join(record["flags"]),
-        "reject_code": rejected.get("code"),
-        "reject_detail": rejected.get("detail"),
-        "model": model["name"],
-        "model_sha256": model["sha256"],
-        "precision": model["precision"],
-        "simulated": "true" if record["simulated"] else "false",
-    }
-
-
 def _csv_line(cells: Sequence[object]) -> bytes:
     """RFC 4180; only texts are quoted, so that a reader can tell no number from an empty text."""
     return (",".join(map(_cell, cells)) + "\r\n").encode()
@@ -326,6 +352,10 @@ def _csv_line(cells: Sequence[object]) -> bytes:
 def _cell(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    elif isinstance(value, tuple):
+        value = ";".join(value)
     if isinstance(value, str):
         return '"' + _defused(value).replace('"', '""') + '"'
     return repr(value)

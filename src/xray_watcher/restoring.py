@@ -16,18 +16,29 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import takewhile
 
 import structlog
 
+from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.tally import Tally, tally_image
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.reader import LedgerReader, LogLine
+from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.restored import NotOurs, Restored
-from xray_watcher.records import CSV_COLUMNS, SCHEMA, CsvLayout, Record, from_jsonl, to_jsonl
+from xray_watcher.ledger.rows import LogLine
+from xray_watcher.ledger.states import State
+from xray_watcher.ledger.used_indexes import last_index_in
+from xray_watcher.records import (
+    CSV_COLUMNS,
+    FIRST_CSV_COLUMNS,
+    SCHEMA,
+    CsvLayout,
+    from_jsonl,
+    to_jsonl,
+)
 from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER
-from xray_watcher.used_indexes import last_index_in
 
 _LOG = re.compile(r"(results-\d{4}-\d\d-\d\d(?:\.\d+)?)\.jsonl", re.ASCII)
 _DAY = len("results-2026-11-23")
@@ -40,14 +51,14 @@ _log = structlog.get_logger()
 class _Pair:
     """One record as both logs hold it; `day` is the local day on which it was received."""
 
-    record: Record
+    record: ImageRecord
     jsonl: bytes
     csv: bytes
     day: str
 
     @property
     def index(self) -> int:
-        return int(self.record["index"])
+        return int(self.record.index)  # a line that somebody wrote may hold a text
 
 
 @dataclass(slots=True)
@@ -126,7 +137,7 @@ def _take_log(restored: Restored, folder: str, name: str, first: int) -> _Taken:
                 line = LogLine(pair.index, name, pair.jsonl, pair.csv)
                 if pair.index >= first:
                     restored.insert(line, _columns_of(pair))
-                elif not restored.finish(line, _us(pair.record["classified_at"])):
+                elif not restored.finish(line, _us(pair.record.classified_at)):
                     continue
                 _count(pair, taken)
     except NotOurs:
@@ -137,49 +148,48 @@ def _take_log(restored: Restored, folder: str, name: str, first: int) -> _Taken:
 
 def _count(pair: _Pair, taken: _Taken) -> None:
     record = pair.record
-    waited_us = _us(record["classified_at"]) - _us(record["received_at"])
+    waited_us = _us(record.classified_at) - _us(record.received_at)
     tally_image(taken.tally, record, waited_us / 1e6)
     taken.records += 1
     taken.beyond = max(taken.beyond, pair.index + 1)
     taken.days.add(pair.day)
-    if record.get("retry_of") is not None:
-        taken.retried.append(record["retry_of"])
+    if record.retry_of is not None:
+        taken.retried.append(record.retry_of)
 
 
 def _columns_of(pair: _Pair) -> dict[str, object]:
     """The row of the table `image` that a record tells."""
     record = pair.record
     try:
-        received_us, settle_ms = _us(record["received_at"]), record["timings_ms"]["settle"]
-        code = record["rejected"]["code"] if "rejected" in record else None
-        saved = record["saved_path"]
+        received_us, saved = _us(record.received_at), record.saved_path
+        code = None if record.rejected is None else record.rejected.code
         return {
-            "state": "DONE",
+            "state": State.DONE,
             "path": _path_of(record),
-            "size": int(record["bytes"]),
+            "size": int(record.bytes),
             "received_us": received_us,
-            "settled_us": received_us + round(settle_ms * 1000),
+            "settled_us": received_us + round(record.timings_ms.settle * 1000),
             "day": pair.day,
             "attempts": 1,
-            "sha256": None if record["sha256"] is None else bytes.fromhex(record["sha256"]),
+            "sha256": record.sha256 and bytes.fromhex(record.sha256),
             "idx": pair.index,
             "outcome": "classified" if code is None else "rejected",
-            "level": record["risk_level"] if code is None else None,
-            "top_label": record.get("top_label"),
+            "level": record.risk_level if code is None else None,
+            "top_label": record.top_label,
             "reject_code": code,
-            "folder": None if saved is None else _folder_of(record["risk_level"], code),
+            "folder": None if saved is None else _folder_of(record.risk_level, code),
             "filed_name": None if saved is None else os.path.basename(saved),
-            "filed_us": _us(record["classified_at"]),
-            "retry_of": record.get("retry_of"),
+            "filed_us": _us(record.classified_at),
+            "retry_of": record.retry_of,
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise NotOurs from error
 
 
-def _path_of(record: Record) -> bytes:
-    if "inbox_path_b64" in record:
-        return base64.b64decode(record["inbox_path_b64"], validate=True)
-    return os.fsencode(record["inbox_path"])
+def _path_of(record: ImageRecord) -> bytes:
+    if record.inbox_path_b64 is not None:
+        return base64.b64decode(record.inbox_path_b64, validate=True)
+    return os.fsencode(record.inbox_path)
 
 
 def _folder_of(level: str, code: str | None) -> str:
@@ -209,28 +219,39 @@ def _pairs(folder: str, name: str) -> Iterator[_Pair]:
     path, before = os.path.join(folder, name), -1
     with open(f"{path}.jsonl", "rb") as lines, open(f"{path}.csv", "rb") as rows:
         columns = next(csv.reader([_text(rows.readline()).removeprefix("\ufeff")]), [])
-        if tuple(columns[: len(CSV_COLUMNS)]) != CSV_COLUMNS:
-            raise NotOurs
+        layout = _layout(columns)
         for line, row in zip(lines, rows, strict=False):
             if not (line.endswith(b"\n") and row.endswith(b"\r\n")):
                 return
-            pair = _paired(line, row, columns)
+            pair = _paired(line, row, columns, layout)
             if pair.index <= before:
                 raise NotOurs
             before = pair.index
             yield pair
 
 
-def _paired(line: bytes, row: bytes, columns: Sequence[str]) -> _Pair:
+def _layout(columns: Sequence[str]) -> CsvLayout:
+    """The layout of a log with these columns; one of an older version lacks the newest ones.
+
+    Raises:
+        NotOurs: no version of this program has written it.
+    """
+    pairs = zip(columns, CSV_COLUMNS, strict=False)
+    fixed = [ours for _, ours in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    if len(fixed) < FIRST_CSV_COLUMNS:
+        raise NotOurs
+    return CsvLayout(columns[len(fixed) :], UTC, fixed)
+
+
+def _paired(line: bytes, row: bytes, columns: Sequence[str], layout: CsvLayout) -> _Pair:
     try:
         record = from_jsonl(line)
-        ours = CsvLayout(columns[len(CSV_COLUMNS) :], UTC).row(record)
-        cells, expected = _cells(row, columns), _cells(ours, columns)
-        if record["schema"] != SCHEMA or to_jsonl(record) != line or cells != expected:
+        cells, expected = _cells(row, columns), _cells(layout.row(record), columns)
+        if record.schema != SCHEMA or to_jsonl(record) != line or cells != expected:
             raise NotOurs
         (received_at,) = (cell for name, cell in _named(row, columns) if name == "received_at")
         day = datetime.fromisoformat(received_at).date().isoformat()
-    except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
+    except (AttributeError, TypeError, ValueError, csv.Error) as error:
         raise NotOurs from error
     return _Pair(record, line, row, day)
 

@@ -20,16 +20,15 @@ from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.removing import NotRemoved, Removal, remove_image, remove_reason
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.reader import ImageRow, LogState
 from xray_watcher.ledger.removals import (
     Cut,
     Removals,
     cut_of,
-    days_with_images,
     due_images,
     due_logs,
-    logs_begun,
 )
+from xray_watcher.ledger.rows import ImageRow, LogState
+from xray_watcher.ledger.states import RemovalState
 from xray_watcher.logs import LogFiles
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.files import sync_folder
@@ -153,7 +152,7 @@ class Retention:
         if begun:
             self._carry_out(begun, is_resumed=True)
             return True
-        for state in logs_begun(self._ledger):
+        for state in self._ledger.logs_begun():
             if state.name not in self._kept_logs:
                 self._remove_log(state)
         today = local_day(self._clock.now(), self._zone)
@@ -179,7 +178,7 @@ class Retention:
         if noted:
             last_us = int(noted)
         else:
-            witnessed = witnessed_us(days_with_images(self._ledger))
+            witnessed = witnessed_us(self._ledger.days_with_images())
             last_us = now_us if witnessed is None else witnessed
         time_us = min(now_us, last_us) if noted_day == today else believed_us(now_us, last_us)
         with self._ledger.transaction():  # a clock that is behind for a while takes nothing back
@@ -286,7 +285,7 @@ class Retention:
         """Remove the first log that may go; whether one went."""
         for state in due_logs(self._ledger, self._rules, today):
             if state.name not in self._kept_logs:
-                self._removals.mark_log(state.name, "begun", to_us(self._clock.now()))
+                self._removals.mark_log(state.name, RemovalState.BEGUN, to_us(self._clock.now()))
                 self._remove_log(state)
                 return True
         return False
@@ -299,7 +298,9 @@ class Retention:
         except OSError as error:
             self.done.stuck[f"logs/{state.name}"] = os.strerror(error.errno or 0)
             return
-        self._removals.mark_log(state.name, "done" if is_gone else None, to_us(self._clock.now()))
+        self._removals.mark_log(
+            state.name, RemovalState.DONE if is_gone else None, to_us(self._clock.now())
+        )
         if is_gone:
             self.done.logs += 1
         else:

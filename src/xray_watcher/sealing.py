@@ -9,20 +9,23 @@ from datetime import datetime, tzinfo
 
 import structlog
 
+from xray_watcher.core.image_record import ImageRecord, Timings
 from xray_watcher.core.naming import PLAIN_NAME_BYTES, indexed_name, plain_name
 from xray_watcher.core.risk import assess
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import Assessment, ModelInfo, Rejection, RiskRules, Scores
-from xray_watcher.intake.spool import Spool
+from xray_watcher.intake.filing import ResultFolders
+from xray_watcher.intake.handover import request_of
 from xray_watcher.ledger.ledger import Decision
-from xray_watcher.ledger.reader import ImageRow, LedgerReader
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import ImageRow
+from xray_watcher.ledger.states import State
 from xray_watcher.records import (
     CsvLayout,
     Facts,
     Filing,
-    Record,
-    Timings,
     classified_record,
+    from_jsonl,
     rejected_record,
     to_jsonl,
 )
@@ -75,7 +78,7 @@ class Sealer:
 
     Args:
         ledger: indexes and known images.
-        spool: names that are taken.
+        results: names that are taken.
         rules: scores to levels.
         layout: the columns of the CSV.
         zone: local time zone; None is the system's.
@@ -84,21 +87,17 @@ class Sealer:
     def __init__(
         self,
         ledger: LedgerReader,
-        spool: Spool,
+        results: ResultFolders,
         rules: RiskRules,
         layout: CsvLayout,
         zone: tzinfo | None,
     ) -> None:
         self._ledger = ledger
-        self._spool = spool
+        self._results = results
         self._rules = rules
         self._layout = layout
         self._zone = zone
         self._refused: set[int] = set()  # images whose next name has to be a plain one
-
-    def use(self, rules: RiskRules) -> None:
-        """Decide by other rules from now on."""
-        self._rules = rules
 
     def name_plainly(self, image_id: int) -> None:
         """The file system refused the name of an image: give it a plain one the next time."""
@@ -126,7 +125,7 @@ class Sealer:
         )
         folder = self._folder(verdict, assessment)
         index, name = self._free_name(verdict, folder, run)
-        shown = None if folder is None or name is None else self._spool.shown_path(folder, name)
+        shown = None if folder is None or name is None else self._results.shown_path(folder, name)
         facts = self._facts(verdict, run)
         filing = Filing(index, shown, run.now)
         record = self._record(verdict, assessment, facts, filing, run.model)
@@ -156,7 +155,7 @@ class Sealer:
         if code == "missing":
             return None
         if verdict.sha256 is None:
-            return self._spool.folder_unread(REJECTED_FOLDER)
+            return self._results.folder_unread(REJECTED_FOLDER)
         return DUPLICATES_FOLDER if code == "duplicate" else REJECTED_FOLDER
 
     def _free_name(self, verdict: Verdict, folder: str | None, run: _Run) -> tuple[int, str | None]:
@@ -167,7 +166,7 @@ class Sealer:
             if folder is None:
                 return index, None
             name = self._name(index, verdict, folder)
-            if not self._spool.taken(folder, name):
+            if not self._results.taken(folder, name):
                 self._refused.discard(verdict.row.id)
                 return index, name
             _log.warning("name taken by a file that is not ours", index=index, folder=folder)
@@ -180,10 +179,11 @@ class Sealer:
         if len(name.encode()) <= PLAIN_NAME_BYTES:
             return name  # as most do; the file system, which may be a slow share, is not asked
         reason = _SIDECAR_BYTES if isinstance(verdict.finding, Rejection) else 0
-        return indexed_name(index, original, self._spool.longest_name(folder) - reason)
+        return indexed_name(index, original, self._results.longest_name(folder) - reason)
 
     def _facts(self, verdict: Verdict, run: _Run) -> Facts:
         row, sha256 = verdict.row, verdict.sha256
+        retried = self._retried(verdict, run)
         return Facts(
             path=row.inbox_path,
             size=verdict.size,
@@ -195,8 +195,15 @@ class Sealer:
             batch_id=run.batch_id,
             batch_size=run.batch_size,
             duplicate_of=None if sha256 is None else self._first_with(sha256, run),
-            retry_of=self._retried(verdict, run),
+            retry_of=retried,
+            request_id=self._request_id(row, retried),
         )
+
+    def _request_id(self, row: ImageRow, retry_of: int | None) -> str | None:
+        """The request of an upload; another try keeps that of its rejection."""
+        if retry_of is not None:
+            return from_jsonl(self._ledger.record_of(retry_of).jsonl).request_id
+        return None if row.upload is None else request_of(row.upload)
 
     def _first_with(self, sha256: bytes, run: _Run) -> int | None:
         known = self._ledger.classified_index(sha256)
@@ -221,7 +228,7 @@ class Sealer:
         facts: Facts,
         filing: Filing,
         model: ModelInfo,
-    ) -> Record:
+    ) -> ImageRecord:
         finding, timings = verdict.finding, verdict.timings
         if isinstance(finding, Rejection):
             return rejected_record(facts, filing, model, timings, finding)
@@ -246,7 +253,7 @@ class _Run:
 
 
 def _waits_for_retry(earlier: ImageRow, verdict: Verdict) -> bool:
-    is_rejected = (earlier.outcome, earlier.state) == ("rejected", "DONE")
+    is_rejected = (earlier.outcome, earlier.state) == ("rejected", State.DONE)
     if None in (earlier.sha256, verdict.sha256):  # nobody has read it, then or now
         is_same = earlier.size == verdict.size
     else:

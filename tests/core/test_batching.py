@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from xray_watcher.core.batching import Batching
-from xray_watcher.core.values import Arrival, SeenFile
+from xray_watcher.core.values import INBOX, Arrival, Origin, SeenFile
 
 
 def arrivals(*names: str) -> list[Arrival]:
-    return [Arrival(SeenFile(name, 1, 1, 1), 0.0, 0.0) for name in names]
+    return [Arrival(SeenFile(name, 1, 1, 1), 0.0, 0.0, Origin(INBOX, name)) for name in names]
 
 
 def names(batch: list[Arrival]) -> list[str]:
@@ -71,7 +71,7 @@ def test_a_flood_is_worked_off_oldest_first_in_full_batches() -> None:
 def test_an_upload_waits_for_nothing_and_takes_along_what_is_there() -> None:
     made = batching()
     made.add(arrivals("a"), 100.0)
-    made.add([replace(arrivals("web/u")[0], upload="u")], 100.5)
+    made.add([replace(arrivals("web/u")[0], is_awaited=True)], 100.5)
     assert made.next_due_s() == 100.0
     assert names(made.take(100.5)) == ["web/u", "a"]
     made.add(arrivals("b"), 100.6)
@@ -80,7 +80,7 @@ def test_an_upload_waits_for_nothing_and_takes_along_what_is_there() -> None:
 
 def test_uploads_beyond_a_full_batch_make_the_next_one_at_once() -> None:
     made = batching()
-    made.add([replace(one, upload=one.file.path) for one in arrivals(*"abcd")], 100.0)
+    made.add([replace(one, is_awaited=True) for one in arrivals(*"abcd")], 100.0)
     assert names(made.take(100.0)) == ["a", "b", "c"]
     assert names(made.take(100.0)) == ["d"]
     assert made.next_due_s() is None
@@ -89,7 +89,7 @@ def test_uploads_beyond_a_full_batch_make_the_next_one_at_once() -> None:
 def test_uploads_go_before_an_archive_that_waits() -> None:
     made = batching()
     made.add(arrivals(*(f"archive/{n}" for n in range(9))), 100.0)
-    made.add([replace(arrivals("web/u")[0], upload="u")], 101.0)
+    made.add([replace(arrivals("web/u")[0], is_awaited=True)], 101.0)
     assert names(made.take(101.0)) == ["web/u", "archive/0", "archive/1"]
 
 

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
+from xray_watcher.core.image_record import ImageRecord, ModelFields, Timings
 from xray_watcher.core.tally import BOUNDS, Tally, tally_image, tally_of_batch
+from xray_watcher.core.values import Rejection
 
-
-def record(**more: Any) -> dict[str, Any]:
-    classified = {
-        "risk_level": "High",
-        "top_label": "Edema",
-        "flags": ["low_margin"],
-        "timings_ms": {"settle": 2000.0, "queue": 40.0, "decode": 12.0, "infer": 30.0, "file": 1},
-        "all_probs": {"Edema": 0.93, "Fracture": 0.05},
-    }
-    return classified | more
+RECORD = ImageRecord(
+    schema=1,
+    index=7,
+    filename="a.jpg",
+    source="er",
+    inbox_path="er/a.jpg",
+    received_at="2026-11-23T23:30:00.500Z",
+    classified_at="2026-11-23T23:30:04.500Z",
+    sha256="ab" * 32,
+    bytes=1234,
+    width=300,
+    height=250,
+    top_label="Edema",
+    risk_level="High",
+    flags=("low_margin",),
+    all_probs={"Edema": 0.93, "Fracture": 0.05},
+    duplicate_of=None,
+    saved_path="classified_images/High/0007_a.jpg",
+    batch_id="b000001",
+    batch_size=1,
+    model=ModelFields("phantom", "cd" * 32, "float32"),
+    timings_ms=Timings(2000.0, 40.0, 12.0, 30.0, 1.0),
+    simulated=True,
+    notice="",
+)
 
 
 def test_a_classified_image_counts_once_in_each_of_its_series() -> None:
     tally = Tally()
-    tally_image(tally, record(), 4.0)
+    tally_image(tally, RECORD, 4.0)
     assert tally["classified", "High", ""] == 1
     assert tally["condition", "Edema", ""] == 1
     assert tally["flag", "low_margin", ""] == 1
@@ -36,9 +53,15 @@ def test_a_classified_image_counts_once_in_each_of_its_series() -> None:
 
 def test_a_rejected_image_counts_by_its_reason_and_not_in_stages_that_it_never_saw() -> None:
     tally = Tally()
-    rejected = record(rejected={"code": "corrupt", "detail": ""}, risk_level="Rejected", flags=[])
-    del rejected["all_probs"]
-    rejected["timings_ms"]["infer"] = 0.0
+    rejected = replace(
+        RECORD,
+        rejected=Rejection("corrupt", ""),
+        risk_level="Rejected",
+        flags=(),
+        top_label=None,
+        all_probs=None,
+        timings_ms=replace(RECORD.timings_ms, infer=0.0),
+    )
     tally_image(tally, rejected, 4.0)
     assert tally["rejected", "corrupt", ""] == 1
     assert {label for series, label, _ in tally if series == "stage_seconds"} == {
@@ -54,7 +77,7 @@ def test_bounds_are_inclusive_and_a_clock_that_was_set_back_adds_nothing(
     waited_s: float, bucket: str
 ) -> None:
     tally = Tally()
-    tally_image(tally, record(), waited_s)
+    tally_image(tally, RECORD, waited_s)
     assert tally["filed_seconds", "", bucket] == 1
     assert tally["filed_seconds", "", "sum"] == max(waited_s, 0.0)
 

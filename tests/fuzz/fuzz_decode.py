@@ -27,16 +27,18 @@ except ImportError as error:
     sys.exit(f"not run: atheris cannot be imported ({error}); it has wheels for Linux on x86-64")
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "intake")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "imaging")]
 
-with atheris.instrument_imports(include=["PIL", "xray_watcher.intake"]):
+with atheris.instrument_imports(include=["PIL", "xray_watcher.imaging"]):
     import numpy as np
     import pictures
     from PIL import Image
 
     from xray_watcher.core.values import REJECTIONS
     from xray_watcher.errors import UnreadableImage
-    from xray_watcher.intake.images import DecodedImage, DecodeLimits, decode
+    from xray_watcher.imaging.limits import DecodeLimits
+    from xray_watcher.imaging.picture import DecodedImage
+    from xray_watcher.imaging.pixels import decode
 
 MEMORY_MB = 1024  # as a decoder has
 SECONDS_A_FILE = 10

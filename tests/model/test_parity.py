@@ -8,7 +8,8 @@ import pytest
 
 import parity
 from xray_watcher.core.calibration import scores
-from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.phantom import CONDITIONS, draw, to_uint8
 

@@ -15,7 +15,8 @@ from safetensors import safe_open
 
 from xray_watcher.core.calibration import op_norm
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, OUTPUTS, WEIGHT_SETS
-from xray_watcher.intake.images import DecodeLimits, decode
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode
 from xray_watcher.model.engine import load_engine
 from xray_watcher.model.phantom import CONDITIONS, draw, frame, to_uint8, to_uint16
 

@@ -97,7 +97,7 @@ class Telling:
         return sent
 
     def rows(self, table: str) -> int:
-        (count,) = self.rig.ledger._db.execute(f"SELECT count(*) FROM {table}").fetchone()
+        (count,) = self.rig.ledger.db.sqlite.execute(f"SELECT count(*) FROM {table}").fetchone()
         return int(count)
 
 

@@ -24,7 +24,7 @@ _CLAIMED = "a claimed file is only given an inode of its own, where it has two n
 
 _GIVEN = (
     "a decoder reads what its parent has opened, and its filter keeps the library from seeing "
-    "which file that is; tests/intake/test_decoding.py has it"
+    "which file that is; tests/imaging/test_decode_pool.py has it"
 )
 
 CANNOT: Mapping[str, Mapping[str, str]] = {

@@ -11,11 +11,11 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_watcher import bootstrap
 from xray_watcher.cli.main import main
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.values import ModelInfo
 from xray_watcher.model.engine import Engine
+from xray_watcher.service import network
 
 WAITS_FOR = os.environ.get("XRAY_STUB_WAITS_FOR", "")
 """Path of a file before which nothing is scored, for tests of what happens meanwhile."""
@@ -43,5 +43,5 @@ def stub(*_args: object, **_options: object) -> Engine:
 
 
 if __name__ == "__main__":
-    bootstrap.load_engine = stub
+    network.load_engine = stub
     main()

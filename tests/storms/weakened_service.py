@@ -10,10 +10,9 @@ import sqlite3
 
 import stub_service
 
-from xray_watcher import bootstrap
 from xray_watcher.cli.main import main
-from xray_watcher.intake import spool
-from xray_watcher.ledger import ledger
+from xray_watcher.intake import inbox_source
+from xray_watcher.service import folders, network
 
 
 class _Connection(sqlite3.Connection):
@@ -32,9 +31,9 @@ def without_full_commits() -> None:
 
     Nor does it take back from the logs what it has lost: that would heal most of it.
     """
-    bootstrap.take_back = lambda *_args: 0  # type: ignore[assignment]
+    folders.take_back = lambda *_args: 0  # type: ignore[assignment]
     connect = sqlite3.connect
-    ledger.sqlite3.connect = lambda *args, **options: connect(  # type: ignore[attr-defined]
+    sqlite3.connect = lambda *args, **options: connect(  # type: ignore[assignment]
         *args, **options, factory=_Connection
     )
 
@@ -48,12 +47,12 @@ def without_fsync() -> None:
 
 def without_looking() -> None:
     """A file that has not changed for a while is taken, whoever writes it, whole or not."""
-    spool.readiness_of = lambda *_args, **_options: "ready"
+    inbox_source.readiness_of = lambda *_args, **_options: "ready"
 
 
 WEAKENED = {"normal": without_full_commits, "fsync": without_fsync, "hasty": without_looking}
 
 if __name__ == "__main__":
-    bootstrap.load_engine = stub_service.stub
+    network.load_engine = stub_service.stub
     WEAKENED[os.environ["XRAY_WEAKENED"]]()
     main()

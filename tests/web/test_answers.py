@@ -10,13 +10,19 @@ from starlette.requests import ClientDisconnect
 
 from rig import Rig
 from xray_watcher.config.settings import Settings
-from xray_watcher.intake.uploads import Upload, upload_name
+from xray_watcher.intake.handover import Upload, upload_name
 from xray_watcher.system.clock import SystemClock
 from xray_watcher.web import answers
-from xray_watcher.web.answers import Batches, DaemonGone, counts, filed_images, results_in_order
+from xray_watcher.web.answers import (
+    Batches,
+    DaemonGone,
+    Filed,
+    counts,
+    filed_images,
+    results_in_order,
+)
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.models import Result
-from xray_watcher.web.queries import Filed
 from xray_watcher.web.receiving import Batch, Refusal
 
 ID = "20261123T120000-0123456789ab"
@@ -33,7 +39,7 @@ def with_uploads(root: Path, *positions: int, batch: str = ID) -> Rig:
         rig.ledger.set_meta("work", str(root / ".xray-watcher"))
     rig.tick()
     for position in positions:
-        upload = Upload(rig.spool.uploads.folder, upload_name(batch, position))
+        upload = Upload(rig.spool.handover.folder, upload_name(batch, position))
         upload.write(f"picture:Edema#{position}".encode())
         upload.hand_over(f"{position}.png")
     return rig
@@ -123,7 +129,7 @@ def test_a_batch_of_an_earlier_life_is_known_by_what_waits_and_what_was_claimed(
     rig = with_uploads(tmp_path, 0, 1)
     rig.ticks(3)
     context = context_of(tmp_path)
-    upload = Upload(rig.spool.uploads.folder, upload_name(ID, 2))
+    upload = Upload(rig.spool.handover.folder, upload_name(ID, 2))
     upload.write(b"picture:Edema")
     upload.hand_over("2.png")
     batch = Batches().find(context, ID)

@@ -12,40 +12,34 @@ from typing import Any
 import pytest
 
 import audit
-from rig import Rig
+from rig import QUIET_S, START, Rig
 from test_recovery import Killed, kill_at, run_to_the_end, run_until_killed
 from xray_watcher.commands import retry
 from xray_watcher.core.naming import client_name
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake import uploads as door
-from xray_watcher.intake.uploads import STALE_S, Upload, upload_name, waiting_uploads
+from xray_watcher.intake import handover as door
+from xray_watcher.intake.handover import Upload, upload_name, waiting_uploads
+from xray_watcher.intake.handover_source import STALE_S
 
 BATCH = "20261123T120000-0123456789ab"
 DAEMON_STEPS = (
     ("ledger", "begin_claims"),
-    ("uploads", "claim"),
-    ("uploads", "sync_claims"),
-    ("spool", "sync_claims"),
+    ("spool.handover", "claim"),
+    ("spool.handover", "sync"),
+    ("spool.work", "sync"),
+    ("spool.inbox", "sync"),
     ("ledger", "decide"),
-    ("spool", "file"),
+    ("spool.results", "file"),
     ("logs", "append"),
     ("ledger", "finish"),
 )
 WEB_STEPS = ("sync", "write_sidecar", "rename_noreplace", "sync_folder")
 
 
-class DoorRig(Rig):
-    """A daemon whose uploads can be killed at as its other parts can."""
-
-    @property
-    def uploads(self) -> door.Uploads:
-        return self.spool.uploads
-
-
 def begin(rig: Rig) -> str:
     """The folder of uploads, made as the daemon makes it."""
     rig.tick()
-    return rig.spool.uploads.folder
+    return rig.spool.handover.folder
 
 
 def put(folder: str, position: int, filename: str, content: bytes) -> bytes:
@@ -67,7 +61,7 @@ def put_all(rig: Rig) -> list[bytes]:
 
 
 def left(rig: Rig) -> list[str]:
-    return sorted(os.listdir(rig.spool.uploads.folder))
+    return sorted(os.listdir(rig.spool.handover.folder))
 
 
 def test_an_upload_is_filed_without_a_settle_time_under_the_name_that_its_client_gave(
@@ -84,6 +78,48 @@ def test_an_upload_is_filed_without_a_settle_time_under_the_name_that_its_client
     rig.crash()
 
 
+def test_another_receiver_s_files_have_its_source_and_wait_with_those_of_the_inbox(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path)
+    received = Upload(begin(rig), upload_name(BATCH, 0))
+    received.write(b"picture:Edema")
+    received.hand_over("1.2.840.jpg", "ct-2")
+    rig.tick()
+    assert not rig.arrivals.is_pressed
+    assert audit.jsonl_records(tmp_path) == []
+    rig.ticks(QUIET_S)
+    (record,) = audit.jsonl_records(tmp_path)
+    assert (record["filename"], record["source"]) == ("1.2.840.jpg", "ct-2")
+    assert left(rig) == []
+    rig.crash()
+
+
+@pytest.mark.parametrize(
+    ("facts", "filename", "source"),
+    [
+        ('{"filename": "a.jpg"}', "a.jpg", "web"),  # as older versions wrote it
+        ("no JSON", "unnamed", "web"),
+        ('{"filename": "a.jpg", "source": 7}', "a.jpg", "web"),
+        ('{"filename": "a.jpg", "source": ""}', "a.jpg", "web"),
+        ('{"filename": "a.jpg", "source": "../../ct"}', "a.jpg", "ct"),
+        ('{"filename": "a.jpg", "source": ".."}', "a.jpg", "unnamed"),
+        ('{"filename": "a.jpg", "source": "ct\\n\\u202e2"}', "a.jpg", "ct%0A%E2%80%AE2"),
+    ],
+)
+def test_what_a_side_car_says_is_taken_as_far_as_it_is_safe(
+    tmp_path: Path, facts: str, filename: str, source: str
+) -> None:
+    rig = Rig(tmp_path)
+    folder = Path(begin(rig))
+    (folder / f"{upload_name(BATCH, 0)}.json").write_text(facts)
+    (folder / f"{upload_name(BATCH, 0)}.image").write_bytes(b"picture:Edema")
+    rig.ticks(QUIET_S + 1)
+    (record,) = audit.jsonl_records(tmp_path)
+    assert (record["filename"], record["source"]) == (filename, source)
+    rig.crash()
+
+
 def test_the_ledger_knows_an_upload_by_its_name(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     folder = begin(rig)
@@ -94,6 +130,36 @@ def test_the_ledger_knows_an_upload_by_its_name(tmp_path: Path) -> None:
     assert row is not None
     assert row.upload == upload_name(BATCH, 7)
     assert waiting_uploads(folder, BATCH) == {}
+    rig.crash()
+
+
+def test_the_request_of_an_upload_stands_beside_it_and_in_its_record(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    folder = begin(rig)
+    put(folder, 0, "a.jpg", b"picture:Edema")
+    sidecar = Path(folder) / (upload_name(BATCH, 0) + ".json")
+    facts = {"filename": "a.jpg", "source": "web", "request_id": BATCH}
+    assert json.loads(sidecar.read_text()) == facts
+    rig.drop("web/b.jpg", "picture:Effusion")
+    rig.settle()
+    upload, dropped = audit.jsonl_records(tmp_path)
+    assert upload["request_id"] == BATCH
+    assert "request_id" not in dropped
+    assert [row["request_id"] for row in audit.csv_rows(tmp_path)] == [BATCH, ""]
+    rig.crash()
+
+
+def test_another_try_of_a_rejected_upload_keeps_its_request(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    put(begin(rig), 0, "a.jpg", b"no picture")
+    rig.tick()
+    rig.drop("b.jpg", "no picture either")
+    rig.settle()
+    for index in (0, 1, 2):  # and the other try of another try
+        retry.put_back(rig.settings, [str(index)], START, every=False)
+        rig.settle()
+    found = [(r.get("retry_of"), r.get("request_id")) for r in audit.jsonl_records(tmp_path)]
+    assert found == [(None, BATCH), (None, None), (0, BATCH), (1, None), (2, BATCH)]
     rig.crash()
 
 
@@ -114,7 +180,7 @@ def test_uploads_are_numbered_in_the_order_of_the_request(tmp_path: Path) -> Non
 def test_a_kill_of_the_daemon_at_any_step_loses_and_doubles_no_upload(
     tmp_path: Path, part: str, step: str, when: str, nth: int
 ) -> None:
-    rig = DoorRig(tmp_path, max_size=2)
+    rig = Rig(tmp_path, max_size=2)
     arrived = put_all(rig)
     kill_at(rig, part, step, when, nth)
     assert run_until_killed(rig) or nth > 1
@@ -122,6 +188,8 @@ def test_a_kill_of_the_daemon_at_any_step_loses_and_doubles_no_upload(
     assert left(rig) == []
     rig.crash()
     audit.check(tmp_path, arrived)
+    requests = [row["request_id"] for row in audit.csv_rows(tmp_path)]
+    assert sorted(requests) == ["", *[BATCH] * 4]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -129,11 +197,11 @@ def test_a_kill_of_the_daemon_at_any_step_loses_and_doubles_no_upload(
 def test_a_kill_during_recovery_loses_and_doubles_no_upload(
     tmp_path: Path, part: str, step: str, when: str
 ) -> None:
-    rig = DoorRig(tmp_path)
+    rig = Rig(tmp_path)
     arrived = put_all(rig)
-    kill_at(rig, "uploads", "claim", "after", 2)
+    kill_at(rig, "spool.handover", "claim", "after", 2)
     assert run_until_killed(rig)
-    again = DoorRig(tmp_path)
+    again = Rig(tmp_path)
     kill_at(again, part, step, when, 1)
     run_until_killed(again)
     run_to_the_end(tmp_path).crash()
@@ -226,17 +294,17 @@ def test_an_upload_that_cannot_be_claimed_is_claimed_later(tmp_path: Path) -> No
     rig = Rig(tmp_path)
     folder = begin(rig)
     arrived = [put(folder, n, "a.jpg", f"picture:Edema#{n}".encode()) for n in range(3)]
-    claim = rig.spool.uploads.claim
+    claim = rig.spool.handover.claim
 
-    def refusing(name: str, target: str) -> bool:
+    def refusing(name: str, image_id: int) -> bool:
         if name == upload_name(BATCH, 1):
             raise Unavailable("uploads", "no")
-        return claim(name, target)
+        return claim(name, image_id)
 
-    rig.spool.uploads.claim = refusing  # type: ignore[method-assign]
+    rig.spool.handover.claim = refusing  # type: ignore[method-assign]
     rig.tick()
     assert "work" in rig.health.troubles
-    rig.spool.uploads.claim = claim  # type: ignore[method-assign]
+    rig.spool.handover.claim = claim  # type: ignore[method-assign]
     rig.ticks(10)
     assert not rig.health.troubles
     audit.check(tmp_path, arrived)
@@ -250,7 +318,7 @@ def test_nothing_is_claimed_while_the_disk_is_low(tmp_path: Path) -> None:
     put(folder, 0, "a.jpg", b"picture:Edema")
     rig.ticks(3)
     assert audit.jsonl_records(tmp_path) == []
-    assert len(rig.spool.uploads) == 1
+    assert len(rig.spool.handover) == 1
     rig.crash()
 
 
@@ -262,7 +330,7 @@ def test_a_rejected_upload_is_tried_again_under_the_name_that_its_client_gave(
     rig.tick()
     (rejected,) = audit.jsonl_records(tmp_path)
     retry.put_back(rig.settings, [], rig.clock.now(), every=True)
-    assert waiting_uploads(rig.spool.uploads.folder, BATCH) == {}  # its request is answered
+    assert waiting_uploads(rig.spool.handover.folder, BATCH) == {}  # its request is answered
     rig.ticks(3)
     last = audit.jsonl_records(tmp_path)[-1]
     assert (last["filename"], last["source"]) == ("notes", "web")

@@ -151,11 +151,18 @@ def test_an_extended_name_beyond_all_measure_is_refused_with_its_form() -> None:
 
 @pytest.mark.parametrize(
     "disposition",
-    ['form-data; name="mode"', 'form-data; name="files"; filename=""', "form-data", ""],
+    ['form-data; name="mode"', 'form-data; name="files"; filename=""', "form-data"],
 )
 def test_fields_that_are_no_files_are_passed_over(disposition: str) -> None:
     head = f"--xyz\r\nContent-Disposition: {disposition}\r\n\r\n".encode()
     assert files_of(head + b"X\r\n" + multipart([("a", b"b")])) == [("a", b"b")]
+
+
+@pytest.mark.parametrize("header", ["", "Content-Disposition: \r\n", "X: a\r\n"])
+def test_a_part_that_does_not_say_what_it_is_makes_no_form(header: str) -> None:
+    """RFC 7578, 4.2: each part has a Content-Disposition of the type form-data."""
+    with pytest.raises(MalformedBody):
+        files_of(f"--xyz\r\n{header}\r\nX\r\n".encode() + multipart([("a", b"b")]))
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,50 @@ def test_names_of_every_kind_are_data_and_never_a_path(shared: WebService) -> No
 # -- line by line and later -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_upload_can_be_followed_to_its_rows_by_the_id_of_its_request(
+    shared: WebService, count: int
+) -> None:
+    files = [*pictures(count, 700 + 10 * count), ("no.png", b"no picture")][:count]
+    answer = shared.predict(*files).json()
+    request_id = answer["request_id"]
+    assert answer["batch"] == request_id
+    indexes = {result["index"] for result in answer["results"]}
+    assert [result["request_id"] for result in answer["results"]] == [request_id] * count
+    lines = [r for r in audit.jsonl_records(shared.root) if r.get("request_id") == request_id]
+    assert {line["index"] for line in lines} == indexes
+    rows = [r for r in audit.csv_rows(shared.root) if r["request_id"] == request_id]
+    assert {int(row["index"]) for row in rows} == indexes
+    (index, *_) = indexes
+    assert shared.get(f"/api/v1/results/{index}")["request_id"] == request_id
+    state = shared.get(f"/api/v1/batches/{request_id}")
+    assert (state["request_id"], state["state"], state["done"]) == (request_id, "done", count)
+    page = shared.http.get(f"{shared.url}/images/{index}", timeout=60).text
+    assert request_id in page
+
+
+def test_the_answers_of_both_other_forms_name_the_request_too(shared: WebService) -> None:
+    streamed = shared.predict(*pictures(2, 760), headers={"Accept": "application/x-ndjson"})
+    *results, last = lines_of(streamed)
+    assert {result["request_id"] for result in results} == {last["request_id"]} == {last["batch"]}
+    form = [("files", file) for file in pictures(2, 770)]
+    taken = shared.http.post(f"{shared.url}/api/v1/batches", files=form, timeout=60).json()
+    assert taken["request_id"] == taken["batch"]
+    shared.wait_for(lambda: shared.get(taken["url"])["state"] == "done")
+    rows = [r for r in audit.csv_rows(shared.root) if r["request_id"] == taken["request_id"]]
+    assert len(rows) == 2
+
+
+def test_the_request_of_an_upload_outlives_a_kill_before_it_is_filed(own: WebService) -> None:
+    form = [("files", file) for file in pictures(3, 790)]
+    taken = own.http.post(f"{own.url}/api/v1/batches", files=form, timeout=60).json()
+    own.kill()
+    own.start_both()
+    own.wait_for(lambda: own.get(taken["url"])["state"] == "done")
+    rows = [r for r in audit.csv_rows(own.root) if r["request_id"] == taken["request_id"]]
+    assert len(rows) == 3
+
+
 def test_asked_for_lines_it_sends_each_result_as_soon_as_it_is_known(shared: WebService) -> None:
     files = [*pictures(40, 300), ("no.png", b"no picture")]
     answer = shared.predict(*files, headers={"Accept": "application/x-ndjson"}, stream=True)

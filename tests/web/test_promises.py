@@ -48,7 +48,7 @@ HELD = {
         "test_predicting.py::test_a_client_that_goes_away_loses_nothing_that_it_had_sent",
     "the answer comes when it runs again": "test_predicting.py::"
         "test_a_daemon_that_is_killed_meanwhile_loses_nothing_and_the_answer_comes_later",
-    "or after 20 seconds a 503 with the batch's id":
+    "or after 20 seconds a 503 with the request's id":
         "test_answers.py::test_a_daemon_that_is_gone_is_not_waited_for_without_end",
     "one file above `intake.max_bytes` is refused alone":
         "test_predicting.py::test_a_file_that_is_too_large_harms_no_other_of_its_request",

@@ -20,8 +20,9 @@ from xray_watcher.config.settings import Settings
 from xray_watcher.errors import ConfigError, UsageError
 from xray_watcher.web import pages
 from xray_watcher.web.app import allowed_hosts, create_app
+from xray_watcher.web.authentication import COOKIE, ROLES
 from xray_watcher.web.context import WebContext
-from xray_watcher.web.security import COOKIE, ROLES, SecuredRoute
+from xray_watcher.web.security import SecuredRoute
 from xray_watcher.web.tokens import SESSION_S, Tokens, add_token, read_tokens
 
 

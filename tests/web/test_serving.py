@@ -26,7 +26,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("package", ["starlette", "uvicorn", "python_multipart", "jinja2"])
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "multipart", "jinja2"])
 @pytest.mark.parametrize("command", [["serve"], ["up"], ["demo", "--serve"]])
 def test_without_the_extra_the_command_says_how_to_install_it(
     tmp_path: Path, package: str, command: list[str]

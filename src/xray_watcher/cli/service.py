@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -21,8 +23,9 @@ from xray_watcher.errors import UsageError, XrayWatcherError
 
 if TYPE_CHECKING:
     from xray_watcher.config.settings import Settings
-    from xray_watcher.daemon import Daemon
-    from xray_watcher.supervisor import Reports
+    from xray_watcher.service.daemon import Daemon
+    from xray_watcher.service.reports import Reports
+    from xray_watcher.service.supervisor import Work
 
 
 @click.command()
@@ -33,57 +36,85 @@ if TYPE_CHECKING:
 def run(once: bool, inbox: str | None, **options: str | None) -> int:
     """Watch the inbox in the foreground, until SIGTERM or SIGINT.
 
-    SIGHUP reads the configuration anew: whole, or not at all.
+    SIGHUP reads the configuration anew: whole, or not at all. Every key takes effect.
     """
     from xray_watcher.system.signals import end_in_order_while_starting
 
     end_in_order_while_starting()
     from xray_watcher import log
-    from xray_watcher.supervisor import supervised
+    from xray_watcher.service.supervisor import Renewal, supervised
 
     def load() -> Settings:
         return settings_of(options, {"intake.inbox": inbox})
-
-    def reload() -> Settings:
-        from xray_watcher.notify.setup import channels_of
-
-        settings = load()
-        channels_of(settings.notify)  # its files are checked as they are at the start
-        return settings
 
     settings = load()
     shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
     log.set_up("warning" if shows_bar else settings.log.level)
     if once:
-        return supervised(lambda reports: _telling(lambda: _run_to_the_end(settings, reports)))
-    return supervised(lambda reports: _telling(lambda: _watch(settings, reports, reload)))
+        return supervised(partial(_telling, partial(_run_to_the_end, settings)))
+
+    def load_and_check() -> Settings:
+        from xray_watcher.notify.setup import channels_of
+        from xray_watcher.service.network import check_weights
+
+        new = load()
+        check_weights(new)
+        channels_of(new.notify)
+        return new
+
+    def renew(former: Work) -> Renewal:
+        from xray_watcher.config.loading import differences
+        from xray_watcher.service.renewing import load_in_time
+
+        assert isinstance(former, _Watch)
+        new = load_in_time(load_and_check)
+        log.set_up(new.log.level)
+        return Renewal(_Watch(new), list(differences(former.settings, new)))
+
+    return supervised(_Watch(settings), renew)
 
 
-def _telling(work: Callable[[], int]) -> int:
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """The inner process's work, with the settings that it was begun with."""
+
+    settings: Settings
+
+    def __call__(self, reports: Reports) -> int:
+        return _telling(self._watch, reports)
+
+    def _watch(self, reports: Reports) -> int:
+        from xray_watcher import log
+        from xray_watcher.service.assembly import assemble
+
+        log.set_up(self.settings.log.level)
+        with assemble(self.settings, reports=reports) as daemon:
+            daemon.run()
+        return 0
+
+
+def _telling(work: Work, reports: Reports) -> int:
     """Work; of an error that nobody expected, tell what can be told without naming a file."""
     from xray_watcher import log
 
     try:
-        return work()
-    except (XrayWatcherError, click.ClickException, click.Abort, BrokenPipeError):
+        return work(reports)
+    except (click.ClickException, click.Abort, BrokenPipeError):
+        raise
+    except XrayWatcherError as error:
+        if reports.fail(str(error)):
+            return error.exit_code
         raise
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
+        reports.fail(f"{type(error).__name__} in xray-watcher itself.")
         log.crashed(error)
         return 1
 
 
-def _watch(settings: Settings, reports: Reports, reload: Callable[[], Settings]) -> int:
-    from xray_watcher.bootstrap import assembled_daemon
-
-    with assembled_daemon(settings, report=reports.beat, reload=reload) as daemon:
-        daemon.run()
-    return 0
-
-
 def _run_to_the_end(settings: Settings, reports: Reports) -> int:
-    from xray_watcher.bootstrap import assembled_daemon
+    from xray_watcher.service.assembly import assemble
 
-    with assembled_daemon(settings, once=True, report=reports.beat) as daemon:
+    with assemble(settings, once=True, reports=reports) as daemon:
         _run_once(daemon)
         say(f"{daemon.done} images filed, {daemon.rejected} of them rejected.")
         for line in _left_lines(daemon.left, daemon.ignored):
@@ -128,14 +159,24 @@ def _run_once(daemon: Daemon) -> None:
 @click.option("--host", metavar="ADDRESS", help="The address that is listened on.")
 @click.option("--port", type=int, metavar="PORT", help="The TCP port that is listened on.")
 def serve(host: str | None, port: int | None, **options: str | None) -> int:
-    """Answer the HTTP API and the pages in the foreground, until SIGTERM or SIGINT."""
+    """Answer the HTTP API and the pages in the foreground, until SIGTERM or SIGINT.
+
+    SIGHUP reads the configuration anew: whole, or not at all. No request is cut off.
+    """
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until the server listens to it
     from xray_watcher import log
     from xray_watcher.system.sandbox import be_opaque
 
     be_opaque()
-    settings = settings_of(options, {"web.host": host, "web.port": port})
+
+    def load() -> Settings:
+        return settings_of(options, {"web.host": host, "web.port": port})
+
+    settings = load()
     log.set_up(settings.log.level)
-    _server().serve(settings)
+    _server().serve(settings, load)
     return 0
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import closing, suppress
+from contextlib import suppress
 
 from xray_watcher.errors import UsageError
+from xray_watcher.ledger.connection import CopyFailed
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.system.files import NEW_FILE, rename_noreplace, sync_folder
 
@@ -33,21 +33,15 @@ def backup(ledger_path: str, target: str) -> int:
             with suppress(FileNotFoundError):
                 os.unlink(part)  # what a kill left; a link there leads to somebody's file
             os.close(os.open(part, NEW_FILE, _MODE))
-            images = _copy(ledger, part)
+            images = ledger.copy_to(part)
         rename_noreplace(part, target)
         sync_folder(os.path.dirname(os.path.abspath(target)))
     except FileExistsError:
         raise UsageError(f"{target} exists already; name another file.") from None
-    except (OSError, sqlite3.OperationalError) as error:
+    except (OSError, CopyFailed) as error:
         raise UsageError(f"The copy cannot be written to {target} ({error}).") from error
     finally:
         for path in (part, f"{part}-wal", f"{part}-shm"):
             with suppress(OSError):
                 os.unlink(path)
     return images
-
-
-def _copy(ledger: LedgerReader, part: str) -> int:
-    with closing(sqlite3.connect(part)) as copied:
-        ledger.copy_to(copied)
-        return LedgerReader(copied).next_index

@@ -26,12 +26,13 @@ import numpy as np
 from xray_watcher.commands.up import started
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.catalogue import PHANTOM
+from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
-from xray_watcher.intake.uploads import SOURCE
+from xray_watcher.intake.handover import WEB
 from xray_watcher.phantoms import NORMAL, MadeImage, made_images
-from xray_watcher.records import NOTICE, SIMULATIONS, Record, from_jsonl
+from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 from xray_watcher.system.progress import progress_bar
 
 SEED = 20261123
@@ -201,7 +202,7 @@ def _copy(inbox: str, drop: Drop) -> None:
 
 def _watched(
     root: str, drops: Sequence[Drop], processes: Sequence[subprocess.Popen[bytes]]
-) -> list[Record]:
+) -> list[ImageRecord]:
     """Drop everything and print each record as the service writes it."""
     dropping = threading.Thread(
         target=_drop_all, args=(os.path.join(root, "inbox"), drops), daemon=True
@@ -209,7 +210,7 @@ def _watched(
     dropping.start()
     click.echo(f"Dropping {len(drops)} files into it; each line below is one that is done.\n")
     click.echo(_TABLE_HEAD)
-    records: list[Record] = []
+    records: list[ImageRecord] = []
     until_s = time.monotonic() + _TIMEOUT_S
     with progress_bar(total=len(drops), unit=" files") as bar:
         while len(records) < len(drops):
@@ -226,14 +227,14 @@ def _watched(
     return records
 
 
-def _records(root: str) -> list[Record]:
+def _records(root: str) -> list[ImageRecord]:
     """Every whole line of the JSONL logs, but for what somebody uploads on the pages."""
     lines: list[bytes] = []
     for path in _logs(root, ".jsonl"):
         with open(path, "rb") as log:
             lines += [line for line in log if line.endswith(b"\n")]
     records = [from_jsonl(line) for line in lines]
-    return [record for record in records if record["source"] != SOURCE]
+    return [record for record in records if record.source != WEB]
 
 
 def _logs(root: str, suffix: str) -> list[str]:
@@ -247,18 +248,18 @@ _TABLE_HEAD = (
 )
 
 
-def _table_row(record: Record) -> str:
-    arrived = datetime.fromisoformat(record["received_at"]).astimezone()
-    settle_s = record["timings_ms"]["settle"] / 1000
-    if "rejected" in record:
-        found = record["rejected"]["code"]
+def _table_row(record: ImageRecord) -> str:
+    arrived = datetime.fromisoformat(record.received_at).astimezone()
+    settle_s = record.timings_ms.settle / 1000
+    if record.rejected:
+        found = record.rejected.code
     else:
-        found = f"{record['top_label']} {record['top_probability']:.2f}"
-    flags = f"  [{', '.join(record['flags'])}]" if record["flags"] else ""
+        found = f"{record.top_label} {record.top_probability:.2f}"
+    flags = f"  [{', '.join(record.flags)}]" if record.flags else ""
     return (
         f"{arrived:%H:%M:%S}.{arrived.microsecond // 100_000}   {settle_s:>+7.1f}s "
-        f"{record['batch_id']:<8} {record['risk_level']:<8} {found:<31} "
-        f"{safe_name(record['filename'])}{flags}"
+        f"{record.batch_id:<8} {record.risk_level:<8} {found:<31} "
+        f"{safe_name(record.filename)}{flags}"
     )
 
 
@@ -280,16 +281,16 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     click.echo("\nThe service was stopped with SIGTERM and ended with exit code 0.")
 
 
-def _check(root: str, drops: Sequence[Drop], records: Sequence[Record]) -> None:
+def _check(root: str, drops: Sequence[Drop], records: Sequence[ImageRecord]) -> None:
     """Every dropped file stands in one record and lies, unchanged, where that record says."""
     dropped = Counter((drop.path, _sha256(drop.content)) for drop in drops)
-    recorded = Counter((record["inbox_path"], record["sha256"]) for record in records)
+    recorded = Counter((record.inbox_path, str(record.sha256)) for record in records)
     if dropped != recorded:
         raise DemoFailed(f"Dropped and recorded files differ: {dropped - recorded}")
     for record in records:
-        with open(os.path.join(root, record["saved_path"]), "rb") as file:
-            if _sha256(file.read()) != record["sha256"]:
-                raise DemoFailed(f"{record['saved_path']} is not what its record says.")
+        with open(os.path.join(root, str(record.saved_path)), "rb") as file:
+            if _sha256(file.read()) != record.sha256:
+                raise DemoFailed(f"{record.saved_path} is not what its record says.")
 
 
 def _sha256(content: bytes) -> str:
@@ -299,27 +300,27 @@ def _sha256(content: bytes) -> str:
 # -- what there is at the end -------------------------------------------------------------
 
 
-def _show(root: str, records: Sequence[Record]) -> None:
+def _show(root: str, records: Sequence[ImageRecord]) -> None:
     _section("The folder", _tree(root))
     (csv_path, *_) = _logs(root, ".csv")
     _section(f"The CSV, its first lines: {os.path.relpath(csv_path, root)}", _csv_head(csv_path))
     _section("The day's summary", _summary(root))
-    counts = Counter(record["risk_level"] for record in records)
+    counts = Counter[str](record.risk_level for record in records)
     shares = ", ".join(f"{level} {counts[level]}" for level in (*LEVELS, "Rejected"))
     click.echo(f"{len(records)} files dropped, {len(records)} accounted for: {shares}.")
     click.echo(f"All of it lies in {root}")
     click.echo(f"{SIMULATIONS[_WEIGHTS]}\n{NOTICE}")
 
 
-def _compare(drops: Sequence[Drop], records: Sequence[Record]) -> None:
+def _compare(drops: Sequence[Drop], records: Sequence[ImageRecord]) -> None:
     """What was drawn beside what was found, and whether that agrees."""
-    by_path = {record["inbox_path"]: record for record in records}
+    by_path = {record.inbox_path: record for record in records}
     pairs = [(drop.drawn, by_path[drop.path]) for drop in drops if drop.drawn is not None]
     agreed = [_is_found(drawn, record) for drawn, record in pairs]
     lines = [f"{'drawn':<28} {'found':<28} {'level':<8} agrees"]
     for (drawn, record), is_found in zip(pairs, agreed, strict=True):
         yes = "yes" if is_found else "NO"
-        lines.append(f"{drawn:<28} {_found(record):<28} {record['risk_level']:<8} {yes}")
+        lines.append(f"{drawn:<28} {_found(record):<28} {record.risk_level:<8} {yes}")
     _section("Drawn and found", lines)
     click.echo(f"\n{sum(agreed)} of {len(agreed)} drawings were found to show what was drawn.")
     click.echo(
@@ -330,15 +331,15 @@ def _compare(drops: Sequence[Drop], records: Sequence[Record]) -> None:
         raise DemoFailed(f"Fewer than {_AGREEMENT:.0%} of the drawings were recognised.")
 
 
-def _found(record: Record) -> str:
-    if "no_finding" in record["flags"]:
+def _found(record: ImageRecord) -> str:
+    if "no_finding" in record.flags:
         return NORMAL
-    return str(record.get("top_label", "rejected"))
+    return record.top_label or "rejected"
 
 
-def _is_found(drawn: str, record: Record) -> bool:
-    expected_level = _RULES.level_of.get(drawn, record["risk_level"])
-    return _found(record) == drawn and record["risk_level"] == expected_level
+def _is_found(drawn: str, record: ImageRecord) -> bool:
+    expected_level = _RULES.level_of.get(drawn, record.risk_level)
+    return _found(record) == drawn and record.risk_level == expected_level
 
 
 def _section(title: str, lines: Sequence[str]) -> None:

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from xray_watcher.bootstrap import spool_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of, safe_name
 from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.claims import Move
 from xray_watcher.intake.spool import Spool
-from xray_watcher.ledger.reader import ImageRow, LedgerReader, LogState
+from xray_watcher.intake.work_folder import find_work_folder
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import ImageRow, LogState
 from xray_watcher.logs import LogFiles, edited_copies
-from xray_watcher.places import work_folder
 from xray_watcher.restoring import logs_ahead
+from xray_watcher.service.folders import build_spool
 from xray_watcher.system.files import OPEN_FILE, sha256_of
 from xray_watcher.system.lock import InstanceLock, is_held
 
@@ -147,7 +148,7 @@ def copies_of_logs(settings: Settings) -> str:
 
 
 def _spool(settings: Settings, ledger: LedgerReader) -> Spool:
-    return spool_of(settings, ledger.meta("work") or work_folder(settings.folders))
+    return build_spool(settings, ledger.meta("work") or find_work_folder(settings.folders))
 
 
 def _differences(
@@ -182,7 +183,7 @@ def _unfinished(ledger: LedgerReader) -> Iterator[tuple[ImageRow, Difference]]:
 
 def _of_file(spool: Spool, row: ImageRow, is_read: Callable[[str], bool]) -> Iterator[Difference]:
     folder, name = _place(row)
-    path = spool.target_path(folder, name)
+    path = spool.results.target_path(folder, name)
     shown = f"{folder}/{safe_name(name)}"
     try:
         size = os.stat(path, follow_symlinks=False).st_size
@@ -201,9 +202,9 @@ def _of_file(spool: Spool, row: ImageRow, is_read: Callable[[str], bool]) -> Ite
 
 
 def _strangers(spool: Spool, known: set[tuple[str, str]]) -> Iterator[Difference]:
-    for folder in spool.folders:
+    for folder in spool.results.folders:
         try:
-            names = spool.names_in(folder)
+            names = spool.results.names_in(folder)
         except OSError as error:
             yield _unreadable(f"{folder}/", error)
             continue
@@ -218,11 +219,11 @@ def _strangers(spool: Spool, known: set[tuple[str, str]]) -> Iterator[Difference
 
 def _leftovers(spool: Spool) -> Iterator[Difference]:
     try:
-        names = spool.leftovers() if os.path.isdir(spool.work) else []
+        names = spool.work.leftovers() if os.path.isdir(spool.work.path) else []
     except Unavailable as error:
-        yield Difference("unreadable", spool.work, error.detail)
+        yield Difference("unreadable", spool.work.path, error.detail)
         return
-    yield from (Difference("leftover", os.path.join(spool.work, name)) for name in names)
+    yield from (Difference("leftover", os.path.join(spool.work.path, name)) for name in names)
 
 
 def _of_logs(folder: str, ledger: LedgerReader) -> Iterator[Difference]:
@@ -252,12 +253,12 @@ def _unreadable(what: str, error: OSError) -> Difference:
 def _mended_reasons(ledger: LedgerReader, spool: Spool) -> Iterator[str]:
     for row in ledger.filed_rows():
         folder, name = _place(row)
-        path = spool.target_path(folder, name)
+        path = spool.results.target_path(folder, name)
         if row.outcome != "rejected" or os.path.lexists(f"{path}.json") or row.idx is None:
             continue
         if os.path.lexists(path):
             move = Move(row.id, folder, name, row.sha256 or b"")
-            spool.write_beside(move, ledger.record_of(row.idx).jsonl)
+            spool.results.write_beside(move, ledger.record_of(row.idx).jsonl)
             yield f"reason: written again beside index {row.idx}"
 
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from xray_watcher.bootstrap import decode_pool, engine_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.calibration import scores
+from xray_watcher.core.image_record import ModelFields
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.risk import assess
 from xray_watcher.core.values import REJECTIONS, Rejection, RiskRules
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.decoding import Decoded, DecodeOutcome, DecodePool
+from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, DecodePool
 from xray_watcher.model.engine import Engine
-from xray_watcher.records import LOW_CONTRAST, REJECTED, TOP_PREDICTIONS, model_fields
+from xray_watcher.records import LOW_CONTRAST, REJECTED, TOP_PREDICTIONS
+from xray_watcher.service.network import decode_pool, load_settings_engine
 
 Prediction = dict[str, Any]
 
@@ -36,7 +37,8 @@ def predictions(settings: Settings, paths: Sequence[str]) -> Iterator[Prediction
     Raises:
         WeightsError: the network cannot be loaded.
     """
-    engine, rules, size = engine_of(settings), settings.risk_rules(), settings.batch.max_size
+    engine = load_settings_engine(settings)
+    rules, size = settings.risk_rules(), settings.batch.max_size
     with decode_pool(settings) as pool:
         for start in range(0, len(paths), size):
             batch = paths[start : start + size]
@@ -99,7 +101,7 @@ def _scored(
         "all_probs": dict(zip(found.labels, found.calibrated, strict=True)),
         "raw_probs": dict(zip(found.labels, found.raw, strict=True)),
         "simulated": engine.info.simulated,
-        "model": model_fields(engine.info),
+        "model": vars(ModelFields.of(engine.info)),
     }
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from xray_watcher.bootstrap import spool_of
-from xray_watcher.bootstrap_care import retention_of, retention_rules
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import from_us, local_day, local_text, to_us
+from xray_watcher.intake.work_folder import find_work_folder
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.removals import Share, due_logs, share_of
-from xray_watcher.places import work_folder
 from xray_watcher.retention import Done
+from xray_watcher.service.folders import build_spool
+from xray_watcher.service.upkeep import build_retention, retention_rules
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.lock import InstanceLock
 
@@ -68,8 +68,8 @@ def clean_up(settings: Settings, clock: Clock) -> Done:
     folders = settings.folders
     LedgerReader.open(folders.ledger).close()  # none is made here
     with InstanceLock(folders.lock), Ledger(folders.ledger) as ledger:
-        spool = spool_of(settings, ledger.meta("work") or work_folder(folders))
-        retention = retention_of(settings, ledger, spool, clock)
+        spool = build_spool(settings, ledger.meta("work") or find_work_folder(folders))
+        retention = build_retention(settings, ledger, spool, clock)
         while retention.step(again=True):
             pass
         return retention.last

@@ -1,6 +1,6 @@
 """`xray-watcher retry`: hands rejected files over to the daemon once more.
 
-It only moves files into the folder of uploads (`intake/uploads.py`). The daemon, running or at its
+It only moves files into the folder of uploads (`intake/handover.py`). The daemon, running or at its
 next start, takes them from there. Their new records have the names and the source that the old ones
 had, and say what they are a retry of (`retry_of`).
 """
@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from xray_watcher.bootstrap import spool_of
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of
 from xray_watcher.core.times import utc_text
@@ -22,9 +21,11 @@ from xray_watcher.errors import Unavailable, UsageError
 from xray_watcher.intake.filing import UNREAD
 from xray_watcher.intake.returned import Returned
 from xray_watcher.intake.spool import Spool
-from xray_watcher.ledger.reader import ImageRow, LedgerReader
-from xray_watcher.places import work_folder
+from xray_watcher.intake.work_folder import find_work_folder
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import ImageRow
 from xray_watcher.sealing import REJECTED_FOLDER
+from xray_watcher.service.folders import build_spool
 from xray_watcher.system.files import directory
 from xray_watcher.system.signals import ring_from_outside
 
@@ -69,7 +70,7 @@ def put_back(
     """
     with LedgerReader.open(settings.folders.ledger) as ledger:
         rows = _all(ledger) if every else [_named(ledger, name) for name in names]
-        spool = spool_of(settings, ledger.meta("work") or work_folder(settings.folders))
+        spool = build_spool(settings, ledger.meta("work") or find_work_folder(settings.folders))
     try:
         with _alone(settings.folders.state):
             outcomes = [_outcome(spool, row, utc_text(now)) for row in rows]

@@ -12,12 +12,13 @@ from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import LedgerError, LedgerOutOfReach, Unavailable, UsageError
+from xray_watcher.intake.watcher import build_inbox
+from xray_watcher.intake.work_folder import find_work_folder
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.logs import edited_copies
-from xray_watcher.places import inbox_of, work_folder
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.reports.daily import Summary, day_summary
-from xray_watcher.supervisor import activity_of
+from xray_watcher.system.activity import activity_of
 from xray_watcher.system.deadline import answer_in_time
 from xray_watcher.system.disks import answering
 from xray_watcher.system.files import read_facts
@@ -214,7 +215,7 @@ def _looked_waiting(settings: Settings) -> _Waiting:
 
 def _look(settings: Settings, work: str | None) -> tuple[int | None, int | None, str | None]:
     try:
-        look = inbox_of(settings, work or work_folder(settings.folders)).look()
+        look = build_inbox(settings, work or find_work_folder(settings.folders)).look()
     except (Unavailable, OSError) as error:
         return None, None, str(error)
     return len(look.files), look.ignored, None

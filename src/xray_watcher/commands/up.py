@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import structlog
 
-from xray_watcher.supervisor import end_with
+from xray_watcher.service.supervisor import end_with
 
 _POLL_S = 0.1
 _GRACE_S = 15.0
@@ -29,6 +29,8 @@ _log = structlog.get_logger()
 def run_both(commands: Sequence[Sequence[str]]) -> int:
     """Run commands of ours until one ends or a signal comes, then end the others.
 
+    SIGHUP is passed on to each.
+
     Args:
         commands: as they would follow `xray-watcher`.
 
@@ -37,6 +39,12 @@ def run_both(commands: Sequence[Sequence[str]]) -> int:
     """
     with _signals_noted() as noted:
         processes = [started(command) for command in commands]
+
+        def reload(_number: int, _frame: FrameType | None) -> None:
+            for process in processes:
+                process.send_signal(signal.SIGHUP)  # with a terminal it ends them
+
+        signal.signal(signal.SIGHUP, reload)
         while not noted and all(process.poll() is None for process in processes):
             time.sleep(_POLL_S)
         ended = [process for process in processes if process.poll() is not None]

@@ -206,6 +206,11 @@ def value_of(settings: Settings, key: str) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def differences(old: Settings, new: Settings) -> Iterator[str]:
+    """The keys whose values differ."""
+    return (key for key in KEYS if value_of(old, key) != value_of(new, key))
+
+
 def describe_text(loaded: LoadedSettings) -> str:
     """What is in force as a table of key, origin and value, one key a line."""
     rows = [(row.key, row.origin, shown(row.value)) for row in describe(loaded)]

@@ -30,6 +30,8 @@ from xray_watcher.config.care import MetricsSettings, NotifySettings, RetentionS
 from xray_watcher.config.folders import Folders
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS, WeightSet
 from xray_watcher.core.values import LARGEST_FILE_BYTES, LEVELS, Level, RiskRules
+from xray_watcher.imaging.formats import SUFFIXES
+from xray_watcher.imaging.limits import DecodeLimits, DeepRange
 
 NETWORK_SETTLE_SECONDS = 30.0
 """Attributes of network file systems may be this old (RELIABILITY.md, row 9)."""
@@ -134,7 +136,7 @@ class IntakeSettings(Section):
         "patterns without regard to case; the default also has what NAS systems add.",
     )
     suffixes: tuple[Suffix, ...] = Field(
-        (".jpg", ".jpeg", ".jpe", ".jfif", ".png"),
+        SUFFIXES,
         min_length=1,
         description="Endings of the files that are taken, without regard to case; "
         "others are left alone.",
@@ -197,7 +199,7 @@ class IntakeSettings(Section):
 class ImagesSettings(Section):
     """`[images]`: how the values of a picture are read."""
 
-    deep_range: Literal["full", "observed"] = Field(
+    deep_range: DeepRange = Field(
         "full",
         description='White in a grey picture of 16 bits: with "full" 65535, with "observed" its '
         "lightest value, and black is its darkest.",
@@ -460,6 +462,15 @@ class Settings(BaseSettings):
     def weight_set(self) -> WeightSet:
         """The labels and operating points of the chosen weights."""
         return WEIGHT_SETS[self.model.weights]
+
+    def decode_limits(self) -> DecodeLimits:
+        """What a picture may be, as `[intake]` and `[images]` have it."""
+        return DecodeLimits(
+            max_bytes=self.intake.max_bytes,
+            max_megapixels=self.intake.max_megapixels,
+            min_side=self.intake.min_side,
+            deep_range=self.images.deep_range,
+        )
 
     def risk_rules(self) -> RiskRules:
         """The `[risk]` table as the core takes it."""

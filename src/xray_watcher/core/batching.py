@@ -38,18 +38,12 @@ class Batching:
     def __init__(
         self, max_size: int, quiet_s: float, max_wait_s: float, urgent: Sequence[str] = ()
     ) -> None:
-        self._first: _Queue = deque()  # uploads
+        self._first: _Queue = deque()  # somebody waits for their results
         self._urgent: _Queue = deque()
         self._others: dict[str, _Queue] = {}  # by source, the next one to have a place first
         self._newest_s = float("-inf")
         self._in_a_row = 0  # places that did not go to others
         self._count = 0
-        self.use(max_size, quiet_s, max_wait_s, urgent)
-
-    def use(
-        self, max_size: int, quiet_s: float, max_wait_s: float, urgent: Sequence[str] = ()
-    ) -> None:
-        """Gather by other rules from now on; what waits goes on waiting."""
         self._max_size = max_size
         self._quiet_s = quiet_s
         self._max_wait_s = max_wait_s
@@ -61,7 +55,7 @@ class Batching:
 
     @property
     def is_pressed(self) -> bool:
-        """Whether somebody waits: an upload, or a film of an urgent source."""
+        """Whether somebody waits: for an upload, or a film of an urgent source."""
         return bool(self._first or self._urgent)
 
     def add(self, arrivals: Iterable[Arrival], now_s: float) -> None:
@@ -81,7 +75,7 @@ class Batching:
             self._count += 1
 
     def _queue_of(self, arrival: Arrival) -> _Queue:
-        if arrival.upload is not None and arrival.retry_of is None:
+        if arrival.is_awaited:
             return self._first
         source = source_of(arrival.file.path)
         if source in self._urgent_sources:

@@ -6,16 +6,20 @@ What one file does costs that file alone. It waits here for its next try, and th
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+
+from xray_watcher.core.values import Rejection
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
 
-Where = Literal["inbox", "upload", "claimed"]
-Key = tuple[Where, str | int]
-"""Where an image lies, and what it is known by there: its path, its name, its row in the ledger."""
+CLAIMED = "claimed"
+"""Where an image lies that was claimed; before that it lies at its source."""
+
+Key = tuple[str, str | int]
+"""Where an image lies and what it is known by there: its `Origin`, or a claimed one's row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Retries:
     """The table, with times on the monotonic clock."""
 
     def __init__(self) -> None:
-        self._tables: dict[Where, dict[Key, Retry]] = {"inbox": {}, "upload": {}, "claimed": {}}
+        self._tables: defaultdict[str, dict[Key, Retry]] = defaultdict(dict)
 
     def failed(self, key: Key, name: str, reason: Reason, now_s: float) -> Retry:
         """Note one more failure; the wait grows with each."""
@@ -113,16 +117,16 @@ class Retries:
         """What is known of one image; None when it does not wait."""
         return self._tables[key[0]].get(key)
 
-    def of(self, where: Where) -> Mapping[Key, Retry]:
+    def of(self, where: str) -> Mapping[Key, Retry]:
         """The images that wait at one place, in the order in which they came."""
         return self._tables[where]
 
-    def due(self, where: Where, now_s: float) -> list[Key]:
+    def due(self, where: str, now_s: float) -> list[Key]:
         """Those of one place whose time has come, the longest due first."""
         due = [key for key, retry in self.of(where).items() if retry.due_s <= now_s]
         return sorted(due, key=lambda key: self.of(where)[key].due_s)
 
-    def next_due_s(self, where: Where) -> float | None:
+    def next_due_s(self, where: str) -> float | None:
         """When the next image of a place is due; None when none waits there."""
         return min((retry.due_s for retry in self.of(where).values()), default=None)
 
@@ -132,3 +136,15 @@ class Retries:
             for key, retry in table.items():
                 if retry.reason is not None:
                     yield key, retry
+
+
+def given_up(retry: Retry, now_s: float) -> Rejection:
+    """The rejection of a file that could not be read for too long."""
+    minutes = (now_s - retry.since_s) / 60
+    reason = retry.reason
+    why = "" if reason is None else f": {REASONS[reason.code]} ({reason.detail})"
+    return Rejection(
+        "unreadable",
+        f"For {minutes:.0f} minutes the file was tried {retry.tries} times{why}. Send it again, "
+        "or put it back with `xray-watcher retry` when the cause is gone.",
+    )

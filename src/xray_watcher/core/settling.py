@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from xray_watcher.core.values import Arrival, SeenFile
+from xray_watcher.core.values import INBOX, Arrival, Origin, SeenFile
 
 MIN_LOOKS = 2
 
@@ -63,10 +63,6 @@ class Settling:
         self._watched: dict[str, _Watch] = {}
         self._waiting: dict[str, _Watch] = {}  # those of _watched that are not handed on
         self._forgotten: set[str] = set()  # since the look began that is under way
-
-    def use(self, incomplete_after_s: float) -> None:
-        """Give files that do not look whole another time from now on."""
-        self._incomplete_after_s = incomplete_after_s
 
     def __len__(self) -> int:
         """Number of files that are followed, handed-on ones that still lie there included."""
@@ -205,4 +201,5 @@ class Settling:
 
     def _arrival(self, watch: _Watch, now_s: float) -> Arrival:
         overdue = now_s >= watch.unchanged_since_s + self._overdue_after_s
-        return Arrival(watch.file, watch.first_seen_s, now_s, overdue)
+        origin = Origin(INBOX, watch.file.path)
+        return Arrival(watch.file, watch.first_seen_s, now_s, origin, overdue=overdue)

@@ -28,7 +28,7 @@ class DayEntry:
         level: risk level of a classified image.
         top_label: its condition with the highest score.
         flags: of its record.
-        reject_code: why it was set aside.
+        reject_code: why it was rejected.
         scores: calibrated score by label.
         model: name, hash and precision of the network, as one text.
         simulated: true where the results mean nothing on patients.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+
+from xray_watcher.core.image_record import ImageRecord
 
 Key = tuple[str, str, str]
 """Series, label value ("" where it has none), and bucket: "" of a counter, else an upper bound
@@ -41,29 +42,30 @@ BOUNDS: Mapping[str, tuple[float, ...]] = {
 }
 """Upper bounds of each histogram's buckets, inclusive; above the last one is `REST`."""
 
+_BUCKETS = {series: (*map(str, bounds), REST) for series, bounds in BOUNDS.items()}
 
-def tally_image(tally: Tally, record: Mapping[str, Any], waited_s: float) -> None:
+
+def tally_image(tally: Tally, record: ImageRecord, waited_s: float) -> None:
     """Add one filed image.
 
     Args:
         tally: is added to.
-        record: of the image, as it stands in the JSONL log.
+        record: of the image.
         waited_s: seconds from first seen to filed.
     """
-    rejected = record.get("rejected")
-    if rejected is None:
-        tally[CLASSIFIED, record["risk_level"], ""] += 1
-        tally[CONDITION, record["top_label"], ""] += 1
+    if record.rejected is None:
+        tally[CLASSIFIED, record.risk_level, ""] += 1
+        tally[CONDITION, str(record.top_label), ""] += 1
     else:
-        tally[REJECTED, rejected["code"], ""] += 1
-    for flag in record["flags"]:
+        tally[REJECTED, record.rejected.code, ""] += 1
+    for flag in record.flags:
         tally[FLAG, flag, ""] += 1
     for stage in STAGES:
-        ms = record["timings_ms"][stage]
-        if ms or rejected is None or stage not in ("decode", "infer"):  # which it never saw
+        ms: float = getattr(record.timings_ms, stage)
+        if ms or record.rejected is None or stage not in ("decode", "infer"):  # it never saw them
             _observe(tally, STAGE, stage, ms / 1000)
     _observe(tally, FILED, "", max(waited_s, 0.0))  # a clock that was set back shows no gain
-    for label, score in record.get("all_probs", {}).items():
+    for label, score in (record.all_probs or {}).items():
         _observe(tally, SCORE, label, score)
 
 
@@ -75,8 +77,6 @@ def tally_of_batch(images: int) -> Tally:
 
 
 def _observe(tally: Tally, series: str, label: str, value: float) -> None:
-    bounds = BOUNDS[series]
-    place = bisect_left(bounds, value)
-    bucket = str(bounds[place]) if place < len(bounds) else REST
+    bucket = _BUCKETS[series][bisect_left(BOUNDS[series], value)]
     tally[series, label, bucket] += 1
     tally[series, label, SUM] += value  # type: ignore[assignment]  # a Counter adds fractions too

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Self
 
 Level = Literal["High", "Medium", "Low"]
 LEVELS: tuple[Level, ...] = ("High", "Medium", "Low")
@@ -38,17 +38,35 @@ class SeenFile:
     inode: int
 
 
+INBOX, HANDOVER = "inbox", "upload"
+"""Names of the two sources; `waiting` shows them."""
+
+
+class Origin(NamedTuple):
+    """Where a file waits to be claimed; also its key in the table of retries.
+
+    Attributes:
+        source: the name of the source.
+        key: what the file is known by there: its path below the inbox, or its name among the
+            files that are handed over.
+    """
+
+    source: str
+    key: str
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A file that has settled and may be claimed.
 
     Attributes:
-        file: as it was last seen.
+        file: as it was last seen; its path is the one that records show.
         first_seen_s: when a look first found it.
         settled_s: when its settle time was over.
+        origin: where it waits.
+        is_awaited: somebody waits for its result; it goes before the others.
         overdue: true when it has stayed as it is for so long that it is taken even if
             it does not look whole; the decoder then says what it lacks.
-        upload: its name at the second door; None for a file of the inbox.
         given_up: why it is rejected unread; None for a file that is to be read.
         retry_of: index of its rejection, when `retry` has put it back.
     """
@@ -56,8 +74,9 @@ class Arrival:
     file: SeenFile
     first_seen_s: float
     settled_s: float
+    origin: Origin
+    is_awaited: bool = False
     overdue: bool = False
-    upload: str | None = None
     given_up: Rejection | None = None
     retry_of: int | None = None
 
@@ -143,12 +162,17 @@ class Assessment:
     flags: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rejection:
     """Why an image is set aside: a code of `REJECTIONS` and what was found, in words."""
 
-    code: str
-    detail: str
+    code: str = field(metadata={"description": "why it was rejected, as a code"})
+    detail: str = field(metadata={"description": "the same in a sentence"})
+
+    @classmethod
+    def of(cls, code: str) -> Self:
+        """The rejection with a code of `REJECTIONS`, in the words that stand there."""
+        return cls(code, REJECTIONS[code])
 
 
 REJECTIONS: Mapping[str, str] = {

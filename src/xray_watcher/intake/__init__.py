@@ -1,1 +1,1 @@
-"""Meets the file system: finds, claims, decodes and files images."""
+"""Meets the file system: finds, claims and files images."""

@@ -16,7 +16,7 @@ from itertools import islice
 import structlog
 
 from xray_watcher.core.times import from_us
-from xray_watcher.intake.below import FOLDER, parent_below
+from xray_watcher.intake.nofollow import FOLDER, open_parent
 from xray_watcher.system.clock import Clock
 
 SEEN_S = 3600.0
@@ -89,7 +89,7 @@ class EmptyFolders:
         """The entries of a folder below the inbox, and which of them are folders to look into."""
         with (
             suppress(OSError),
-            parent_below(self._inbox, f"{path}/x" if path else "x") as fd,
+            open_parent(self._inbox, f"{path}/x" if path else "x") as fd,
             os.scandir(fd) as entries,
         ):
             return [(entry.name, self._is_looked_into(entry)) for entry in entries]
@@ -103,7 +103,7 @@ class EmptyFolders:
     def _judge(self, path: str, before: dict[str, tuple[_State, float]]) -> None:
         """Remove a folder if it is empty and old enough by both clocks."""
         name = os.path.basename(path)
-        with parent_below(self._inbox, path) as parent:
+        with open_parent(self._inbox, path) as parent:
             fd = os.open(name, FOLDER, dir_fd=parent)
             try:
                 if os.listdir(fd):

@@ -16,7 +16,6 @@ import structlog
 
 from xray_watcher.core.naming import is_plain
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.below import checked_device
 from xray_watcher.intake.claims import (
     ChangedAfterClaim,
     Move,
@@ -33,6 +32,7 @@ from xray_watcher.intake.refusals import (
     trouble_of,
     unavailable,
 )
+from xray_watcher.intake.work_folder import WorkFolder
 from xray_watcher.intake.work_names import work_name
 from xray_watcher.system.advice import refusal
 from xray_watcher.system.files import copy, probe, rename_noreplace, sync_folder, write_whole
@@ -45,28 +45,21 @@ there where the rejected ones lie on another file system, to which they would ha
 _log = structlog.get_logger()
 
 
-class Filing:
-    """The work folder and the folders of results.
+class ResultFolders:
+    """The folders that images are filed in.
 
     Args:
-        inbox: the shared folder.
-        work: the work folder, on the inbox's file system.
-        targets: path of each folder that images are filed in, by its key.
+        work: the claimed files.
+        targets: path of each folder, by its key.
         root: paths below it are shown relative to it.
         beat: is called now and then while a large file is copied or read.
     """
 
     def __init__(
-        self,
-        inbox: str,
-        work: str,
-        targets: Mapping[str, str],
-        root: str,
-        beat: Callable[[], None],
+        self, work: WorkFolder, targets: Mapping[str, str], root: str, beat: Callable[[], None]
     ) -> None:
-        self._inbox = inbox
         self._work = work
-        self._targets = {**targets, UNREAD: os.path.join(work, UNREAD)}
+        self._targets = {**targets, UNREAD: os.path.join(work.path, UNREAD)}
         self._root = root
         self._beat = beat
         self._places: dict[str, Place] = {}  # of the targets, by their keys
@@ -95,25 +88,6 @@ class Filing:
             except OSError as error:
                 what = f"The folder {place.folder} cannot be made"
                 raise unavailable("folders", what, error) from error
-
-    def work_path(self, image_id: int) -> str:
-        """Where a claimed file lies."""
-        return os.path.join(self._work, work_name(image_id))
-
-    def check_reach(self) -> None:
-        """See that the inbox and its work folder are there.
-
-        Raises:
-            Unavailable: they are not.
-        """
-        checked_device(self._inbox, self._work)
-
-    def clear(self, image_id: int, sha256: bytes | None) -> None:
-        """Remove what is left of a claimed file whose copy is filed; another file stays."""
-        path = self.work_path(image_id)
-        with suppress(OSError):
-            if sha256 is not None and has_hash(path, sha256):
-                os.unlink(path)
 
     def taken(self, folder: str, name: str) -> bool:
         """Whether a name in a target folder is taken."""
@@ -160,7 +134,7 @@ class Filing:
         Args:
             folder: key of the folder in which it belongs.
         """
-        return folder if is_same_mount(self._work, self._targets[folder]) else UNREAD
+        return folder if is_same_mount(self._work.path, self._targets[folder]) else UNREAD
 
     def file(self, move: Move) -> None:
         """File one image; done again after a kill it goes on where it was.
@@ -173,7 +147,7 @@ class Filing:
             FileTrouble: this file cannot be moved; it is still in the work folder alone.
             Unavailable: the target cannot be written; the file is still in the work folder.
         """
-        source, target = self.work_path(move.image_id), self.target_path(move.folder, move.name)
+        source, target = self._work.path_of(move.image_id), self.target_path(move.folder, move.name)
         try:
             self._keep(move.folder)
             if self._has_left(source):
@@ -232,7 +206,7 @@ class Filing:
             raise unavailable("folders", what, error) from error
         try:
             probe(folder)
-            checked_device(self._inbox, self._work)
+            self._work.check_reach()
             is_whole = _is_there(source) and not _is_there(target)
             if not is_whole and _is_there(source) and self._is_as_decided(target, move):
                 return self._clear_copied(source, move)
@@ -285,7 +259,7 @@ class Filing:
     def clear_left(self) -> None:
         """Try once more to remove what could not be removed when it was filed; costs no reading."""
         for image_id, signature in list(self._left.items()):
-            path = self.work_path(image_id)
+            path = self._work.path_of(image_id)
             with suppress(OSError):
                 with suppress(FileNotFoundError):
                     if signature_of(os.lstat(path)) == signature:
@@ -311,9 +285,29 @@ class Filing:
         try:
             for folder in sorted(set(folders)):
                 sync_folder(self._targets[folder])
-            sync_folder(self._work)
+            sync_folder(self._work.path)
         except OSError as error:
             raise unavailable("storage", "Filed images cannot be confirmed", error) from error
+
+    def may_lie(self, folder: str, name: str) -> bool:
+        """Whether a file lies in a target folder, or may lie there."""
+        try:
+            return folder in self._targets and not has_vanished(self.target_path(folder, name))
+        except Unavailable:
+            return True
+
+    def forget_reason(self, folder: str, name: str) -> None:
+        """Remove `NAME.json` of a file that was put back: it stands in the ledger and the log.
+
+        Raises:
+            Unavailable: it cannot be removed.
+        """
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(self.target_path(folder, name) + ".json")
+        except OSError as error:
+            what = "It is put back, but the reason beside it cannot be removed"
+            raise unavailable("storage", what, error) from error
 
     def write_beside(self, move: Move, content: bytes) -> None:
         """Write `NAME.json` beside a filed image, whole or not at all.

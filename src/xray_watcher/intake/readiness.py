@@ -10,12 +10,10 @@ from contextlib import suppress
 from typing import Literal
 
 from xray_watcher.core.values import LARGEST_FILE_BYTES, SeenFile
-from xray_watcher.intake.images import TAIL_BYTES, completeness
+from xray_watcher.imaging.formats import HEAD_BYTES, TAIL_BYTES, completeness
 
 Readiness = Literal["ready", "gone", "changed", "busy", "unfinished"]
 """Whether a settled file may be claimed now, and why not."""
-
-_HEAD_BYTES = 16
 
 
 def readiness_of(fd: int, file: SeenFile, *, overdue: bool, is_network: bool = False) -> Readiness:
@@ -62,6 +60,6 @@ def _is_open_for_writing(fd: int) -> bool:
 
 
 def _looks_unfinished(fd: int, size: int) -> bool:
-    head = os.pread(fd, _HEAD_BYTES, 0)
+    head = os.pread(fd, HEAD_BYTES, 0)
     tail = os.pread(fd, TAIL_BYTES, max(0, size - TAIL_BYTES))
     return completeness(head, tail) == "unfinished"

@@ -21,9 +21,10 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
+from xray_watcher.config.settings import Settings
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.below import checked_device
+from xray_watcher.intake.nofollow import check_device
 from xray_watcher.system.mounts import is_network
 
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -68,10 +69,6 @@ class Inbox:
     ) -> None:
         self.folder = folder
         self._work = work
-        self.use(suffixes, ignore)
-
-    def use(self, suffixes: Sequence[str], ignore: Sequence[str]) -> None:
-        """Look for other files from now on."""
         self._suffixes = tuple(suffixes)
         self._ignores = _matcher(ignore)
         self._device: int | None = None
@@ -93,7 +90,7 @@ class Inbox:
         Raises:
             Unavailable: it is missing, another device lies under it, or it cannot be read.
         """
-        self._note_device(checked_device(self.folder, self._work))
+        self._note_device(check_device(self.folder, self._work))
         scan = _Scan(self.folder, self._ignores)
         files: list[SeenFile] = []
         ignored = 0
@@ -109,7 +106,7 @@ class Inbox:
                 "inbox", f"The inbox {self.folder} cannot be read ({_reason(error)})."
             ) from error
         if scan.barred:  # perhaps the whole share went away meanwhile
-            self._note_device(checked_device(self.folder, self._work))
+            self._note_device(check_device(self.folder, self._work))
         yield Look(tuple(files), ignored, self._is_network, scan.barred)
 
     def _note_device(self, device: int) -> None:
@@ -227,6 +224,12 @@ class NoWakeup:
 
     def close(self) -> None:
         """Nothing to stop."""
+
+
+def build_inbox(settings: Settings, work: str) -> Inbox:
+    """The inbox as the settings have it, for looking only."""
+    intake = settings.intake
+    return Inbox(settings.folders.inbox, work, intake.suffixes, intake.ignore)
 
 
 def wakeup_for(

@@ -17,7 +17,6 @@ A decision (`decide`) fixes index, level, file name and the exact log bytes in o
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,13 +26,20 @@ import structlog
 
 from xray_watcher.core.tally import Tally, tally_of_batch
 from xray_watcher.core.telling import Notice
+from xray_watcher.core.times import to_us
 from xray_watcher.errors import XrayWatcherError
-from xray_watcher.ledger.reader import LAST_FILED, LedgerReader, LogState, Outcome
-from xray_watcher.ledger.refusals import check_writable, refused
+from xray_watcher.ledger.connection import Connection
+from xray_watcher.ledger.effect import Effect, Filing
+from xray_watcher.ledger.reader import LAST_FILED, LedgerReader
+from xray_watcher.ledger.refusals import check_writable
+from xray_watcher.ledger.rows import LogState, Outcome
 from xray_watcher.ledger.schema import MIGRATIONS, check_not_newer, keep_copy, statements_after
+from xray_watcher.ledger.states import State
 
 _WAL_BYTES = 16_000_000
 """To what the write-ahead log is cut when a reader has kept it from starting anew; mostly 4 MB."""
+
+_FORGET_RECORD = "DELETE FROM record WHERE idx = (SELECT idx FROM image WHERE id = ?)"
 
 _log = structlog.get_logger()
 
@@ -113,18 +119,11 @@ class Ledger(LedgerReader):
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
         self.notices_added = 0
         check_writable(path)
-        try:
-            super().__init__(sqlite3.connect(path, isolation_level=None))
-        except sqlite3.DatabaseError as error:
-            raise refused(path, error) from error
+        super().__init__(Connection.to_write(path))
         try:
             self._prepare(path)
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise refused(path, error) from error
         except XrayWatcherError:
             self.close()
             raise
@@ -137,18 +136,18 @@ class Ledger(LedgerReader):
             "foreign_keys = ON",
             f"journal_size_limit = {_WAL_BYTES}",
         ):
-            self._db.execute(f"PRAGMA {pragma}")
-        version = int(self._value("PRAGMA user_version"))
+            self.db.execute(f"PRAGMA {pragma}")
+        version = int(self.db.value("PRAGMA user_version"))
         check_not_newer(path, version)
         if version < len(MIGRATIONS):
             self._bring_up_to_date(path, version)
 
     def _bring_up_to_date(self, path: str, version: int) -> None:
         """Apply the steps that the ledger lacks, all or none; to a new one that is all of them."""
-        kept = None if version == 0 else keep_copy(self._db, path, version)
+        kept = None if version == 0 else keep_copy(self.db, path, version)
         with self.transaction():
             for statement in statements_after(version):
-                self._db.execute(statement)
+                self.db.execute(statement)
             if version == 0:
                 self.set_meta("id", uuid4().hex)
         if kept is not None:
@@ -163,20 +162,18 @@ class Ledger(LedgerReader):
             StorageFailure: the disk failed; what was changed is known after a restart.
         """
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            self.db.execute("BEGIN IMMEDIATE")
             yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                with suppress(sqlite3.OperationalError):  # a full disk has rolled it back already
-                    self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise refused(self._path, error) from error
+            self.db.execute("COMMIT")
+        except BaseException:
+            if self.db.sqlite.in_transaction:
+                with suppress(XrayWatcherError):  # a full disk has rolled it back already
+                    self.db.execute("ROLLBACK")
             raise
 
     def set_meta(self, key: str, value: str) -> None:
         """Remember a fact; inside a transaction it is committed with it."""
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def go_on_at(self, index: int) -> None:
         """Give no index below this one from now on."""
@@ -196,32 +193,32 @@ class Ledger(LedgerReader):
         with self.transaction():
             # A file may be seen before midnight and claimed after the day was closed.
             days = {(claim.day,) for claim in claims}
-            self._db.executemany("UPDATE summary_day SET closed = 0 WHERE day = ?", days)
+            self.db.execute_many("UPDATE summary_day SET closed = 0 WHERE day = ?", days)
             return [self._insert(claim) for claim in claims]
 
     def _insert(self, claim: NewClaim) -> int:
-        cursor = self._db.execute(
+        image_id = self.db.value(
             "INSERT INTO image (state, attempts, path, size, received_us, settled_us, day, upload,"
-            " retry_of) VALUES ('CLAIMING', 1, ?, ?, ?, ?, ?, ?, ?)",
-            (claim.path, claim.size, claim.received_us, claim.settled_us, claim.day, claim.upload,
-             claim.retry_of),
+            " retry_of) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            State.CLAIMING, claim.path, claim.size, claim.received_us, claim.settled_us,
+            claim.day, claim.upload, claim.retry_of,
         )  # fmt: skip
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+        return int(image_id)
 
     def reserve_ids(self, up_to: int) -> None:
         """Never give an id up to this one to a new image: a file in the work folder has it."""
         with self.transaction():
-            cursor = self._db.execute(
+            is_known = self.db.execute(
                 "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'image'", (up_to,)
             )
-            if cursor.rowcount == 0:
-                self._db.execute("INSERT INTO sqlite_sequence VALUES ('image', ?)", (up_to,))
+            if not is_known:
+                self.db.execute("INSERT INTO sqlite_sequence VALUES ('image', ?)", (up_to,))
 
     def drop_claims(self, image_ids: Sequence[int]) -> None:
         """Forget claims whose file never left the inbox."""
         with self.transaction():
-            self._update("DELETE FROM image WHERE id = ? AND state = 'CLAIMING'", image_ids)
+            claiming = f"state = '{State.CLAIMING}'"
+            self._update(f"DELETE FROM image WHERE id = ? AND {claiming}", image_ids)
 
     def count_attempts(self, image_ids: Sequence[int]) -> None:
         """Commit one more attempt each, before it is made."""
@@ -241,26 +238,29 @@ class Ledger(LedgerReader):
             retried: ids of rejected rows whose files came back and are decided here.
         """
         with self.transaction():
-            for decision in decisions:
-                self._put(decision, csv_header)
+            self._put(decisions, csv_header)
             beyond = max(decision.idx for decision in decisions) + 1
             self.set_meta("next_index", str(max(self.next_index, beyond)))
-            self._update("UPDATE image SET state = 'RETRIED' WHERE id = ?", retried)
+            self._update(f"UPDATE image SET state = '{State.RETRIED}' WHERE id = ?", retried)
             self.add_to_tally(tally_of_batch(len(decisions)))
 
-    def _put(self, decision: Decision, csv_header: bytes) -> None:
-        d = decision
-        self._forget_record(d.image_id)
-        self._db.execute(
-            "UPDATE image SET state = 'FILING', idx = ?, size = ?, sha256 = ?, outcome = ?,"
-            " level = ?, top_label = ?, reject_code = ?, folder = ?, filed_name = ? WHERE id = ?",
-            (d.idx, d.size, d.sha256, d.outcome, d.level, d.top_label, d.reject_code, d.folder,
-             d.filed_name, d.image_id),
+    def _put(self, decisions: Sequence[Decision], csv_header: bytes) -> None:
+        self._update(_FORGET_RECORD, [d.image_id for d in decisions])
+        self.db.execute_many(
+            f"UPDATE image SET state = '{State.FILING}', idx = ?, size = ?, sha256 = ?,"
+            " outcome = ?, level = ?, top_label = ?, reject_code = ?, folder = ?, filed_name = ?"
+            " WHERE id = ?",
+            [(d.idx, d.size, d.sha256, d.outcome, d.level, d.top_label, d.reject_code, d.folder,
+              d.filed_name, d.image_id) for d in decisions],
         )  # fmt: skip
-        self._db.execute(
-            "INSERT OR IGNORE INTO log_file (name, csv_header) VALUES (?, ?)", (d.log, csv_header)
+        self.db.execute_many(
+            "INSERT OR IGNORE INTO log_file (name, csv_header) VALUES (?, ?)",
+            {(d.log, csv_header) for d in decisions},
         )
-        self._db.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (d.idx, d.log, d.jsonl, d.csv))
+        self.db.execute_many(
+            "INSERT INTO record VALUES (?, ?, ?, ?)",
+            [(d.idx, d.log, d.jsonl, d.csv) for d in decisions],
+        )
 
     def withdraw(self, image_id: int) -> None:
         """Undo a decision that is not logged yet; its index is not used again.
@@ -268,54 +268,41 @@ class Ledger(LedgerReader):
         A rejection of which it was the retry waits for one again.
         """
         with self.transaction():
-            self._db.execute(
-                "UPDATE image SET state = 'DONE' WHERE state = 'RETRIED' AND idx = (SELECT"
-                " json_extract(CAST(jsonl AS TEXT), '$.retry_of') FROM record JOIN image AS retry"
-                " USING (idx) WHERE retry.id = ?)",
+            self.db.execute(
+                f"UPDATE image SET state = '{State.DONE}' WHERE state = '{State.RETRIED}'"
+                " AND idx = (SELECT json_extract(CAST(jsonl AS TEXT), '$.retry_of') FROM record"
+                " JOIN image AS retry USING (idx) WHERE retry.id = ?)",
                 (image_id,),
             )
-            self._forget_record(image_id)
-            self._db.execute(
-                "UPDATE image SET state = 'CLAIMED', idx = NULL, outcome = NULL, level = NULL,"
+            self._update(_FORGET_RECORD, [image_id])
+            self.db.execute(
+                "UPDATE image SET state = ?, idx = NULL, outcome = NULL, level = NULL,"
                 " top_label = NULL, reject_code = NULL WHERE id = ?",
-                (image_id,),
+                (State.CLAIMED, image_id),
             )
 
-    def _forget_record(self, image_id: int) -> None:
-        self._db.execute(
-            "DELETE FROM record WHERE idx = (SELECT idx FROM image WHERE id = ?)", (image_id,)
-        )
-
-    def finish(
-        self,
-        image_ids: Sequence[int],
-        filed_us: int,
-        logs: Sequence[LogState],
-        tally: Tally,
-        notices: Sequence[Notice] = (),
-    ) -> None:
-        """Commit that images are filed and logged, with the new watermarks and totals.
+    def finish(self, filing: Filing, logs: Sequence[LogState], effects: Sequence[Effect]) -> None:
+        """Commit that images are filed and logged, with the new watermarks and all effects.
 
         Args:
-            image_ids: their rows.
-            filed_us: now.
+            filing: the images.
             logs: how far the logs are known to be on disk.
-            tally: what the images add to the running totals.
-            notices: who has to be told of them.
+            effects: each adds what follows from the filing; an error of one undoes all.
         """
+        filed_us = to_us(filing.filed_at)
         with self.transaction():
-            self._db.executemany(
-                "UPDATE image SET state = 'DONE', filed_us = ? WHERE id = ?",
-                [(filed_us, image_id) for image_id in image_ids],
+            self.db.execute_many(
+                f"UPDATE image SET state = '{State.DONE}', filed_us = ? WHERE id = ?",
+                [(filed_us, image_id) for image_id in filing.image_ids],
             )
             self.set_log_states(logs)
-            self.add_to_tally(tally)
-            self.add_notices(notices)
+            for effect in effects:
+                effect(filing, self)
             self.set_meta(LAST_FILED, str(filed_us))
 
     def add_to_tally(self, tally: Tally) -> None:
         """Add to the running totals; inside a transaction it is committed with it."""
-        self._db.executemany(
+        self.db.execute_many(
             "INSERT INTO tally VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET value = value + excluded.value",
             [(*key, value) for key, value in tally.items()],
@@ -323,7 +310,7 @@ class Ledger(LedgerReader):
 
     def add_notices(self, notices: Sequence[Notice]) -> None:
         """Note what has to be told; inside a transaction it is committed with it."""
-        self._db.executemany(
+        self.db.execute_many(
             "INSERT INTO notice (channel, event, at_us, subject) VALUES (?, ?, ?, ?)",
             [(n.channel, n.event, n.at_us, n.subject) for n in notices],
         )
@@ -331,7 +318,7 @@ class Ledger(LedgerReader):
 
     def set_log_states(self, logs: Sequence[LogState]) -> None:
         """Note how far logs are known to be on disk; inside a transaction committed with it."""
-        self._db.executemany(
+        self.db.execute_many(
             "UPDATE log_file SET jsonl_bytes = ?, csv_bytes = ? WHERE name = ?",
             [(log.jsonl_bytes, log.csv_bytes, log.name) for log in logs],
         )
@@ -339,8 +326,8 @@ class Ledger(LedgerReader):
     def set_summarised(self, day: str, *, closed: bool, notices: Sequence[Notice] = ()) -> None:
         """Note that a day's summary is written, whether it is final, and who is told so."""
         with self.transaction():
-            self._db.execute("INSERT OR REPLACE INTO summary_day VALUES (?, ?)", (day, closed))
+            self.db.execute("INSERT OR REPLACE INTO summary_day VALUES (?, ?)", (day, closed))
             self.add_notices(notices)
 
     def _update(self, sql: str, image_ids: Sequence[int]) -> None:
-        self._db.executemany(sql, [(image_id,) for image_id in image_ids])
+        self.db.execute_many(sql, [(image_id,) for image_id in image_ids])

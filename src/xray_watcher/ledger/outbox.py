@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from xray_watcher.core.tally import GIVEN_UP, NOT_TAKEN, SENT, Tally
 from xray_watcher.core.telling import Notice
 from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.states import Delivery
 
 _KEPT_US = 86_400_000_000
 """Messages are kept for a day after their end: the limit of so many a minute needs the last."""
@@ -46,6 +47,7 @@ class Message:
 
 
 _COLUMNS = ", ".join(Message.__slots__)
+_IS_WAITING = f"state = '{Delivery.WAITING}'"  # as a partial index has it
 
 
 def new_id() -> str:
@@ -62,27 +64,27 @@ class Outbox:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._db = ledger.connection
+        self._db = ledger.db
 
     def forget_others(self, channels: Collection[str]) -> int:
         """Drop what is for channels that are not set up any more; returns how much that was."""
-        found = self._db.execute(
+        found = self._db.rows(
             "SELECT DISTINCT channel FROM notice"
-            " UNION SELECT DISTINCT channel FROM message WHERE state = 'waiting'"
-        ).fetchall()
+            f" UNION SELECT DISTINCT channel FROM message WHERE {_IS_WAITING}"
+        )
         others = [row for row in found if row[0] not in channels]
         if not others:
             return 0
         notices = "DELETE FROM notice WHERE channel = ?"
-        messages = "DELETE FROM message WHERE channel = ? AND state = 'waiting'"
+        messages = f"DELETE FROM message WHERE channel = ? AND {_IS_WAITING}"
         with self._ledger.transaction():
-            return sum(self._db.executemany(sql, others).rowcount for sql in (notices, messages))
+            return sum(self._db.execute_many(sql, others) for sql in (notices, messages))
 
     # -- notices --------------------------------------------------------------------------
 
     def gathered(self) -> list[tuple[str, str]]:
         """The channels and events that notices wait for, those first that have waited longest."""
-        rows = self._db.execute(
+        rows = self._db.rows(
             "SELECT channel, event FROM notice GROUP BY channel, event ORDER BY min(id)"
         )
         return [(str(channel), str(event)) for channel, event in rows]
@@ -90,18 +92,16 @@ class Outbox:
     def notices(self, channel: str, event: str, limit: int) -> tuple[list[Notice], int, int]:
         """The first notices, how many there are, and the id of the last."""
         where = "FROM notice WHERE channel = ? AND event = ?"
-        first = self._db.execute(
+        first = self._db.rows(
             f"SELECT channel, event, at_us, subject {where} ORDER BY id LIMIT ?",
             (channel, event, limit),
-        ).fetchall()
-        count, last = self._db.execute(
-            f"SELECT count(*), ifnull(max(id), 0) {where}", (channel, event)
-        ).fetchone()
+        )
+        count, last = self._db.row(f"SELECT count(*), ifnull(max(id), 0) {where}", (channel, event))
         return [Notice(*row) for row in first], count, last
 
     def made_us(self, channel: str, event: str, since_us: int) -> list[int]:
         """When messages were made since then."""
-        rows = self._db.execute(
+        rows = self._db.rows(
             "SELECT made_us FROM message WHERE channel = ? AND event = ? AND made_us > ?",
             (channel, event, since_us),
         )
@@ -123,14 +123,14 @@ class Outbox:
                  message.next_us),
             )  # fmt: skip
             self._db.execute(
-                "DELETE FROM message WHERE state <> 'waiting' AND ended_us < ?",
+                f"DELETE FROM message WHERE NOT {_IS_WAITING} AND ended_us < ?",
                 (message.made_us - _KEPT_US,),
             )
 
     def waiting(self) -> list[Message]:
         """The messages that are not delivered yet, oldest first."""
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM message WHERE state = 'waiting' ORDER BY made_us, id"
+        rows = self._db.rows(
+            f"SELECT {_COLUMNS} FROM message WHERE {_IS_WAITING} ORDER BY made_us, id"
         )
         return [Message(*row) for row in rows]
 
@@ -146,7 +146,7 @@ class Outbox:
     def _note(self, outcome: Outcome, now_us: int) -> Iterator[str]:
         """Write one outcome; yields the totals that it counts in."""
         if outcome.error is None:
-            self._end(outcome.id, "sent", now_us)
+            self._end(outcome.id, Delivery.SENT, now_us)
             yield SENT
             return
         self._db.execute(
@@ -156,10 +156,10 @@ class Outbox:
         )
         yield NOT_TAKEN
         if outcome.next_us is None:
-            self._end(outcome.id, "given up", now_us)
+            self._end(outcome.id, Delivery.GIVEN_UP, now_us)
             yield GIVEN_UP
 
-    def _end(self, message_id: str, state: str, now_us: int) -> None:
+    def _end(self, message_id: str, state: Delivery, now_us: int) -> None:
         self._db.execute(
             "UPDATE message SET state = ?, ended_us = ?, body = x'' WHERE id = ?",
             (state, now_us, message_id),

@@ -6,7 +6,13 @@ import errno
 import os
 import sqlite3
 
-from xray_watcher.errors import LedgerError, StorageFailure, Unavailable, XrayWatcherError
+from xray_watcher.errors import (
+    LedgerError,
+    LedgerOutOfReach,
+    StorageFailure,
+    Unavailable,
+    XrayWatcherError,
+)
 from xray_watcher.system.advice import refusal
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -24,18 +30,19 @@ _NO_ROOM = frozenset(
 )
 """A write that was refused and rolled back; one that was not confirmed is not among them."""
 
+_AWAY = _HELD | _NOT_WRITABLE | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 _ENOSPC = OSError(errno.ENOSPC, "")
 
 
-def refused(path: str, error: sqlite3.DatabaseError) -> XrayWatcherError:
+def refused(path: str, error: sqlite3.Error) -> XrayWatcherError:
     """Our error for SQLite's: `Unavailable` is waited for, `StorageFailure` ends the service.
 
     Args:
         path: of the ledger.
         error: what SQLite says.
     """
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    code = _code(error)
     if code & 0xFF in _DAMAGED:
         return LedgerError(
             f"The ledger {path} is damaged ({error}). Restore it from a backup, or move it away "
@@ -58,6 +65,35 @@ def refused(path: str, error: sqlite3.DatabaseError) -> XrayWatcherError:
             f"The ledger {path} cannot be read or written ({error}). The service stops; what is "
             "open is taken up at the next start. Check the disk of the state_dir (`dmesg`)."
         )
+    return _unusable(path, error)
+
+
+def unreadable(path: str, error: sqlite3.Error) -> LedgerError:
+    """Our error for SQLite's where the ledger is only read, by a command or for a page.
+
+    Args:
+        path: of the ledger.
+        error: what SQLite says.
+    """
+    code = _code(error) & 0xFF
+    if code in _DAMAGED:
+        return LedgerError(f"The ledger {path} cannot be read: {error}. Restore it from a backup.")
+    return out_of_reach(path, error) if code in _AWAY else _unusable(path, error)
+
+
+def out_of_reach(path: str, error: sqlite3.Error) -> LedgerOutOfReach:
+    """The error of a ledger that can perhaps be read again later."""
+    return LedgerOutOfReach(
+        f"The ledger {path} cannot be read now ({error}). Its disk may be full or fail, or another "
+        "program holds it: `xray-watcher status` and `df` say more."
+    )
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
+
+
+def _unusable(path: str, error: sqlite3.Error) -> LedgerError:
     return LedgerError(f"The ledger {path} cannot be used ({error}).")
 
 

@@ -15,9 +15,11 @@ from typing import Literal
 from xray_watcher.core.retention import RetentionRules, images_before_us, log_day, log_goes
 from xray_watcher.core.tally import REMOVED, Tally
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.reader import OPEN_STATES, ImageRow, LedgerReader, LogState
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import ImageRow, LogState
+from xray_watcher.ledger.states import IS_KEPT, IS_OPEN, RemovalState
 
-_KEPT = "folder = ? AND state = 'DONE' AND filed_name IS NOT NULL AND removal IS NULL"
+_KEPT = f"folder = ? AND {IS_KEPT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +62,18 @@ def cut_of(ledger: LedgerReader, rules: RetentionRules, folder: str, now_us: int
 
     It looks at every young one: ask once for a whole run, not for each few images.
     """
-    db = ledger.connection
-    newest = db.execute(
+    newest = ledger.db.row(
         f"SELECT filed_us FROM image WHERE {_KEPT} ORDER BY filed_us DESC LIMIT 1 OFFSET ?",
         (folder, max(rules.keep_images - 1, 0)),
-    ).fetchone()
+    )
     before = images_before_us(rules, folder, now_us, newest and int(newest[0]))
     if newest is None or before is None:
         return None
-    (young,) = db.execute(
-        f"SELECT min(id) FROM image WHERE {_KEPT} AND filed_us >= ?", (folder, before)
-    ).fetchone()
+    young = ledger.db.value(
+        f"SELECT min(id) FROM image WHERE {_KEPT} AND filed_us >= ?", folder, before
+    )
     if young is None:  # what comes from now on is young, whatever the clock says by then
-        (young,) = db.execute("SELECT max(id) + 1 FROM image").fetchone()
+        young = ledger.db.value("SELECT max(id) + 1 FROM image")
     return Cut(folder, before, young)
 
 
@@ -81,11 +82,11 @@ def share_of(ledger: LedgerReader, rules: RetentionRules, folder: str, now_us: i
     cut = cut_of(ledger, rules, folder, now_us)
     before, below = (None, None) if cut is None else (cut.before_us, cut.below_id)
     goes = "filed_us < :before AND id < :below"
-    images, size, kept = ledger.connection.execute(
+    images, size, kept = ledger.db.row(
         f"SELECT ifnull(sum({goes}), 0), ifnull(sum(iif({goes}, size, 0)), 0),"
         f" count(*) FROM image WHERE {_KEPT.replace('?', ':folder')}",
         {"before": before, "below": below, "folder": folder},
-    ).fetchone()
+    )
     return Share(folder, images, size, kept - images, before)
 
 
@@ -96,23 +97,13 @@ def due_images(
 
     Their record is committed and logged: a row is DONE only after both.
     """
-    rows = ledger.connection.execute(
+    rows = ledger.db.rows(
         f"SELECT id FROM image WHERE {_KEPT} AND filed_us < ? AND (filed_us, id) > (?, ?)"
         " AND id < ? AND EXISTS (SELECT 1 FROM record WHERE record.idx = image.idx)"
         " ORDER BY filed_us, id LIMIT ?",
         (cut.folder, cut.before_us, *after, cut.below_id, limit),
-    ).fetchall()
-    return [ledger.image(image_id) for (image_id,) in rows]
-
-
-def days_with_images(ledger: LedgerReader) -> list[str]:
-    """The local days on which images arrived, oldest first; one step in the index for each."""
-    rows = ledger.connection.execute(
-        "WITH RECURSIVE known (day) AS (SELECT min(day) FROM image UNION ALL"
-        " SELECT (SELECT min(day) FROM image WHERE image.day > known.day) FROM known"
-        " WHERE known.day IS NOT NULL) SELECT day FROM known WHERE day IS NOT NULL"
     )
-    return [str(day) for (day,) in rows]
+    return [ledger.image(image_id) for (image_id,) in rows]
 
 
 def due_logs(ledger: LedgerReader, rules: RetentionRules, today: str) -> Iterator[LogState]:
@@ -135,29 +126,17 @@ def due_logs(ledger: LedgerReader, rules: RetentionRules, today: str) -> Iterato
 
 def _index_in(ledger: LedgerReader, which: Literal["min", "max"], log: str) -> float:
     """The first or the last index in a log; infinity or -1 in one without lines."""
-    (idx,) = ledger.connection.execute(
-        f"SELECT {which}(idx) FROM record WHERE log = ?", (log,)
-    ).fetchone()
+    idx = ledger.db.value(f"SELECT {which}(idx) FROM record WHERE log = ?", log)
     none = math.inf if which == "min" else -1
     return none if idx is None else float(idx)
 
 
 def _is_closed(ledger: LedgerReader, log: str) -> bool:
-    db = ledger.connection
-    closed = db.execute("SELECT closed FROM summary_day WHERE day = ?", (log_day(log),)).fetchone()
-    is_open = db.execute(
-        f"SELECT 1 FROM image JOIN record USING (idx) WHERE {OPEN_STATES} AND log = ? LIMIT 1",
-        (log,),
-    ).fetchone()
-    return closed is not None and closed[0] == 1 and is_open is None
-
-
-def logs_begun(ledger: LedgerReader) -> list[LogState]:
-    """Logs that retention was removing when the service ended."""
-    rows = ledger.connection.execute(
-        "SELECT name, csv_header, jsonl_bytes, csv_bytes FROM log_file WHERE removal = 'begun'"
+    closed = ledger.db.value("SELECT closed FROM summary_day WHERE day = ?", log_day(log))
+    is_open = ledger.db.value(
+        f"SELECT 1 FROM image JOIN record USING (idx) WHERE {IS_OPEN} AND log = ? LIMIT 1", log
     )
-    return [LogState(*row) for row in rows]
+    return closed == 1 and is_open is None
 
 
 class Removals:
@@ -169,13 +148,13 @@ class Removals:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._db = ledger.connection
+        self._db = ledger.db
 
     def begin(self, image_ids: Sequence[int], now_us: int) -> None:
         """Commit that the files of these images are about to be removed."""
         with self._ledger.transaction():
-            self._db.executemany(
-                "UPDATE image SET removal = 'begun', removed_us = ? WHERE id = ?",
+            self._db.execute_many(
+                f"UPDATE image SET removal = '{RemovalState.BEGUN}', removed_us = ? WHERE id = ?",
                 [(now_us, image_id) for image_id in image_ids],
             )
 
@@ -185,16 +164,17 @@ class Removals:
         for row in removed:
             tally[REMOVED, row.folder or "", ""] += 1
         with self._ledger.transaction():
-            self._db.executemany(
-                "UPDATE image SET removal = 'done' WHERE id = ?", [(row.id,) for row in removed]
+            self._db.execute_many(
+                f"UPDATE image SET removal = '{RemovalState.DONE}' WHERE id = ?",
+                [(row.id,) for row in removed],
             )
-            self._db.executemany(
+            self._db.execute_many(
                 "UPDATE image SET removal = NULL, removed_us = NULL WHERE id = ?",
                 [(row.id,) for row in kept],
             )
             self._ledger.add_to_tally(tally)
 
-    def mark_log(self, name: str, removal: str | None, now_us: int) -> None:
+    def mark_log(self, name: str, removal: RemovalState | None, now_us: int) -> None:
         """Commit that a log is about to go (begun), is gone (done), or stays after all (None)."""
         removed_us = None if removal is None else now_us
         with self._ledger.transaction():

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.reader import OPEN_STATES, LogLine
+from xray_watcher.ledger.rows import LogLine
+from xray_watcher.ledger.states import IS_DONE, IS_FILED, IS_OPEN, State
 
 
 class NotOurs(XrayWatcherError):
@@ -22,7 +23,7 @@ class Restored:
     """
 
     def __init__(self, ledger: Ledger) -> None:
-        self._db = ledger.connection
+        self._db = ledger.db
 
     @contextmanager
     def log(self, name: str, csv_header: bytes) -> Iterator[None]:
@@ -39,7 +40,7 @@ class Restored:
             yield
             self._set_watermarks(name)
         except BaseException:
-            if self._db.in_transaction:  # a full disk may have ended it
+            if self._db.sqlite.in_transaction:  # a full disk may have ended it
                 self._db.execute("ROLLBACK TO log")
                 self._db.execute("RELEASE log")
             raise
@@ -49,9 +50,7 @@ class Restored:
         self._db.execute(
             "INSERT OR IGNORE INTO log_file (name, csv_header) VALUES (?, ?)", (name, csv_header)
         )
-        known = self._db.execute(
-            "SELECT csv_header, removal FROM log_file WHERE name = ?", (name,)
-        ).fetchone()
+        known = self._db.row("SELECT csv_header, removal FROM log_file WHERE name = ?", (name,))
         if known != (csv_header, None):
             raise NotOurs
 
@@ -60,11 +59,11 @@ class Restored:
 
         When the backup was made it was perhaps in hand: that claim has become this image.
         """
-        claims = self._db.execute(
-            f"SELECT id, idx FROM image WHERE {OPEN_STATES} AND path = :path"
+        claims = self._db.rows(
+            f"SELECT id, idx FROM image WHERE {IS_OPEN} AND path = :path"
             " AND received_us / 1000 = :received_us / 1000",
             columns,
-        ).fetchall()
+        )
         for image_id, idx in claims:
             self._db.execute("DELETE FROM record WHERE idx = ?", (idx,))
             self._db.execute("DELETE FROM image WHERE id = ?", (image_id,))
@@ -80,31 +79,31 @@ class Restored:
         Returns:
             Whether it was so.
         """
-        cursor = self._db.execute(
-            "UPDATE image SET state = 'DONE', filed_us = ? WHERE idx = ? AND state = 'FILING'"
+        finished = self._db.execute(
+            "UPDATE image SET state = ?, filed_us = ? WHERE idx = ? AND state = ?"
             " AND EXISTS (SELECT 1 FROM record WHERE record.idx = image.idx AND jsonl = ?)",
-            (filed_us, line.idx, line.jsonl),
+            (State.DONE, filed_us, line.idx, State.FILING, line.jsonl),
         )
-        return cursor.rowcount > 0
+        return finished > 0
 
     def _set_watermarks(self, log: str) -> None:
         self._db.execute(
             "UPDATE log_file SET (jsonl_bytes, csv_bytes) = (SELECT ifnull(sum(length(jsonl)), 0),"
             " length(csv_header) + ifnull(sum(length(csv)), 0) FROM record JOIN image USING (idx)"
-            " WHERE log = :log AND state IN ('DONE', 'RETRIED')) WHERE name = :log",
+            f" WHERE log = :log AND {IS_FILED}) WHERE name = :log",
             {"log": log},
         )
 
     def mark_retried(self, indexes: Iterable[int]) -> None:
         """Note of rejections that they were tried again."""
-        self._db.executemany(
-            "UPDATE image SET state = 'RETRIED' WHERE idx = ? AND state = 'DONE'"
+        self._db.execute_many(
+            f"UPDATE image SET state = '{State.RETRIED}' WHERE idx = ? AND {IS_DONE}"
             " AND outcome = 'rejected'",
             [(index,) for index in indexes],
         )
 
     def open_days(self, days: Iterable[str]) -> None:
         """Have the summaries of these days written again."""
-        self._db.executemany(
+        self._db.execute_many(
             "UPDATE summary_day SET closed = 0 WHERE day = ?", [(day,) for day in days]
         )

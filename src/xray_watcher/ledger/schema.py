@@ -7,11 +7,11 @@ ledger has it: what is new is a new step at the end.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 
 from xray_watcher.errors import LedgerError, Unavailable
+from xray_watcher.ledger.connection import Connection, CopyFailed
 from xray_watcher.system.files import NEW_FILE, replace, sync, sync_folder
 
 _TABLES = """
@@ -151,7 +151,7 @@ def check_version(path: str, version: int) -> None:
         )
 
 
-def keep_copy(db: sqlite3.Connection, path: str, version: int) -> str:
+def keep_copy(db: Connection, path: str, version: int) -> str:
     """Copy a ledger beside itself before it is brought up to date.
 
     A copy of the same version is replaced: the ledger may have gone on since.
@@ -166,6 +166,7 @@ def keep_copy(db: sqlite3.Connection, path: str, version: int) -> str:
 
     Raises:
         Unavailable: it cannot be written; the ledger is as it was.
+        LedgerError: the ledger is damaged.
     """
     kept = f"{path}.version-{version}"
     part = f"{kept}.part"
@@ -173,7 +174,7 @@ def keep_copy(db: sqlite3.Connection, path: str, version: int) -> str:
         _copy(db, part)
         replace(part, kept)
         sync_folder(os.path.dirname(os.path.abspath(kept)))
-    except (OSError, sqlite3.OperationalError) as error:
+    except (OSError, CopyFailed) as error:
         raise Unavailable(
             "disk",
             f"The ledger has to be brought up to date, and no copy of it can be kept as {kept} "
@@ -184,12 +185,12 @@ def keep_copy(db: sqlite3.Connection, path: str, version: int) -> str:
     return kept
 
 
-def _copy(db: sqlite3.Connection, part: str) -> None:
+def _copy(db: Connection, part: str) -> None:
     _discard(part)  # what a kill left there
     fd = os.open(part, NEW_FILE, _MODE)
     try:
-        with closing(sqlite3.connect(part)) as copied:
-            db.backup(copied)
+        with db.copied_to(part):
+            pass
         sync(fd)
     finally:
         os.close(fd)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.telling import Notice
 from xray_watcher.core.times import from_us, utc_text
 from xray_watcher.ledger.reader import LedgerReader
-from xray_watcher.records import NOTICE, Record, from_jsonl
+from xray_watcher.records import NOTICE, from_jsonl
 
 SCHEMA = 1
 """Version of the message; fields are only ever added within a version."""
@@ -74,11 +75,11 @@ def item_of(notice: Notice, ledger: LedgerReader, *, include_names: bool) -> Bod
     return {"at": at, **json.loads(notice.subject)}
 
 
-def _of_image(record: Record, *, include_names: bool) -> Body:
-    told = _REJECTION if "rejected" in record else _RESULT
-    item = {key: record[key] for key in (*told, *(_NAMES if include_names else ()))}
-    if "rejected" in item:
-        item["rejected"] = item["rejected"]["code"]  # the details may quote what was sent
+def _of_image(record: ImageRecord, *, include_names: bool) -> Body:
+    told = _REJECTION if record.rejected else _RESULT
+    item = {key: getattr(record, key) for key in (*told, *(_NAMES if include_names else ()))}
+    if record.rejected:
+        item["rejected"] = record.rejected.code  # the details may quote what was sent
     return item
 
 

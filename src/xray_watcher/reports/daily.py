@@ -15,7 +15,8 @@ from xray_watcher.core.telling import NOBODY, Audience, Notice
 from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.reader import DayImage, LedgerReader
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import DayImage
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.files import write_whole
@@ -99,10 +100,6 @@ class DailySummaries:
         self._next_s = float("-inf")
         self._days: dict[str, _Day] = {}
         self._written: dict[str, Summary] = {}
-
-    def use(self, every_s: float) -> None:
-        """Write at most this often from now on, in seconds."""
-        self._every_s = every_s
 
     @property
     def next_due_s(self) -> float:
@@ -266,7 +263,7 @@ def _finished(image: DayImage) -> DayEntry:
     assert image.filed_us is not None
     assert image.jsonl is not None
     record = from_jsonl(image.jsonl)
-    model = record["model"]
+    model = record.model
     return DayEntry(
         state="classified" if image.outcome == "classified" else "rejected",
         source=_source(image),
@@ -274,11 +271,11 @@ def _finished(image: DayImage) -> DayEntry:
         filed_at=from_us(image.filed_us),
         level=image.level,
         top_label=image.top_label,
-        flags=tuple(record["flags"]),
+        flags=record.flags,
         reject_code=image.reject_code,
-        scores=record.get("all_probs", {}),
-        model=f"{model['name']} {model['sha256']} {model['precision']}",
-        simulated=record["simulated"],
+        scores=record.all_probs or {},
+        model=f"{model.name} {model.sha256} {model.precision}",
+        simulated=record.simulated,
     )
 
 

@@ -24,7 +24,8 @@ from xray_watcher.core import tally as t
 from xray_watcher.core.retries import REASONS
 from xray_watcher.core.times import to_us
 from xray_watcher.core.values import LEVELS, REJECTIONS
-from xray_watcher.ledger.reader import LedgerReader, Totals
+from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.rows import Totals
 from xray_watcher.system.disks import answering
 from xray_watcher.system.files import read_facts
 from xray_watcher.system.lock import is_held, read_holder

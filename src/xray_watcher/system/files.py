@@ -1,7 +1,7 @@
 """Files that last: renames that never overwrite, copies and writes that survive a power cut.
 
-The only module that renames, replaces or links files; `intake/spool.py` is the only one
-that does so to images, through this one.
+The only module that renames, replaces or links files. The sources, the work folder and the folders
+of results in `intake/` alone do so to images, through this one.
 """
 
 from __future__ import annotations

@@ -40,11 +40,14 @@ class InstanceLock:
 
     Args:
         path: the lock file. A note beside it says to those who may not open it who holds it.
+        kept: descriptor of the lock as an earlier process of this service has taken it, which is
+            gone on with if it is that of this file; None if there is none.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, kept: int | None = None) -> None:
         self._path = path
         self._fd: int | None = None
+        self._kept = kept
 
     def __enter__(self) -> Self:
         """Take the lock.
@@ -54,7 +57,9 @@ class InstanceLock:
             Unavailable: the lock file cannot be made or written.
         """
         try:
-            self._fd = _opened(self._path)
+            is_ours = self._kept is not None and _is_opened_at(self._kept, self._path)
+            self._fd = self._kept if is_ours else _opened(self._path)
+            assert self._fd is not None
             self._lock(self._fd)
         except BaseException as error:
             self.__exit__()
@@ -69,6 +74,11 @@ class InstanceLock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    def fileno(self) -> int:
+        """The descriptor that holds the lock; only while it is held."""
+        assert self._fd is not None
+        return self._fd
 
     def _lock(self, fd: int) -> None:
         if not _locked(fd):
@@ -267,6 +277,7 @@ def _holders(path: str) -> list[int]:
 def _holder_of(fd: int, path: str) -> str:
     """Who holds a lock: the kernel knows, and only of a process that it does not show the note."""
     pids = _holders(path) if _is_opened_at(fd, path) else []
+    pids = [pid for pid in pids if _user_of(pid) is not None]  # a reload has left an older one's
     noted = read_holder(path)
     if not pids:
         return f"a process that the kernel does not show; {_noted(noted)}"

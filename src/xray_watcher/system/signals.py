@@ -110,36 +110,3 @@ class StopRequest:
             os._exit(128 + signal_number)
         self.signal = signal.Signals(signal_number)
         self._bell.ring()
-
-
-class ReloadRequest:
-    """Whether SIGHUP has asked for the configuration to be read anew."""
-
-    def __init__(self, bell: Bell) -> None:
-        self._bell = bell
-        self._is_wanted = False
-
-    def __bool__(self) -> bool:
-        """Whether it was asked for since the last `take`."""
-        return self._is_wanted
-
-    def take(self) -> None:
-        """Take the request; a signal from now on is another one."""
-        self._is_wanted = False
-
-    @contextlib.contextmanager
-    def on_signal(self) -> Iterator[None]:
-        """Listen to SIGHUP inside the block, and restore what was before.
-
-        A signal that was held back until somebody listens is heard now.
-        """
-        before = signal.signal(signal.SIGHUP, self._handle)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGHUP, before)
-
-    def _handle(self, _signal_number: int, _frame: FrameType | None) -> None:
-        self._is_wanted = True
-        self._bell.ring()

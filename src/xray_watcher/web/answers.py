@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 from anyio.to_thread import run_sync
@@ -13,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import XrayWatcherError
-from xray_watcher.intake.uploads import (
+from xray_watcher.intake.handover import (
     is_batch,
     position_of,
     uploads_folder,
@@ -22,7 +23,6 @@ from xray_watcher.intake.uploads import (
 from xray_watcher.records import REJECTED, from_jsonl
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.models import Counts, Error, Result
-from xray_watcher.web.queries import Filed
 from xray_watcher.web.receiving import Batch, Refusal
 
 GONE_S = 20.0
@@ -35,6 +35,15 @@ _CHUNK = 100  # records in memory at a time
 _REMEMBERED = 1000
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """One upload that is filed: its position in its request, its index, its level."""
+
+    position: int
+    index: int
+    level: str
 
 
 class DaemonGone(XrayWatcherError):
@@ -123,7 +132,8 @@ async def filed_images(
 def filed_now(context: WebContext, batch_id: str) -> list[Filed]:
     """The images of a request that are filed by now; in a thread."""
     with context.ledger() as ledger:
-        return ledger.filed_uploads(batch_id)
+        filed = ledger.filed_uploads(batch_id)
+    return [Filed(position_of(upload), index, level) for upload, index, level in filed]
 
 
 async def _change(context: WebContext, version: tuple[int, ...]) -> None:

@@ -13,7 +13,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from xray_watcher.commands.status import DaemonState, status_of, summary_of
+from xray_watcher.core.image_record import ImageRecord, RiskLevel
+from xray_watcher.ledger.api_queries import Filter, Page
 from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
+from xray_watcher.web.answers import Batches
+from xray_watcher.web.authentication import sender
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.everybodys import Figures, exposition
 from xray_watcher.web.models import (
@@ -21,16 +25,13 @@ from xray_watcher.web.models import (
     BatchAnswer,
     BatchState,
     Health,
-    ImageRecord,
     LineResult,
     RecordPage,
-    RiskLevel,
 )
 from xray_watcher.web.openapi import ApiRoute, Operation, document
 from xray_watcher.web.predicting import Predicting
-from xray_watcher.web.queries import Filter, Page
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.security import SecuredRoute, may
+from xray_watcher.web.security import SecuredRoute
 from xray_watcher.web.shares import Places
 
 _UPLOAD_ERRORS = (400, 408, 413, 429, 503, 507)
@@ -61,15 +62,18 @@ class PageQuery(BaseModel):
         return Filter(day, self.level, self.label, self.flag, self.source)
 
 
-def routes(context: WebContext, uploads: Places, figures: Callable[[], Figures]) -> list[BaseRoute]:
+def routes(
+    context: WebContext, uploads: Places, batches: Batches, figures: Callable[[], Figures]
+) -> list[BaseRoute]:
     """Every route of the API.
 
     Args:
         context: settings, time, ledger.
         uploads: places for them.
+        batches: the requests of this life of the process.
         figures: says what is taken of what everybody shares.
     """
-    reading, predicting = Reading(context, figures), Predicting(context, uploads)
+    reading, predicting = Reading(context, figures), Predicting(context, uploads, batches)
     documented = [
         ApiRoute("/predict_batch", predicting.predict, _PREDICT, role="upload", method="POST"),
         ApiRoute("/api/v1/batches", predicting.begin, _BEGIN, role="upload", method="POST"),
@@ -159,7 +163,7 @@ class Reading:
             healthy=state.healthy,
             alive=state.alive,
             reasons=reasons,
-            troubles=_troubles(state) if may(request, "view") else None,
+            troubles=_troubles(state) if sender(request).may("view") else None,
         )
         return JSONResponse(health.model_dump(), 200 if state.healthy else 503)
 

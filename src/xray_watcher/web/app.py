@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection
 from functools import partial
 from http import HTTPStatus
@@ -10,46 +9,63 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
 from xray_watcher.config.settings import Settings
-from xray_watcher.errors import LedgerError, Unavailable, UsageError
+from xray_watcher.errors import LedgerError, LedgerOutOfReach, Unavailable, UsageError
 from xray_watcher.system.clock import Clock
 from xray_watcher.web import api, pages
+from xray_watcher.web.authentication import TokenBackend
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.everybodys import Everybodys, Figures
-from xray_watcher.web.gate import Gate
 from xray_watcher.web.limits import TooLarge, TooSlow
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.refusals import Refused, wants_page
-from xray_watcher.web.security import BUSY, Doorman, SecuredRoute, SignIn
+from xray_watcher.web.request_places import BUSY, RequestPlaces
+from xray_watcher.web.security import SecuredRoute
+from xray_watcher.web.security_headers import SecurityHeaders
 from xray_watcher.web.shares import Busy
+from xray_watcher.web.sign_in import SignIn
 from xray_watcher.web.tokens import Tokens
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 _ERRORS: dict[type[Exception], tuple[str, str]] = {
+    LedgerOutOfReach: ("ledger", "The ledger cannot be read at the moment."),
     LedgerError: ("ledger", ""),
     Unavailable: ("unavailable", ""),
-    sqlite3.Error: ("ledger", "The ledger cannot be read at the moment."),
     UsageError: ("wrong_request", ""),
     TooLarge: ("too_large", "The request is too large."),
     TooSlow: ("too_slow", ""),
     Busy: ("busy", BUSY),
 }
-"""Code and sentence of the errors that a route may raise; else their own message."""
+"""Code and sentence of the errors that a route may raise, the first that fits; else their own
+message."""
 
 
-def create_app(settings: Settings, clock: Clock) -> Starlette:
+def create_app(
+    settings: Settings,
+    clock: Clock,
+    shared: Everybodys | None = None,
+    former: Tokens | None = None,
+) -> Starlette:
     """The application: what every request passes, then the API and the pages.
+
+    Args:
+        settings: what is in force.
+        clock: the time.
+        shared: what everybody shares, if an earlier application has begun to.
+        former: the tokens of that one, with who has signed in.
 
     Raises:
         ConfigError: the token file cannot be used.
     """
     context = WebContext(settings, clock)
-    tokens = Tokens(settings.web.token_file, clock) if settings.web.token_file else None
-    shared = Everybodys.of(settings.web.uploads_at_once, clock)
+    tokens = _tokens(settings.web.token_file, clock, former)
+    backend = TokenBackend(tokens)
+    shared = shared or Everybodys.of(settings.web.uploads_at_once, clock)
     sign_in = SignIn(tokens, clock, shared.forms)
     shown = Pages(context)
     refused = partial(_refused, shown)
@@ -58,7 +74,7 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
         return shared.figures(0 if tokens is None else tokens.sessions)
 
     routes = [
-        *api.routes(context, shared.uploads, figures),
+        *api.routes(context, shared.uploads, shared.batches, figures),
         *pages.routes(shown, shared.streams),
         SecuredRoute("/login", sign_in.sign_in, role="anyone", methods=("POST",)),
         SecuredRoute("/logout", sign_in.sign_out, role="anyone", methods=("POST",)),
@@ -69,16 +85,26 @@ def create_app(settings: Settings, clock: Clock) -> Starlette:
     app = Starlette(
         routes=routes,
         middleware=[
-            Middleware(Gate, hosts=allowed_hosts(settings)),
-            Middleware(Doorman, tokens=tokens, requests=shared.requests),
+            Middleware(SecurityHeaders, hosts=allowed_hosts(settings)),
+            Middleware(AuthenticationMiddleware, backend=backend),
+            Middleware(RequestPlaces, requests=shared.requests),
         ],
         exception_handlers=dict.fromkeys((HTTPException, Refused, *_ERRORS), refused),
     )
     # It answers with a whole address, and behind a proxy with TLS that begins with http.
     app.router.redirect_slashes = False
     app.state.everybodys = shared
+    app.state.backend = backend
+    app.state.tokens = tokens
     app.state.is_ending = False  # streams without an end of their own look at it
     return app
+
+
+def _tokens(path: str, clock: Clock, former: Tokens | None) -> Tokens | None:
+    """The tokens of a file; those who have signed in by the same file stay so."""
+    if not path:
+        return None
+    return former if former is not None and former.path == path else Tokens(path, clock)
 
 
 def allowed_hosts(settings: Settings) -> Collection[str]:

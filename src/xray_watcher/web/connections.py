@@ -20,8 +20,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from xray_watcher.web.gate import SECURITY_HEADERS
 from xray_watcher.web.refusals import Refused
+from xray_watcher.web.security_headers import SECURITY_HEADERS
 from xray_watcher.web.shares import address_key, is_ours
 
 HEAD_S = 15.0

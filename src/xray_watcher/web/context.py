@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from xray_watcher.commands.status import DaemonState, daemon_state
 from xray_watcher.config.settings import Settings
+from xray_watcher.ledger.api_queries import WebLedger
 from xray_watcher.system.clock import Clock
-from xray_watcher.web.queries import WebLedger
 
 
 @dataclass(frozen=True, slots=True)

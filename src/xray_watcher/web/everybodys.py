@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from xray_watcher.reports.metrics import Families
 from xray_watcher.system.clock import Clock
+from xray_watcher.web.answers import Batches
 from xray_watcher.web.connections import Connections
 from xray_watcher.web.shares import (
     Places,
@@ -45,6 +46,7 @@ class Everybodys:
         uploads: that are taken in.
         streams: live pages that are kept up to date.
         forms: that are read.
+        batches: requests with images of this life of the process.
     """
 
     connections: Connections
@@ -52,6 +54,7 @@ class Everybodys:
     uploads: Places
     streams: Shares
     forms: Shares
+    batches: Batches = field(default_factory=Batches)
 
     @classmethod
     def of(cls, uploads_at_once: int, clock: Clock) -> Everybodys:
@@ -66,6 +69,12 @@ class Everybodys:
             streams=Shares(STREAMS, STREAMS // 2, clock, newest_of_the_largest),
             forms=Shares(FORMS, FORMS, clock, oldest),
         )
+
+    def with_uploads(self, uploads_at_once: int, clock: Clock) -> Everybodys:
+        """The same, with as many places for uploads as are wanted now."""
+        if uploads_at_once == self.uploads.total:
+            return self
+        return replace(self, uploads=Places(uploads_at_once, clock))
 
     def figures(self, sessions: int) -> Figures:
         """What is taken, and of how much; `of` is None where only each holder has a limit."""

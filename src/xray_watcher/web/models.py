@@ -6,9 +6,10 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from xray_watcher.records import REJECTED, Record
+from xray_watcher.core.image_record import ImageRecord, ModelFields, Prediction, RiskLevel
+from xray_watcher.records import REJECTED
 
-RiskLevel = Literal["High", "Medium", "Low", "Rejected"]
+_BATCH = "The same as `request_id`, under its older name."
 
 
 class _Model(BaseModel):
@@ -26,25 +27,11 @@ class ErrorAnswer(_Model):
     """The answer to a request that was refused as a whole."""
 
     error: Error
-    batch: str | None = Field(
-        None, description="Id of the images that were taken before; they are filed all the same."
+    request_id: str | None = Field(
+        None, description="Of the images that were taken before; they are filed all the same."
     )
+    batch: str | None = Field(None, description=_BATCH)
     accepted: int = Field(0, description="Number of those images.")
-
-
-class Prediction(_Model):
-    """One condition and its score."""
-
-    label: str
-    prob: float = Field(description="Calibrated score in 0..1; 0.5 is the operating point.")
-
-
-class Network(_Model):
-    """Which network scored an image."""
-
-    name: str
-    sha256: str
-    precision: str
 
 
 class Result(_Model):
@@ -61,31 +48,35 @@ class Result(_Model):
     flags: list[str]
     sha256: str | None
     simulated: bool = Field(description="True where the scores mean nothing on patients.")
-    model: Network | None
+    model: ModelFields | None
     duplicate_of: int | None = Field(
         None, description="Index of the first image with the same bytes."
+    )
+    request_id: str | None = Field(
+        None, description="Of the upload; its record and its CSV row have it too."
     )
     error: Error | None = Field(None, description="Why it could not be scored.")
 
     @classmethod
-    def of_record(cls, record: Record) -> Self:
+    def of_record(cls, record: ImageRecord) -> Self:
         """The result that a record holds."""
-        rejected = record.get("rejected")
+        rejected = record.rejected
         return cls(
-            filename=record["filename"],
-            index=record["index"],
-            top_label=record.get("top_label"),
-            top_probability=record.get("top_probability"),
-            risk_level=record["risk_level"],
-            top_predictions=record.get("top_predictions", []),
-            all_probs=record.get("all_probs", {}),
-            saved_path=record["saved_path"],
-            flags=record["flags"],
-            sha256=record["sha256"],
-            simulated=record["simulated"],
-            model=record["model"],
-            duplicate_of=record["duplicate_of"],
-            error=rejected and Error(code=rejected["code"], message=rejected["detail"]),
+            filename=record.filename,
+            index=record.index,
+            top_label=record.top_label,
+            top_probability=record.top_probability,
+            risk_level=record.risk_level,
+            top_predictions=list(record.top_predictions or ()),
+            all_probs=dict(record.all_probs or {}),
+            saved_path=record.saved_path,
+            flags=list(record.flags),
+            sha256=record.sha256,
+            simulated=record.simulated,
+            model=record.model,
+            duplicate_of=record.duplicate_of,
+            request_id=record.request_id,
+            error=rejected and Error(code=rejected.code, message=rejected.detail),
         )
 
     @classmethod
@@ -134,7 +125,8 @@ class BatchAnswer(_Model):
     results: list[Result]
     summary: Counts
     output_directory: str
-    batch: str
+    request_id: str
+    batch: str = Field(description=_BATCH)
 
 
 class LastLine(_Model):
@@ -142,13 +134,15 @@ class LastLine(_Model):
 
     summary: Counts
     output_directory: str
-    batch: str
+    request_id: str
+    batch: str = Field(description=_BATCH)
 
 
 class Accepted(_Model):
     """The answer to an upload that is not waited for."""
 
-    batch: str
+    request_id: str
+    batch: str = Field(description=_BATCH)
     files: int = Field(description="That the request held.")
     accepted: int = Field(description="That will be filed.")
     refused: list[Result] = Field(description="Those that were not taken, with the reason.")
@@ -158,48 +152,14 @@ class Accepted(_Model):
 class BatchState(_Model):
     """How far an upload is."""
 
-    batch: str
+    request_id: str
+    batch: str = Field(description=_BATCH)
     state: Literal["receiving", "working", "done"]
     files: int = Field(description="That have come in by now.")
     done: int = Field(description="Files whose result is known.")
     summary: Counts = Field(description="Of the files that are done.")
     output_directory: str
     results: list[Result] = Field(description="Of the files that are done, in the request's order.")
-
-
-class ImageRecord(_Model):
-    """One record, as the JSONL log has it."""
-
-    schema_version: int = Field(alias="schema")
-    index: int
-    filename: str
-    source: str
-    inbox_path: str
-    inbox_path_b64: str | None = None
-    received_at: str
-    classified_at: str
-    sha256: str | None
-    bytes: int
-    width: int | None
-    height: int | None
-    top_label: str | None = None
-    top_probability: float | None = None
-    risk_level: RiskLevel
-    policy: str | None = None
-    flags: list[str]
-    top_predictions: list[Prediction] | None = None
-    all_probs: dict[str, float] | None = None
-    raw_probs: dict[str, float] | None = None
-    rejected: dict[str, str] | None = None
-    duplicate_of: int | None
-    retry_of: int | None = None
-    saved_path: str | None
-    batch_id: str
-    batch_size: int
-    model: Network
-    timings_ms: dict[str, float]
-    simulated: bool
-    notice: str
 
 
 class RecordPage(_Model):

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from xray_watcher.core.form_names import form_name
 
@@ -17,6 +16,8 @@ FILES_FIELD = "files"
 
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 _EXTENDED = re.compile(r"(utf-?8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[ -$&-~])+)", re.IGNORECASE)
+_HEADER_BYTES = 8192
+"""The longest line of a part's header."""
 
 
 class MalformedBody(Exception):
@@ -45,13 +46,13 @@ def boundary_of(content_type: str) -> bytes:
         MalformedBody: it is not a multipart form.
     """
     kind, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not boundary:
+    boundary = options.get("boundary", "")
+    if kind != "multipart/form-data" or not boundary:
         raise MalformedBody(
             "Send the images as multipart/form-data, in the field `files`, as "
             "`curl -F files=@image.jpg` does."
         )
-    return boundary
+    return str(boundary).encode("latin-1", "replace")
 
 
 async def events(chunks: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[Event]:
@@ -64,88 +65,37 @@ async def events(chunks: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator
     Raises:
         MalformedBody: the body is damaged, cut off, or has headers beyond all measure.
     """
-    reader = _Reader(boundary)
-    async for chunk in chunks:
-        for event in reader.read(chunk):
-            yield event
-        if reader.damage is not None:  # what came before it is sound
-            raise MalformedBody(f"The body is no multipart form: {reader.damage}.")
-    if not reader.is_over:
-        raise MalformedBody("The body ends before its last boundary: the upload was cut off.")
-
-
-class _Reader:
-    """Turns the parser's callbacks into events; it holds no more than one chunk."""
-
-    def __init__(self, boundary: bytes) -> None:
-        self.is_over = False
-        self.damage: FormParserError | None = None
-        self._events: list[Event] = []
-        self._name, self._value = b"", b""
-        self._disposition = b""
-        self._is_file = False
-        try:
-            self._parser = MultipartParser(
-                boundary,
-                {
-                    "on_part_begin": self._begin,
-                    "on_header_field": self._header_name,
-                    "on_header_value": self._header_value,
-                    "on_header_end": self._header_end,
-                    "on_headers_finished": self._headers_finished,
-                    "on_part_data": self._data,
-                    "on_part_end": self._part_end,
-                    "on_end": self._end,
-                },
-            )
-        except FormParserError as error:
-            raise MalformedBody(f"The boundary cannot be used: {error}.") from error
-
-    def read(self, chunk: bytes) -> list[Event]:
-        try:
-            self._parser.write(chunk)
-        except FormParserError as error:
-            self.damage = error
-        found, self._events = self._events, []
-        return found
-
-    def _begin(self) -> None:
-        self._disposition = b""
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        if self._name.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._name, self._value = b"", b""
-
-    def _headers_finished(self) -> None:
-        disposition = self._disposition.decode("latin-1")
-        _, options = parse_options_header(disposition)
-        filename, extended = options.get(b"filename"), _extended_filename(disposition)
-        self._is_file = (
-            bool(filename)
-            or extended is not None
-            or (filename is None and options.get(b"name") == FILES_FIELD.encode())
+    is_file = False
+    try:
+        parser = PushMultipartParser(
+            boundary, max_header_size=_HEADER_BYTES, header_charset="latin-1"
         )
-        if self._is_file:
-            plain = (filename or b"").decode("utf-8", "surrogateescape")
-            self._events.append(FileBegin(extended or form_name(plain)))
+        async for chunk in chunks:
+            for event in parser.parse(chunk):
+                if isinstance(event, MultipartSegment):
+                    filename = _filename(event.header("Content-Disposition", ""))
+                    is_file = filename is not None
+                    if filename is not None:
+                        yield FileBegin(filename)
+                elif is_file:
+                    yield FileEnd() if event is None else bytes(event)
+    except MultipartError as error:
+        raise MalformedBody(f"The body is no multipart form: {error}.") from error
+    try:
+        parser.close()
+    except MultipartError as error:
+        raise MalformedBody(
+            "The body ends before its last boundary: the upload was cut off."
+        ) from error
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._is_file:
-            self._events.append(data[start:end])
 
-    def _part_end(self) -> None:
-        if self._is_file:
-            self._events.append(FileEnd())
-
-    def _end(self) -> None:
-        self.is_over = True
+def _filename(disposition: str) -> str | None:
+    """The name that a part's header gives its file, "" for none; None where it is no file."""
+    _, options = parse_options_header(disposition)
+    plain, extended = options.get("filename"), _extended_filename(disposition)
+    if not plain and extended is None and (plain is not None or options.get("name") != FILES_FIELD):
+        return None
+    return extended or form_name((plain or "").encode("latin-1").decode("utf-8", "surrogateescape"))
 
 
 def _extended_filename(disposition: str) -> str | None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, TypeAdapter
 
 from xray_watcher import __version__
 from xray_watcher.records import NOTICE
+from xray_watcher.web.authentication import Role
 from xray_watcher.web.models import ErrorAnswer
 from xray_watcher.web.multipart import FILES_FIELD
-from xray_watcher.web.security import Endpoint, Role, SecuredRoute
+from xray_watcher.web.security import Endpoint, SecuredRoute
 
 _SCHEMAS = "#/components/schemas/{model}"
 
@@ -34,7 +34,7 @@ class Operation:
     """
 
     summary: str
-    answer: type[BaseModel] | None = None
+    answer: type[Any] | None = None
     status: int = 200
     query: type[BaseModel] | None = None
     takes_files: bool = False
@@ -42,7 +42,7 @@ class Operation:
     errors: Sequence[int] = ()
 
     @property
-    def models(self) -> list[type[BaseModel]]:
+    def models(self) -> list[type[Any]]:
         """The models that it names, but for the query's."""
         return [model for model in (self.answer, self.line) if model is not None]
 
@@ -69,8 +69,11 @@ class ApiRoute(SecuredRoute):
 def document(routes: Sequence[ApiRoute]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of these routes."""
     models = {model for route in routes for model in route.operation.models} | {ErrorAnswer}
-    _, schemas = models_json_schema(
-        [(model, "serialization") for model in sorted(models, key=lambda model: model.__name__)],
+    _, schemas = TypeAdapter.json_schemas(
+        [
+            (model.__name__, "serialization", TypeAdapter(model))
+            for model in sorted(models, key=lambda model: model.__name__)
+        ],
         ref_template=_SCHEMAS,
     )
     paths: dict[str, dict[str, Any]] = {}
@@ -124,7 +127,7 @@ def _bad(status: int) -> dict[str, Any]:
     }
 
 
-def _schema(model: type[BaseModel] | None) -> Mapping[str, Any]:
+def _schema(model: type[Any] | None) -> Mapping[str, Any]:
     return {"type": "object"} if model is None else {"$ref": _SCHEMAS.format(model=model.__name__)}
 
 

@@ -12,9 +12,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
-from xray_watcher.intake.uploads import new_batch, uploads_folder
+from xray_watcher.intake.handover import new_batch, uploads_folder
 from xray_watcher.web import answers
-from xray_watcher.web.answers import Batches, DaemonGone
+from xray_watcher.web.answers import Batches, DaemonGone, Filed
+from xray_watcher.web.authentication import Sender, sender
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.limits import Rate, TooLarge, TooSlow, body_chunks
 from xray_watcher.web.models import (
@@ -26,10 +27,8 @@ from xray_watcher.web.models import (
     Result,
 )
 from xray_watcher.web.multipart import MalformedBody, boundary_of, events
-from xray_watcher.web.queries import Filed
 from xray_watcher.web.receiving import Batch, Door, NoRoom, TooManyFiles, receive
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.security import takers, who
 from xray_watcher.web.shares import Busy, Place, Places
 
 LINES = "application/x-ndjson"
@@ -60,12 +59,13 @@ class Predicting:
     Args:
         context: settings, time, ledger.
         places: for uploads.
+        batches: the requests of this life of the process.
     """
 
-    def __init__(self, context: WebContext, places: Places) -> None:
+    def __init__(self, context: WebContext, places: Places, batches: Batches) -> None:
         self._context = context
         self._web = context.settings.web
-        self._batches = Batches()
+        self._batches = batches
         self._places = places
         self._rate = Rate(self._web.uploads_per_minute, context.clock)
         self._writers = CapacityLimiter(_WRITERS)
@@ -91,6 +91,7 @@ class Predicting:
         batch = await self._taken(request)
         url = f"/api/v1/batches/{batch.id}"
         accepted = Accepted(
+            request_id=batch.id,
             batch=batch.id,
             files=batch.files,
             accepted=batch.accepted,
@@ -129,32 +130,31 @@ class Predicting:
         Raises:
             Refused: the request cannot be taken, or not to its end.
         """
-        batch = Batch(new_batch(self._context.clock.now()))
+        batch, client = Batch(new_batch(self._context.clock.now())), sender(request)
         try:
             boundary = boundary_of(request.headers.get("content-type", ""))
-            door = await self._opened_door(request)
-            async with self._places.place(takers(request)) as place:
+            door = await self._opened_door(request, client)
+            async with self._places.place(client.keys) as place:
                 self._batches.add(batch)
                 await self._receive(request, boundary, door, batch, place)
         except ClientDisconnect:
             raise Refused("cut_off", "The client went away.", batch.id, batch.accepted) from (None)
         except Refused as refusal:
-            _log.warning("upload refused", client=who(request), code=refusal.code)
+            _log.warning("upload refused", client=client.name, code=refusal.code)
             raise
         except tuple(_PROBLEMS) as error:
             told = _refused(error, batch)
-            _log.warning("upload refused", client=who(request), code=told.code, batch=batch.id)
+            _log.warning("upload refused", client=client.name, code=told.code, batch=batch.id)
             raise told from error
         if not batch.files:
             raise Refused("no_files", "The request holds no files in the field `files`.")
         return batch
 
-    async def _opened_door(self, request: Request) -> Door:
+    async def _opened_door(self, request: Request, client: Sender) -> Door:
         """Check everything that can be known before the body is read."""
-        who_sent = who(request)
-        if not self._rate.allows(who_sent):
+        if not self._rate.allows(client.name):
             raise Busy
-        self._rate.count(who_sent)
+        self._rate.count(client.name)
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._web.max_request_bytes:
             raise TooLarge
@@ -205,8 +205,8 @@ class Predicting:
         finally:
             _log.info(
                 "upload",
-                batch=batch.id,
-                client=who(request),
+                request_id=batch.id,
+                client=sender(request).name,
                 files=batch.files,
                 accepted=batch.accepted,
             )
@@ -245,7 +245,9 @@ class Predicting:
                 images += new
         except (DaemonGone, LedgerError) as error:
             problem = Error(code="stopped", message=str(error))
-            answer = ErrorAnswer(error=problem, batch=batch.id, accepted=batch.accepted)
+            answer = ErrorAnswer(
+                error=problem, request_id=batch.id, batch=batch.id, accepted=batch.accepted
+            )
             yield answer.model_dump_json().encode() + b"\n"
             return
         yield self._end(batch, images).model_dump_json().encode() + b"\n"
@@ -254,6 +256,7 @@ class Predicting:
         return LastLine(
             summary=answers.counts(batch, images),
             output_directory=answers.output_directory(self._context),
+            request_id=batch.id,
             batch=batch.id,
         )
 

@@ -16,7 +16,7 @@ from anyio.to_thread import run_sync
 
 from xray_watcher.core.naming import client_name
 from xray_watcher.errors import Unavailable, XrayWatcherError
-from xray_watcher.intake.uploads import Upload, upload_name
+from xray_watcher.intake.handover import Upload, upload_name
 from xray_watcher.system.disks import free_bytes
 from xray_watcher.system.signals import ring_from_outside
 from xray_watcher.web.multipart import Event, FileBegin, FileEnd

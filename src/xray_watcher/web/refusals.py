@@ -106,7 +106,9 @@ class Refused(Exception):
     def json(self) -> JSONResponse:
         """The answer to a program."""
         error = Error(code=self.code, message=self.message)
-        answer = ErrorAnswer(error=error, batch=self.batch, accepted=self.accepted)
+        answer = ErrorAnswer(
+            error=error, request_id=self.batch, batch=self.batch, accepted=self.accepted
+        )
         return JSONResponse(answer.model_dump(exclude_defaults=True), self.status, self.headers)
 
     def page(self) -> HTMLResponse:

@@ -1,8 +1,7 @@
 """Small pictures of filed images for the pages: made anew from pixels, never the sender's bytes.
 
-A file is decoded in a child process with the decoder's limits (`intake.preview_worker`), which
-answers with grey pixels; the PNG around them is written here. A file that is not the one that
-was scored is not shown.
+A file is decoded in a child process (`imaging.preview_child`) with the decoder's limits. A file
+that is not the one that was scored is not shown.
 """
 
 from __future__ import annotations
@@ -10,50 +9,38 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
-import struct
-import sys
 import threading
-import zlib
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect
 
-from xray_watcher.bootstrap import decode_limits
 from xray_watcher.core.values import LEVELS, Rejection
 from xray_watcher.errors import Unavailable, XrayWatcherError
-from xray_watcher.intake.child import Child, ChildWorker
+from xray_watcher.imaging.child_worker import ChildWorker
+from xray_watcher.imaging.preview_child import WORKER_COMMAND, Preview, PreviewChild
 from xray_watcher.web.context import WebContext
 
 Size = Literal["thumbnail", "picture"]
 SIDES: dict[Size, int] = {"thumbnail": 192, "picture": 1024}
 """The longer side of each size, in pixels."""
 
-WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.intake.preview_worker")
-"""The program of a child; its arguments follow."""
-
 _CACHE_BYTES = 12 << 20
 _SECONDS = 10.0
 _MEMORY_BYTES = 1 << 30
-_GREY_8_BIT = bytes((8, 0, 0, 0, 0))  # bit depth, colour type, and no choice in the rest
-_FILTERS = frozenset(range(5))
+
+
+_Job = tuple["Future[Preview | Rejection]", str]
+"""Who waits for a picture, and the path of the file."""
 
 
 class NoPicture(XrayWatcherError):
     """There is nothing to show of an image; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """A small picture, and the hash of the file that it was made of."""
-
-    sha256: bytes
-    png: bytes
 
 
 class Thumbnails:
@@ -70,6 +57,7 @@ class Thumbnails:
             size: _Maker([*command, str(side), *_limits(context)], side)
             for size, side in SIDES.items()
         }
+        weakref.finalize(self, _end, tuple(self._makers.values())).atexit = False
         self._turns = {size: asyncio.Semaphore(1) for size in SIDES}
         self._kept: OrderedDict[tuple[int, Size], bytes] = OrderedDict()
         self._kept_bytes = 0
@@ -125,67 +113,16 @@ class Thumbnails:
             self._kept_bytes -= len(oldest)
 
 
-class PreviewChild(Child[Preview]):
-    """A child that makes pictures of one size.
-
-    Args:
-        command: the program and its arguments.
-        side: the longer side of its pictures, in pixels.
-    """
-
-    def __init__(self, command: Sequence[str], side: int) -> None:
-        super().__init__(command)
-        self._side = side
-
-    def _result(self, answer: dict[str, Any], deadline: float) -> Preview:
-        sha256 = bytes.fromhex(self._text(answer, "sha256"))
-        width, height = self._length(answer, "width"), self._length(answer, "height")
-        content_bytes = (width + 1) * height
-        deflated = bytes(self._frame(2 * content_bytes + 1024, deadline))
-        _check_rows(deflated, width, content_bytes)
-        return Preview(sha256, png_of(width, height, deflated))
-
-    def _length(self, answer: dict[str, Any], key: str) -> int:
-        value = answer.get(key)
-        if type(value) is not int or not 1 <= value <= self._side:
-            raise ValueError(key)
-        return value
-
-
-def png_of(width: int, height: int, deflated: bytes) -> bytes:
-    """A PNG in 8 bits of grey around rows that are filtered and deflated already."""
-    header = struct.pack(">II", width, height) + _GREY_8_BIT
-    chunks = ((b"IHDR", header), (b"IDAT", deflated), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(content, zlib.crc32(kind))
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
-
-def _check_rows(deflated: bytes, width: int, content_bytes: int) -> None:
-    """Refuse what is not exactly the promised rows: nothing else reaches a browser's decoder."""
-    inflating = zlib.decompressobj()
-    try:
-        rows = inflating.decompress(deflated, content_bytes + 1)
-    except zlib.error:
-        raise ValueError("rows") from None
-    whole = len(rows) == content_bytes and inflating.eof and not inflating.unused_data
-    if not whole or not _FILTERS.issuperset(rows[:: width + 1]):
-        raise ValueError("rows")
-
-
 class _Maker:
     """One thread with one child: pictures of one size, one after the other.
 
-    The thread lives as long as the process, since the kernel ends a child with the thread that
-    has started it.
+    The thread lives as long as its `Thumbnails`, since the kernel ends a child with the thread
+    that has started it.
     """
 
     def __init__(self, command: Sequence[str], side: int) -> None:
         self._worker = ChildWorker(partial(PreviewChild, command, side), _SECONDS)
-        self._jobs: queue.SimpleQueue[tuple[Future[Preview | Rejection], str]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name=f"previews-{side}", daemon=True).start()
 
     def submit(self, path: str) -> Future[Preview | Rejection]:
@@ -194,17 +131,28 @@ class _Maker:
         self._jobs.put((future, path))
         return future
 
+    def end(self) -> None:
+        """Let thread and child end after what was asked for."""
+        self._jobs.put(None)
+
     def _serve(self) -> None:
-        while True:
-            future, path = self._jobs.get()
+        while (job := self._jobs.get()) is not None:
+            future, path = job
             if not future.set_running_or_notify_cancel():
                 continue  # whoever asked has gone
             try:
                 future.set_result(self._worker.work_on(path))
             except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
                 future.set_exception(error)
+        self._worker.stop()
+        self._worker.drop_child()
+
+
+def _end(makers: Sequence[_Maker]) -> None:
+    for maker in makers:
+        maker.end()
 
 
 def _limits(context: WebContext) -> tuple[str, ...]:
-    limits = decode_limits(context.settings)
+    limits = context.settings.decode_limits()
     return (str(_MEMORY_BYTES), *limits.arguments())

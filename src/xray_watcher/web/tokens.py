@@ -130,7 +130,7 @@ class Tokens:
     """
 
     def __init__(self, path: str, clock: Clock) -> None:
-        self._path = path
+        self.path = path
         self._clock = clock
         self._version: tuple[int, ...] | None = _version(path)
         self._holders = read_tokens(path)
@@ -185,12 +185,12 @@ class Tokens:
         if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + _LOOK_EVERY_S
-        version = _version(self._path)
+        version = _version(self.path)
         if version == self._version:
             return
         was_readable = self._version is not None
         try:
-            self._holders, self._version = read_tokens(self._path), version
+            self._holders, self._version = read_tokens(self.path), version
         except ConfigError as error:
             self._holders, self._version = (), None
             if was_readable:

@@ -13,13 +13,13 @@ from asgi import Answer, call
 from starlette.applications import Starlette
 
 from rig import Rig
-from xray_watcher.bootstrap_care import retention_of
 from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import local_day
+from xray_watcher.ledger.page_queries import QUARTER_US, PageLedger
+from xray_watcher.service.upkeep import build_retention
 from xray_watcher.web.app import create_app
 from xray_watcher.web.pages.figures import counts_of, hours_of
-from xray_watcher.web.pages.queries import QUARTER_US, PageLedger
 from xray_watcher.web.pages.render import bytes_text, percent
 
 HOSTILE = '"><img src=x onerror=alert(1)>.png'
@@ -173,7 +173,7 @@ def test_only_rejected_images_can_be_put_back(rig: Rig, index: int) -> None:
 def test_a_rejected_image_that_cannot_be_put_back_says_why(rig: Rig) -> None:
     rig.drop("ward/a.png", "words")
     rig.settle()
-    rig.ledger.set_meta("work", rig.spool.work)  # as a start does
+    rig.ledger.set_meta("work", rig.spool.work.path)  # as a start does
     rig.inbox.rename(rig.root / "unmounted")
     answer = call(app_of(rig), "POST", "/images/0/retry")
     assert answer.status == 409
@@ -215,7 +215,7 @@ def test_no_question_to_the_ledger_reads_it_from_end_to_end(rig: Rig) -> None:
     rig.settle()
     asked: list[str] = []
     with PageLedger.open(str(rig.root / "state" / "ledger.sqlite3")) as ledger:
-        ledger._db.set_trace_callback(asked.append)
+        ledger.db.sqlite.set_trace_callback(asked.append)
         ledger.record(0)
         ledger.was_retried(0)
         ledger.latest(5)
@@ -226,9 +226,9 @@ def test_no_question_to_the_ledger_reads_it_from_end_to_end(rig: Rig) -> None:
         ledger.indexes_around(0)
         ledger.log_part(f"results-{DAY}", -1, 5)
         counts_of(ledger, DAY, None)
-        ledger._db.set_trace_callback(None)
+        ledger.db.sqlite.set_trace_callback(None)
         for sql in asked:
-            plan = [row[3] for row in ledger._db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+            plan = [row[3] for row in ledger.db.sqlite.execute(f"EXPLAIN QUERY PLAN {sql}")]
             assert {"SCAN image"}.isdisjoint(plan), (sql, plan)
             if "CROSS JOIN" in sql:
                 assert "SCAN record" in plan[0]  # backwards from the newest, up to the limit
@@ -263,7 +263,7 @@ def test_an_image_that_retention_has_removed_says_so_and_is_not_put_back(rig: Ri
     rig.settle()
     old = RetentionSettings(high_days=40, rejected_days=40, keep_at_least_images=0)
     settings = Settings(root=str(rig.root), timezone="Europe/Athens", retention=old)
-    retention = retention_of(settings, rig.ledger, rig.spool, rig.clock)
+    retention = build_retention(settings, rig.ledger, rig.spool, rig.clock)
     filed = [*rig.root.glob("classified_images/*/*"), *rig.root.glob("rejected/*g")]
     while any(path.exists() for path in filed):  # the service runs all the while
         rig.clock.passed_s += 86_400

@@ -19,9 +19,11 @@ from PIL import Image
 from starlette.requests import ClientDisconnect
 
 from xray_watcher.config.settings import Settings
-from xray_watcher.intake.images import DecodeLimits, displayed
+from xray_watcher.imaging.limits import DecodeLimits
+from xray_watcher.imaging.pixels import decode_for_display
+from xray_watcher.imaging.preview_child import WORKER_COMMAND, write_png
 from xray_watcher.web.context import WebContext
-from xray_watcher.web.thumbnails import WORKER_COMMAND, NoPicture, Thumbnails, png_of
+from xray_watcher.web.thumbnails import NoPicture, Thumbnails
 
 CHEST = Image.fromarray(pictures.chest())
 CONTENT = pictures.png(CHEST)
@@ -113,7 +115,9 @@ def test_what_is_kept_is_not_shown_once_retention_has_removed_the_file(tmp_path:
 def test_what_is_shown_is_grey_and_upright(tmp_path: Path, content: bytes) -> None:
     made = thumbnails(OneImage(tmp_path, content))
     image = Image.open(io.BytesIO(png(made, size="picture")))
-    assert np.array_equal(np.asarray(image), np.asarray(displayed(content, DecodeLimits())))
+    assert np.array_equal(
+        np.asarray(image), np.asarray(decode_for_display(content, DecodeLimits()))
+    )
 
 
 def test_nothing_of_the_senders_bytes_is_in_it(tmp_path: Path) -> None:
@@ -169,7 +173,7 @@ ROWS = b"\x00abcd\x02efgh"
 def test_a_childs_rows_become_a_picture(tmp_path: Path) -> None:
     command = child_that_answers(HEADER, zlib.compress(ROWS))
     made = png(thumbnails(OneImage(tmp_path, CONTENT), command))
-    assert made == png_of(4, 2, zlib.compress(ROWS))
+    assert made == write_png(4, 2, zlib.compress(ROWS))
     assert Image.open(io.BytesIO(made)).size == (4, 2)
 
 

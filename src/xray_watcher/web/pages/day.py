@@ -13,10 +13,10 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from xray_watcher.ledger.reader import LogLine, LogState
+from xray_watcher.ledger.page_queries import Kind, PageLedger
+from xray_watcher.ledger.rows import LogLine, LogState
 from xray_watcher.reports.daily import Summary, banners, day_summary
 from xray_watcher.web.pages.figures import SET_ASIDE_SHOWN, Hours, hours_of
-from xray_watcher.web.pages.queries import Kind, PageLedger
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import ImageView, image_view
 from xray_watcher.web.refusals import Refused

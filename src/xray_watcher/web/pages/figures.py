@@ -9,8 +9,8 @@ from datetime import datetime, tzinfo
 
 from xray_watcher.core.times import from_us
 from xray_watcher.core.values import LEVELS
+from xray_watcher.ledger.page_queries import Kind, PageLedger
 from xray_watcher.records import REJECTED
-from xray_watcher.web.pages.queries import Kind, PageLedger
 from xray_watcher.web.pages.views import ImageView
 
 HOURS = 24

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from xray_watcher.commands.retry import put_back
+from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.errors import XrayWatcherError
-from xray_watcher.records import Record
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import image_view
 from xray_watcher.web.refusals import Refused
@@ -24,7 +24,7 @@ _UNKNOWN = "No image has the index {index}, or it is still in hand. The live pag
 class _Found:
     """The record of an index, and what lies around it."""
 
-    record: Record
+    record: ImageRecord
     below: int | None
     above: int | None
     was_retried: bool
@@ -84,6 +84,7 @@ class ImagePages:
             template,
             image=view,
             record=found.record,
+            timings=vars(found.record.timings_ms),
             below=found.below,
             above=found.above,
             was_retried=found.was_retried,

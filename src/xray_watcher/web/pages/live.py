@@ -18,10 +18,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from xray_watcher.commands.status import DaemonState, status_of
+from xray_watcher.web.authentication import may_still, sender
 from xray_watcher.web.pages.figures import SET_ASIDE_SHOWN, Today, counts_of, hours_of
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import ImageView, image_view
-from xray_watcher.web.security import may, may_still, takers
 from xray_watcher.web.shares import Shares
 
 LATEST_SHOWN = 16
@@ -192,7 +192,7 @@ class LivePage:
     async def show(self, request: Request) -> Response:
         """The page as it is now; it goes on by itself where scripts run."""
         moment = await self._feed.moment()
-        may_upload = may(request, "upload")
+        may_upload = sender(request).may("upload")
         return await self._pages.page(
             request,
             "live.html",
@@ -206,12 +206,12 @@ class LivePage:
 
     async def events(self, request: Request) -> Response:
         """What changes, as server-sent events."""
-        place = self._streams.take(takers(request))  # before anything is waited for
+        place = self._streams.take(sender(request).keys)  # before anything is waited for
         known = request.headers.get("last-event-id") or request.query_params.get("after") or ""
         last_index = int(known) if _INDEX.fullmatch(known) else -1
         events = self._feed.events(
             lambda: place.is_ended or request.app.state.is_ending or not may_still(request),
-            may_upload=may(request, "upload"),
+            may_upload=sender(request).may("upload"),
             last_index=last_index,
         )
         return _Stream(events, partial(self._streams.leave, place))

@@ -21,12 +21,12 @@ from xray_watcher import __version__
 from xray_watcher.commands.status import DaemonState
 from xray_watcher.core.times import local_day
 from xray_watcher.core.values import LEVELS
+from xray_watcher.ledger.page_queries import PageLedger
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.web import charts
+from xray_watcher.web.authentication import sender
 from xray_watcher.web.context import WebContext
-from xray_watcher.web.pages.queries import PageLedger
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.security import may
 
 ASSETS: Mapping[str, bytes] = {
     file.name: file.read_bytes() for file in files("xray_watcher.web").joinpath("static").iterdir()
@@ -80,12 +80,13 @@ class Pages:
             values: what the template shows; `simulations` of images on it add to the banner.
         """
         state = await run_sync(self.context.daemon_state)
+        who = sender(request)
         common = {
             "path": request.url.path,
             "state": state,
             "banners": self.banners(state, values.pop("simulations", ())),
-            "may_upload": may(request, "upload"),
-            "may_sign_out": bool(self.context.settings.web.token_file) and may(request, "view"),
+            "may_upload": who.may("upload"),
+            "may_sign_out": bool(self.context.settings.web.token_file) and who.may("view"),
             "today": self.today(),
         }
         text = await run_sync(partial(self.fragment, template, **common, **values))

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
+from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.risk import DEFAULT_THRESHOLD
-from xray_watcher.core.values import LEVELS, REJECTIONS, RiskRules
-from xray_watcher.records import REJECTED, SIMULATIONS, Record
+from xray_watcher.core.values import LEVELS, REJECTIONS, Rejection, RiskRules
+from xray_watcher.records import REJECTED, SIMULATIONS
 
 FLAG_WORDS: Mapping[str, str] = {
     "no_finding": "No condition reached its operating point.",
@@ -111,7 +112,7 @@ class ImageView:
         return f"{self.level}: {self.filename}, {what}"
 
 
-def image_view(record: Record, rules: RiskRules, zone: tzinfo | None) -> ImageView:
+def image_view(record: ImageRecord, rules: RiskRules, zone: tzinfo | None) -> ImageView:
     """Make the view of a record.
 
     Args:
@@ -119,33 +120,32 @@ def image_view(record: Record, rules: RiskRules, zone: tzinfo | None) -> ImageVi
         rules: levels and operating points as they are set now.
         zone: local time zone; None is the system's.
     """
-    rejected = record.get("rejected", {})
+    rejected = record.rejected or Rejection("", "")
     scores = _scores(record, rules)
     return ImageView(
-        index=record["index"],
-        filename=safe_name(record["filename"]),
-        source=safe_name(record["source"]),
-        level=record["risk_level"],
-        top_label=record.get("top_label", ""),
-        top_share=record.get("top_probability", 0.0),
+        index=record.index,
+        filename=safe_name(record.filename),
+        source=safe_name(record.source),
+        level=record.risk_level,
+        top_label=record.top_label or "",
+        top_share=record.top_probability or 0.0,
         scores=scores,
-        flags=tuple(_flag(name, record) for name in record["flags"]),
-        saved_path=record["saved_path"] or "",
-        received_at=datetime.fromisoformat(record["received_at"]).astimezone(zone),
-        filed_at=datetime.fromisoformat(record["classified_at"]).astimezone(zone),
-        has_picture=record["risk_level"] in LEVELS and record["saved_path"] is not None,
-        reject_code=rejected.get("code", ""),
-        reject_words=REJECTIONS.get(rejected.get("code", ""), ""),
-        reject_detail=rejected.get("detail", ""),
-        simulation=SIMULATIONS.get(record["model"]["name"], "") if record["simulated"] else "",
+        flags=tuple(_flag(name, record) for name in record.flags),
+        saved_path=record.saved_path or "",
+        received_at=datetime.fromisoformat(record.received_at).astimezone(zone),
+        filed_at=datetime.fromisoformat(record.classified_at).astimezone(zone),
+        has_picture=record.risk_level in LEVELS and record.saved_path is not None,
+        reject_code=rejected.code,
+        reject_words=REJECTIONS.get(rejected.code, ""),
+        reject_detail=rejected.detail,
+        simulation=SIMULATIONS.get(record.model.name, "") if record.simulated else "",
     )
 
 
-def _scores(record: Record, rules: RiskRules) -> tuple[Score, ...]:
+def _scores(record: ImageRecord, rules: RiskRules) -> tuple[Score, ...]:
     """Highest first; equal ones in the order that the record's own ranking gives them."""
-    ranked = [top["label"] for top in record.get("top_predictions", ())]
-    shares: Mapping[str, float] = record.get("all_probs", {})
-    raw: Mapping[str, float] = record.get("raw_probs", {})
+    ranked = [top.label for top in record.top_predictions or ()]
+    raw = record.raw_probs or {}
     found = (
         Score(
             label,
@@ -154,11 +154,11 @@ def _scores(record: Record, rules: RiskRules) -> tuple[Score, ...]:
             raw.get(label),
             rules.thresholds.get(label, DEFAULT_THRESHOLD),
         )
-        for label, share in shares.items()
+        for label, share in (record.all_probs or {}).items()
     )
     places = {label: place for place, label in enumerate(ranked)}
     return tuple(sorted(found, key=lambda s: (-s.share, places.get(s.label, len(places)))))
 
 
-def _flag(name: str, record: Record) -> Flag:
-    return Flag(name, FLAG_WORDS.get(name, name), record.get(name))
+def _flag(name: str, record: ImageRecord) -> Flag:
+    return Flag(name, FLAG_WORDS.get(name, name), getattr(record, name, None))
