@@ -131,7 +131,7 @@ fuzz-http: $(READY)       ## 10 minutes of made-up requests for the web
 	$(BIN)/python tests/fuzz/fuzz_http.py $(ARGS)
 
 manual: $(READY)          ## write the manual pages anew from the commands and settings
-	$(BIN)/python -m xray_watcher.manual deploy/man
+	$(BIN)/python -m xray_watcher.cli.manual deploy/man
 
 install-test: $(READY)    ## install on fresh Debians 12 and 13 with a systemd of their own; root, network
 	command -v debootstrap >/dev/null || sh .ci/apt-install debootstrap

@@ -21,9 +21,9 @@ from xray_watcher.core.batching import Batching
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.health import Health
 from xray_watcher.core.naming import WORK_FOLDER
+from xray_watcher.core.notices import NOBODY, Audience
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
-from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.values import ModelInfo, Rejection
 from xray_watcher.effects.notices import ImageNotices
 from xray_watcher.effects.totals import add_to_totals
@@ -38,13 +38,13 @@ from xray_watcher.intake.waiting import Waiting
 from xray_watcher.intake.watcher import Inbox, NoWakeup
 from xray_watcher.ledger.effect import Effect
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.model.engine import Engine
+from xray_watcher.pipeline.deciding import Sealer
 from xray_watcher.pipeline.pipeline import build_pipeline
 from xray_watcher.pipeline.scoring import Scorer
 from xray_watcher.records import CsvLayout
 from xray_watcher.reports.daily import DailySummaries
-from xray_watcher.sealing import Sealer
 from xray_watcher.service.chores import Chore
 from xray_watcher.service.daemon import Daemon, Reporting, Timetable, Upkeep, Waking
 from xray_watcher.service.heartbeat import Heartbeat

@@ -21,7 +21,7 @@ from xray_watcher.config.keys import FIELDS
 from xray_watcher.core.image_record import ImageRecord, ModelFields, Timings
 from xray_watcher.core.retries import COMPONENTS, FILES
 from xray_watcher.core.values import REJECTIONS, Rejection
-from xray_watcher.phantoms import write_phantoms
+from xray_watcher.phantom.files import write_phantoms
 from xray_watcher.records import CSV_COLUMNS, CSV_PARTS
 
 HOME = Path(__file__).parents[1]

@@ -13,11 +13,12 @@ import pytest
 
 import audit
 from rig import Rig
-from xray_watcher import logs, records
+from xray_watcher import records
 from xray_watcher.commands import fsck
 from xray_watcher.commands.status import status_of, to_text
 from xray_watcher.core.image_record import ImageRecord
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger import log_files as logs
+from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.records import CSV_COLUMNS, FIRST_CSV_COLUMNS, CsvLayout
 from xray_watcher.system.files import write_all
 

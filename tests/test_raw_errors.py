@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from rig import Rig
-from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
+from xray_watcher.config.upkeep import RetentionSettings
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.intake.handover import Upload, new_batch, upload_name
 from xray_watcher.ledger.ledger import Ledger

@@ -22,14 +22,14 @@ from rig import Rig
 from service import COMMAND, environment
 from xray_watcher.commands.fsck import check
 from xray_watcher.commands.retention import OFF, clean_up, plan
-from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
+from xray_watcher.config.upkeep import RetentionSettings
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import AlreadyRunning, Unavailable
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import LogState
 from xray_watcher.reports.daily import day_summary, to_markdown
-from xray_watcher.retention import BELIEVED, Retention
+from xray_watcher.retention.retention import BELIEVED, Retention
 from xray_watcher.service.upkeep import build_retention
 from xray_watcher.system.lock import InstanceLock
 

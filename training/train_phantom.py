@@ -32,7 +32,7 @@ from xray_watcher.core.calibration import op_norm
 from xray_watcher.core.catalogue import OUTPUTS
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.pixels import decode
-from xray_watcher.model.phantom import CONDITIONS, draw, frame, to_uint8, to_uint16
+from xray_watcher.phantom.drawing import CONDITIONS, draw, frame, to_uint8, to_uint16
 
 Floats = NDArray[np.float32]
 
@@ -411,10 +411,11 @@ made with it says so.
 
 ![One drawing of each kind](phantoms.png)
 
-The drawings are made by `src/xray_watcher/model/phantom.py`: a chest that differs in every measure,
-normal or with the sign of one of the eleven conditions of `densenet121-res224-chex`, on a film with
-its own position, exposure, grain, collimation and marker. The network is TorchXRayVision's DenseNet
-class with growth rate 8 and blocks of 2, 4, 6 and 4 layers, and the same 18 outputs.
+The drawings are made by `src/xray_watcher/phantom/drawing.py`: a chest that differs in every
+measure, normal or with the sign of one of the eleven conditions of `densenet121-res224-chex`, on a
+film with its own position, exposure, grain, collimation and marker. The network is
+TorchXRayVision's DenseNet class with growth rate 8 and blocks of 2, 4, 6 and 4 layers, and the same
+18 outputs.
 
 A broken rib alone is too fine a sign for so small a network at 224 pixels. The drawings therefore
 show what often goes with it too: the blood that collects between the broken ribs and the pleura.

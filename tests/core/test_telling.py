@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray_watcher.core.telling import (
+from xray_watcher.core.notices import (
     MINUTE_US,
     NOBODY,
     Audience,

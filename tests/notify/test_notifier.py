@@ -12,8 +12,8 @@ import pytest
 from sinks import http_sink, wait_for
 
 from rig import Rig
-from xray_watcher.config.care import EVENTS, WebhookSettings
-from xray_watcher.core.telling import Audience
+from xray_watcher.config.upkeep import EVENTS, WebhookSettings
+from xray_watcher.core.notices import Audience
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.notify.channels import Channel, DeliveryFailed, Webhook

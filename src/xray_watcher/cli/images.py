@@ -81,7 +81,7 @@ def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 def phantoms(folder: str, count: int, seed: int) -> int:
     """Write drawn chest images into FOLDER, with drawn.csv that says what each shows."""
-    from xray_watcher.phantoms import write_phantoms
+    from xray_watcher.phantom.files import write_phantoms
     from xray_watcher.system.progress import progress_bar
 
     work_as_owner(folder)

@@ -17,6 +17,7 @@ from datetime import datetime
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of
 from xray_watcher.core.times import utc_text
+from xray_watcher.core.values import REJECTED_FOLDER
 from xray_watcher.errors import Unavailable, UsageError
 from xray_watcher.intake.filing import UNREAD
 from xray_watcher.intake.returned import Returned
@@ -24,7 +25,6 @@ from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.work_folder import find_work_folder
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import ImageRow
-from xray_watcher.sealing import REJECTED_FOLDER
 from xray_watcher.service.folders import build_spool
 from xray_watcher.system.files import directory
 from xray_watcher.system.signals import ring_from_outside

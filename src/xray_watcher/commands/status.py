@@ -14,8 +14,8 @@ from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import LedgerError, LedgerOutOfReach, Unavailable, UsageError
 from xray_watcher.intake.watcher import build_inbox
 from xray_watcher.intake.work_folder import find_work_folder
+from xray_watcher.ledger.log_files import edited_copies
 from xray_watcher.ledger.reader import LedgerReader
-from xray_watcher.logs import edited_copies
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.reports.daily import Summary, day_summary
 from xray_watcher.system.activity import activity_of

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import combinations
 
-from xray_watcher.config.care import NotifySettings, RetentionSettings
+from xray_watcher.config.base import did_you_mean
 from xray_watcher.config.keys import FOLDERS, THRESHOLDS
-from xray_watcher.config.settings import Settings, did_you_mean
+from xray_watcher.config.settings import Settings
 from xray_watcher.config.sources import shown
+from xray_watcher.config.upkeep import NotifySettings, RetentionSettings
 from xray_watcher.core.catalogue import OUTPUTS
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import Unavailable

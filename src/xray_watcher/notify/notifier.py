@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import structlog
 
-from xray_watcher.core.telling import (
+from xray_watcher.core.notices import (
     LONGEST_WAIT_S,
     MINUTE_US,
     Audience,

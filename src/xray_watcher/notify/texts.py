@@ -14,7 +14,7 @@ from typing import Any
 
 from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.naming import safe_name
-from xray_watcher.core.telling import Notice
+from xray_watcher.core.notices import Notice
 from xray_watcher.core.times import from_us, utc_text
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.records import NOTICE, from_jsonl

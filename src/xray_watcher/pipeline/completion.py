@@ -13,10 +13,10 @@ from xray_watcher.intake.claims import ChangedAfterClaim, FileTrouble, NameRefus
 from xray_watcher.intake.filing import ResultFolders
 from xray_watcher.ledger.effect import Effect, Filing
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger.log_files import LogFiles
+from xray_watcher.pipeline.deciding import Sealer, Verdict
 from xray_watcher.pipeline.images_in_hand import Batch, Decided, decided_of
 from xray_watcher.records import from_jsonl
-from xray_watcher.sealing import Sealer, Verdict
 from xray_watcher.system.clock import Clock
 
 _log = structlog.get_logger()

@@ -15,8 +15,8 @@ from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome
 from xray_watcher.intake.claims import Claimed, FileTrouble, Move
 from xray_watcher.ledger.ledger import Decision
 from xray_watcher.ledger.rows import ImageRow, LogLine
+from xray_watcher.pipeline.deciding import Verdict
 from xray_watcher.pipeline.scoring import Scoring
-from xray_watcher.sealing import Verdict
 from xray_watcher.system.clock import Clock
 
 

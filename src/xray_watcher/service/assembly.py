@@ -29,15 +29,15 @@ from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.waiting import Waiting
 from xray_watcher.intake.watcher import wakeup_for
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.model.engine import Engine
 from xray_watcher.notify.setup import audience_of, channels_of
+from xray_watcher.pipeline.deciding import Sealer
 from xray_watcher.pipeline.images_in_hand import Decoder
 from xray_watcher.pipeline.pipeline import Pipeline, build_pipeline
 from xray_watcher.pipeline.scoring import Scorer
 from xray_watcher.records import CsvLayout
 from xray_watcher.reports.daily import DailySummaries
-from xray_watcher.sealing import Sealer
 from xray_watcher.service.daemon import Daemon, Reporting, Timetable, Upkeep, Waking
 from xray_watcher.service.folders import make_folder, prepare_folders
 from xray_watcher.service.heartbeat import Heartbeat

@@ -19,7 +19,6 @@ from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
 from xray_watcher.web.answers import Batches
 from xray_watcher.web.authentication import sender
 from xray_watcher.web.context import WebContext
-from xray_watcher.web.everybodys import Figures, exposition
 from xray_watcher.web.models import (
     Accepted,
     BatchAnswer,
@@ -32,6 +31,7 @@ from xray_watcher.web.openapi import ApiRoute, Operation, document
 from xray_watcher.web.predicting import Predicting
 from xray_watcher.web.refusals import Refused
 from xray_watcher.web.security import SecuredRoute
+from xray_watcher.web.shared_limits import Figures, exposition
 from xray_watcher.web.shares import Places
 
 _UPLOAD_ERRORS = (400, 408, 413, 429, 503, 507)

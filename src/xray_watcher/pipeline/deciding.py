@@ -13,7 +13,15 @@ from xray_watcher.core.image_record import ImageRecord, Timings
 from xray_watcher.core.naming import PLAIN_NAME_BYTES, indexed_name, plain_name
 from xray_watcher.core.risk import assess
 from xray_watcher.core.times import from_us, local_day
-from xray_watcher.core.values import Assessment, ModelInfo, Rejection, RiskRules, Scores
+from xray_watcher.core.values import (
+    DUPLICATES_FOLDER,
+    REJECTED_FOLDER,
+    Assessment,
+    ModelInfo,
+    Rejection,
+    RiskRules,
+    Scores,
+)
 from xray_watcher.intake.filing import ResultFolders
 from xray_watcher.intake.handover import request_of
 from xray_watcher.ledger.ledger import Decision
@@ -29,10 +37,6 @@ from xray_watcher.records import (
     rejected_record,
     to_jsonl,
 )
-
-REJECTED_FOLDER = "rejected"
-DUPLICATES_FOLDER = "duplicates"
-"""Keys of the two folders beside those of the levels."""
 
 _SIDECAR_BYTES = len(".json")  # a rejected image's name must leave room for its reason's
 
