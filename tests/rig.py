@@ -40,7 +40,7 @@ from xray_watcher.ledger.effect import Effect
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.model.engine import Engine
-from xray_watcher.pipeline.deciding import Sealer
+from xray_watcher.pipeline.deciding import Decider
 from xray_watcher.pipeline.pipeline import build_pipeline
 from xray_watcher.pipeline.scoring import Scorer
 from xray_watcher.records import CsvLayout
@@ -49,7 +49,7 @@ from xray_watcher.service.chores import Chore
 from xray_watcher.service.daemon import Daemon, Reporting, Timetable, Upkeep, Waking
 from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.lock import InboxLock
-from xray_watcher.system.signals import Bell, StopRequest
+from xray_watcher.system.signals import StopRequest, Waker
 
 LABELS = UNTRAINED.labels
 SETTLE_S, QUIET_S, MAX_WAIT_S, INCOMPLETE_S, SCAN_S = 2.0, 1.0, 10.0, 900.0, 5.0
@@ -185,7 +185,7 @@ class Rig:
             hands=InlineHands(),
             engine=ready.result,
             scorer=Scorer(self.clock),
-            sealer=Sealer(
+            decider=Decider(
                 self.ledger,
                 self.spool.results,
                 settings.risk_rules(),
@@ -200,7 +200,7 @@ class Rig:
             beat=lambda: self.beats_s.append(self.clock.monotonic_s()),
             effects=(add_to_totals, ImageNotices(audience), *effects),
         )
-        self.bell = Bell()
+        self.waker = Waker()
         inbox = InboxWatch(
             inbox=Inbox(folders.inbox, work, settings.intake.suffixes, settings.intake.ignore),
             wakeup=NoWakeup(),
@@ -237,7 +237,7 @@ class Rig:
             ),
             timetable=Timetable(SCAN_S, SETTLE_S, SETTLE_S, GIVE_UP_S, 0, (str(root),)),
             upkeep=Upkeep(summaries, chores(self)),
-            waking=Waking(self.clock, self.bell, StopRequest(self.bell)),
+            waking=Waking(self.clock, self.waker, StopRequest(self.waker)),
         )
 
     def drop(self, name: str, content: str) -> bytes:
@@ -277,4 +277,4 @@ class Rig:
         """Let go of everything as a kill would: nothing is finished or written."""
         self.ledger.close()
         self.lock.__exit__()
-        self.bell.close()
+        self.waker.close()

@@ -93,9 +93,9 @@ def test_every_degraded_cause_says_what_to_do() -> None:
     named |= {FILES, *COMPONENTS.values()}
     named -= {"work"}  # a step, whose troubles are told by their own causes
     named |= {f"notify-{kind}" for kind in ("webhook", "smtp", "command")}
-    causes = {cause for cause in named if " " not in cause}
+    components = {component for component in named if " " not in component}
     explained = first_cells(page("operations.md"), "Every degraded cause, and what to do")
-    assert sorted(explained) == sorted(causes)
+    assert sorted(explained) == sorted(components)
 
 
 def test_every_event_of_the_log_is_explained() -> None:

@@ -336,10 +336,10 @@ def test_an_image_that_cannot_be_removed_keeps_no_other_and_is_told(tmp_path: Pa
         with pytest.raises(Unavailable) as told:
             old.retention.refresh(clock.monotonic_s())
         assert old.names() == [name]
-        assert told.value.detail.startswith(
+        assert told.value.reason.startswith(
             "1 files that are old enough cannot be removed (Operation not permitted)."
         )
-        assert name not in told.value.detail
+        assert name not in told.value.reason
         assert old.retention.last.images == 40
         with pytest.raises(Unavailable):
             old.retention.refresh(clock.monotonic_s() + 60)

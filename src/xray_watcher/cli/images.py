@@ -66,7 +66,7 @@ def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
     back = 0
     for outcome in outcomes:
         if outcome.inbox_path is None:
-            say(f"{outcome.name}: {outcome.trouble}", err=True)
+            say(f"{outcome.name}: {outcome.problem}", err=True)
             continue
         shown = "/".join(safe_name(part) for part in outcome.inbox_path.split("/"))
         say(f"{outcome.name}: waits to be tried again as {shown}")

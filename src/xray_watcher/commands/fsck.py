@@ -221,7 +221,7 @@ def _leftovers(spool: Spool) -> Iterator[Difference]:
     try:
         names = spool.work.leftovers() if os.path.isdir(spool.work.path) else []
     except Unavailable as error:
-        yield Difference("unreadable", spool.work.path, error.detail)
+        yield Difference("unreadable", spool.work.path, error.reason)
         return
     yield from (Difference("leftover", os.path.join(spool.work.path, name)) for name in names)
 

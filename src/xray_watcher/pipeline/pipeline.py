@@ -24,7 +24,7 @@ from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline.batches import Batches
 from xray_watcher.pipeline.claiming import Claims
 from xray_watcher.pipeline.completion import Completion
-from xray_watcher.pipeline.deciding import Sealer
+from xray_watcher.pipeline.deciding import Decider
 from xray_watcher.pipeline.images_in_hand import Decoder
 from xray_watcher.pipeline.judging import Judge
 from xray_watcher.pipeline.recovery import Recovery
@@ -137,7 +137,7 @@ def build_pipeline(  # noqa: PLR0913 - assembly: each part by its name
     hands: Hands,
     engine: Callable[[], Engine],
     scorer: Scorer,
-    sealer: Sealer,
+    decider: Decider,
     retries: Retries,
     duplicates: Literal["flag", "set-aside"],
     give_up_after_s: float,
@@ -170,7 +170,7 @@ def build_pipeline(  # noqa: PLR0913 - assembly: each part by its name
         ledger=ledger,
         results=spool.results,
         logs=logs,
-        sealer=sealer,
+        decider=decider,
         retries=retries,
         counted=counted,
         clock=clock,

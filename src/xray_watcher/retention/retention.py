@@ -83,7 +83,7 @@ class Retention:
         last: what the last whole run has done.
     """
 
-    unit = "retention"
+    component = "retention"
 
     def __init__(
         self,
@@ -270,7 +270,7 @@ class Retention:
             self.done.stuck[f"{folder}/{name}"] = str(error)
             return "stuck"
         except Unavailable as error:
-            self._away[folder] = error.detail
+            self._away[folder] = error.reason
             return "away"
         if outcome != "changed" and row.outcome == "rejected":
             try:

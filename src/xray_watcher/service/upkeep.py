@@ -23,7 +23,7 @@ from xray_watcher.reports.textfile import MetricsFile
 from xray_watcher.retention.retention import Retention
 from xray_watcher.service.chores import Chore, Contained
 from xray_watcher.system.clock import Clock
-from xray_watcher.system.signals import Bell
+from xray_watcher.system.signals import Waker
 
 _SECONDS_AN_HOUR = 3600.0
 
@@ -71,16 +71,16 @@ def make_notifier(
     channels: Mapping[str, Channel],
     audience: Audience,
     health: Health,
-    bell: Bell,
+    waker: Waker,
     clock: Clock,
 ) -> Notifier:
     """Who tells people, as `[notify]` has it."""
     return Notifier(
         ledger=ledger,
-        sender=Sender(channels, bell.ring),
+        sender=Sender(channels, waker.wake),
         audience=audience,
         channels=channels.keys(),
-        troubles=lambda: {cause: trouble.detail for cause, trouble in health.causes.items()},
+        problems=lambda: health.reasons,
         clock=clock,
         per_minute=settings.per_minute,
         degraded_after_s=settings.degraded_after_seconds,

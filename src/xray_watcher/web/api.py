@@ -158,19 +158,19 @@ class Reading:
     async def health(self, request: Request) -> Response:
         """Whether the service works; for whoever asks, so without any detail."""
         state = await run_sync(self._context.daemon_state)
-        reasons = [*state.troubles] if state.alive else ["not_running"]
+        reasons = [*state.problems] if state.alive else ["not_running"]
         health = Health(
             healthy=state.healthy,
             alive=state.alive,
             reasons=reasons,
-            troubles=_troubles(state) if sender(request).may("view") else None,
+            troubles=_problems(state) if sender(request).may("view") else None,
         )
         return JSONResponse(health.model_dump(), 200 if state.healthy else 503)
 
 
-def _troubles(state: DaemonState) -> dict[str, str]:
+def _problems(state: DaemonState) -> dict[str, str]:
     if state.alive:
-        return state.troubles
+        return state.problems
     return {"not_running": "The daemon does not run; start it with `xray-watcher run`."}
 
 
