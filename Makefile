@@ -136,7 +136,7 @@ fuzz-http: $(READY)       ## 10 minutes of made-up requests for the web
 	$(BIN)/python tests/fuzz/fuzz_http.py $(ARGS)
 
 manual: $(READY)          ## write the manual pages and docs/settings.md anew from commands and settings
-	$(BIN)/python -m xray_watcher.manual deploy/man
+	$(BIN)/python -m xray_watcher.cli.manual deploy/man
 	$(BIN)/python deploy/settings_page.py >docs/settings.md
 
 install-test: $(READY)    ## install on fresh Debians 12 and 13 with a systemd of their own; root, network

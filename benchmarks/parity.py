@@ -33,7 +33,7 @@ from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.pixels import decode
 from xray_watcher.model.engine import load_engine
 from xray_watcher.model.network import library
-from xray_watcher.model.phantom import draw, frame, to_uint8
+from xray_watcher.phantom.drawing import draw, frame, to_uint8
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "tests" / folder) for folder in ("intake", "model")]

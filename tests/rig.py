@@ -21,9 +21,9 @@ from xray_watcher.core.batching import Batching
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.core.health import Health
 from xray_watcher.core.naming import WORK_FOLDER
+from xray_watcher.core.notices import NOBODY, Audience
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
-from xray_watcher.core.telling import NOBODY, Audience
 from xray_watcher.core.values import ModelInfo, Rejection
 from xray_watcher.effects.notices import ImageNotices
 from xray_watcher.effects.totals import add_to_totals
@@ -38,18 +38,18 @@ from xray_watcher.intake.waiting import Waiting
 from xray_watcher.intake.watcher import Inbox, NoWakeup
 from xray_watcher.ledger.effect import Effect
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.model.engine import Engine
+from xray_watcher.pipeline.deciding import Decider
 from xray_watcher.pipeline.pipeline import build_pipeline
 from xray_watcher.pipeline.scoring import Scorer
 from xray_watcher.records import CsvLayout
 from xray_watcher.reports.daily import DailySummaries
-from xray_watcher.sealing import Sealer
 from xray_watcher.service.chores import Chore
 from xray_watcher.service.daemon import Daemon, Reporting, Timetable, Upkeep, Waking
 from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.lock import InboxLock
-from xray_watcher.system.signals import Bell, StopRequest
+from xray_watcher.system.signals import StopRequest, Waker
 
 LABELS = UNTRAINED.labels
 SETTLE_S, QUIET_S, MAX_WAIT_S, INCOMPLETE_S, SCAN_S = 2.0, 1.0, 10.0, 900.0, 5.0
@@ -185,7 +185,7 @@ class Rig:
             hands=InlineHands(),
             engine=ready.result,
             scorer=Scorer(self.clock),
-            sealer=Sealer(
+            decider=Decider(
                 self.ledger,
                 self.spool.results,
                 settings.risk_rules(),
@@ -200,7 +200,7 @@ class Rig:
             beat=lambda: self.beats_s.append(self.clock.monotonic_s()),
             effects=(add_to_totals, ImageNotices(audience), *effects),
         )
-        self.bell = Bell()
+        self.waker = Waker()
         inbox = InboxWatch(
             inbox=Inbox(folders.inbox, work, settings.intake.suffixes, settings.intake.ignore),
             wakeup=NoWakeup(),
@@ -237,7 +237,7 @@ class Rig:
             ),
             timetable=Timetable(SCAN_S, SETTLE_S, SETTLE_S, GIVE_UP_S, 0, (str(root),)),
             upkeep=Upkeep(summaries, chores(self)),
-            waking=Waking(self.clock, self.bell, StopRequest(self.bell)),
+            waking=Waking(self.clock, self.waker, StopRequest(self.waker)),
         )
 
     def drop(self, name: str, content: str) -> bytes:
@@ -277,4 +277,4 @@ class Rig:
         """Let go of everything as a kill would: nothing is finished or written."""
         self.ledger.close()
         self.lock.__exit__()
-        self.bell.close()
+        self.waker.close()

@@ -18,8 +18,8 @@ from xray_watcher.commands import fsck
 from xray_watcher.commands.fsck import check
 from xray_watcher.commands.status import status_of, summary_of, to_text
 from xray_watcher.intake.filing import ResultFolders
+from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.ledger.reader import LedgerReader
-from xray_watcher.logs import LogFiles
 from xray_watcher.system.lock import InstanceLock
 
 LOOKS = [(LedgerReader, "open_rows"), (ResultFolders, "names_in"), (LogFiles, "differing")]

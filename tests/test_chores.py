@@ -16,7 +16,7 @@ from xray_watcher.service.chores import Contained
 class Faulty:
     """A chore with a fault that a test can mend."""
 
-    unit = "metrics"
+    component = "metrics"
     next_due_s = float("-inf")
 
     def __init__(self, error: BaseException | None) -> None:
@@ -42,12 +42,12 @@ def test_filing_goes_on_and_status_and_log_tell_of_the_fault(tmp_path: Path) -> 
         rig.settle()
         rig.ticks(200)
         assert len(audit.filed(tmp_path)) == 1
-        assert "ZeroDivisionError in xray-watcher itself" in rig.health.troubles["metrics"].detail
+        assert "ZeroDivisionError in xray-watcher itself" in rig.health.problems["metrics"].reason
         assert chore.done > 3, "it is tried again"
         chore.stop = lambda: None  # type: ignore[method-assign]
         chore.error = None
         rig.ticks(70)
-    assert "metrics" not in rig.health.troubles
+    assert "metrics" not in rig.health.problems
     told = [line for line in logs if line["event"] == "crashed: please report this"]
     assert len(told) == 1, "once, and not at each try"
     assert "Jane Doe" not in str(logs)

@@ -20,7 +20,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.imaging.decode_pool import DecodeOutcome
 from xray_watcher.intake.claims import Move
 from xray_watcher.intake.handover_source import HandoverSource
-from xray_watcher.intake.watcher import Look
+from xray_watcher.intake.watcher import Scan
 from xray_watcher.intake.work_folder import WorkFolder
 from xray_watcher.service import daemon as daemon_module
 
@@ -67,11 +67,11 @@ def test_a_file_that_its_writer_holds_open_is_not_taken_however_long_he_pauses(r
 def test_a_look_that_hung_for_long_is_followed_by_the_next_within_half_a_minute(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin_look = rig.arrivals.inbox._inbox.begin_look
+    begin_scan = rig.arrivals.inbox._inbox.begin_scan
 
-    def hung() -> Iterator[Look | None]:
+    def hung() -> Iterator[Scan | None]:
         rig.clock.passed_s += 600  # until the share answered again
-        return begin_look()
+        return begin_scan()
 
     rig.tick()
     monkeypatch.setattr(rig.arrivals.inbox._inbox, "begin_look", hung)
@@ -273,11 +273,11 @@ def test_a_network_that_fails_on_the_next_batch_keeps_back_that_one_alone(rig: R
     rig.engine.classify = fails_on_a_small_one  # type: ignore[method-assign]
     rig.ticks(12)
     assert len(audit.jsonl_records(rig.root)) == 16
-    assert "out of memory" in rig.health.troubles["model"].detail
+    assert "out of memory" in rig.health.problems["model"].reason
     rig.engine.classify = classify  # type: ignore[method-assign]
     rig.ticks(70)
     audit.check(rig.root, arrived)
-    assert not rig.health.troubles
+    assert not rig.health.problems
 
 
 def test_a_trickle_without_a_quiet_moment_is_taken_when_the_first_has_waited(rig: Rig) -> None:
@@ -297,12 +297,12 @@ def test_a_failing_network_keeps_the_images_and_goes_on_by_itself(rig: Rig) -> N
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(20)]
     rig.engine.broken = True
     rig.ticks(60)
-    assert "model" in rig.health.troubles
+    assert "model" in rig.health.problems
     assert not audit.filed(rig.root)
     assert len(list(rig.inbox.iterdir())) == 4, "no more is claimed than the first batch"
     rig.engine.broken = False
     rig.ticks(120)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     audit.check(rig.root, arrived)
 
 
@@ -312,7 +312,7 @@ def test_a_decoder_that_cannot_start_keeps_the_images_and_goes_on_by_itself(rig:
     rig.ticks(30)
     rig.decoder.broken = False
     rig.ticks(90)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     audit.check(rig.root, arrived)
 
 
@@ -333,11 +333,11 @@ def test_a_decoder_that_fails_after_a_while_is_tried_less_and_less_often(
         for _ in range(240):
             rig.tick(0.5)
             if begun and not begun[-1].done():
-                assert len(begun) == 1 or "decoder" in rig.health.troubles
+                assert len(begun) == 1 or "decoder" in rig.health.problems
                 begun[-1].set_exception(Unavailable("decoder", "It was killed."))
         assert 4 <= len(begun) <= 9  # 1, 2, 4, 8, 16, 32 seconds apart
     rig.ticks(90)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     audit.check(rig.root, [arrived])
 
 
@@ -348,7 +348,7 @@ def test_below_the_low_water_mark_of_a_disk_nothing_is_claimed(
     arrived = rig.drop("a.jpg", "picture:Edema")
     rig.ticks(60)
     assert (rig.inbox / "a.jpg").exists()
-    assert "min_free_bytes" in rig.health.troubles["disk"].detail
+    assert "min_free_bytes" in rig.health.problems["disk"].reason
     monkeypatch.undo()
     rig.ticks(90)
     audit.check(rig.root, [arrived])
@@ -359,12 +359,12 @@ def test_an_inbox_that_is_away_is_waited_for_and_not_made_anew(rig: Rig) -> None
     rig.settle()
     os.rename(rig.inbox, rig.root / "away")
     rig.ticks(120)
-    assert "inbox" in rig.health.troubles
+    assert "inbox" in rig.health.problems
     assert not rig.inbox.exists()
     os.rename(rig.root / "away", rig.inbox)
     arrived.append(rig.drop("b.jpg", "picture:Fracture"))
     rig.ticks(120)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     audit.check(rig.root, arrived)
 
 
@@ -381,11 +381,11 @@ def test_a_results_folder_that_cannot_be_written_delays_the_images_only(rig: Rig
     high.rmdir()
     high.write_text("in the way")
     rig.ticks(30)
-    assert "work" in rig.health.troubles
+    assert "work" in rig.health.problems
     high.unlink()
     high.mkdir()
     rig.ticks(120)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     audit.check(rig.root, [arrived])
 
 
@@ -481,7 +481,7 @@ def test_what_takes_the_place_of_a_file_that_is_being_claimed_stops_nothing(
     again = Rig(rig.root, clock=rig.clock)
     again.drop("c.jpg", "picture:Pneumonia")
     again.settle()
-    assert not again.health.troubles
+    assert not again.health.problems
     first, *others = again.records()
     assert '"missing"' in first
     assert [f'"inbox_path":"{name}.jpg"' in line for name, line in zip("bc", others, strict=True)]
@@ -511,10 +511,10 @@ def test_a_claim_whose_answer_never_came_is_looked_after_when_the_share_is_back(
     monkeypatch.setattr(rig.spool.work, "claimed_ids", listed)
     content = rig.drop("ward/a.png", "picture:Edema")
     rig.ticks(20)
-    assert "work" in rig.health.troubles
+    assert "work" in rig.health.problems
     is_away[0] = False
     rig.ticks(90)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     audit.check(rig.root, [content])
     (line,) = rig.records()
     assert '"inbox_path":"ward/a.png"' in line
@@ -533,10 +533,10 @@ def test_what_cannot_be_claimed_is_out_of_order_until_it_can(
     rig.settle()
     for _ in range(60):
         rig.tick(0.5)
-        assert "work" in rig.health.troubles
+        assert "work" in rig.health.problems
     monkeypatch.undo()
     rig.ticks(70)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     audit.check(rig.root, [arrived])
 
 
@@ -550,10 +550,10 @@ def test_what_could_not_be_claimed_and_was_taken_away_keeps_nothing_out_of_order
     rig.drop("a.jpg", "picture:Edema")
     (rig.inbox / "b.jpg").write_bytes(JPEG_WITHOUT_END)
     rig.settle()
-    assert "work" in rig.health.troubles
+    assert "work" in rig.health.problems
     os.unlink(rig.inbox / "a.jpg")
     rig.ticks(70)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     assert (rig.inbox / "b.jpg").exists()  # what is unfinished is not claimed yet
 
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rig import Rig
+from xray_watcher.core.notices import Audience
 from xray_watcher.core.settling import Settling
-from xray_watcher.core.telling import Audience
 from xray_watcher.core.values import SeenFile
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.reports.daily import day_summary

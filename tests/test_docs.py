@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -22,7 +23,7 @@ from xray_watcher.config.keys import FIELDS
 from xray_watcher.core.image_record import ImageRecord, ModelFields, Timings
 from xray_watcher.core.retries import COMPONENTS, FILES
 from xray_watcher.core.values import REJECTIONS, Rejection
-from xray_watcher.phantoms import write_phantoms
+from xray_watcher.phantom.files import write_phantoms
 from xray_watcher.records import CSV_COLUMNS, CSV_PARTS
 
 HOME = Path(__file__).parents[1]
@@ -102,9 +103,9 @@ def test_every_degraded_component_says_what_to_do() -> None:
     named |= {FILES, *COMPONENTS.values()}
     named -= {"work"}  # a step, whose troubles are told by their own causes
     named |= {f"notify-{kind}" for kind in ("webhook", "smtp", "command")}
-    causes = {cause for cause in named if " " not in cause}
+    components = {component for component in named if " " not in component}
     explained = first_cells(page("components.md"), "Every degraded component, and what to do")
-    assert sorted(explained) == sorted(causes)
+    assert sorted(explained) == sorted(components)
 
 
 def test_every_event_of_the_log_is_explained() -> None:
@@ -174,6 +175,19 @@ def test_files_of_the_project_that_are_named_exist(path: Path) -> None:
     ):
         homes = [home for home, names in folders.items() if name.partition("/")[0] in names]
         assert not homes or any((home / name).exists() for home in homes), name
+
+
+def test_the_map_has_the_rooms_in_the_order_of_their_contract() -> None:
+    tables = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    (layers,) = [
+        contract["layers"]
+        for contract in tables["importlinter"]["contracts"]
+        if contract.get("containers") == ["xray_watcher"]
+    ]
+    table = page("architecture.md").split("\n## Where things lie\n", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| (`[^|]*?) \|", table, re.MULTILINE)
+    drawn = [sorted(re.findall(r"`(\w+)[^`]*`", row)) for row in rows]
+    assert drawn == [sorted(layer.split(" | ")) for layer in layers]
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

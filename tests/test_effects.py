@@ -12,8 +12,8 @@ import pytest
 
 import audit
 from rig import Rig
+from xray_watcher.core.notices import Audience, Notice
 from xray_watcher.core.tally import CLASSIFIED, REJECTED, Tally
-from xray_watcher.core.telling import Audience, Notice
 from xray_watcher.core.times import to_us
 from xray_watcher.ledger.effect import Commit, Filing
 from xray_watcher.records import to_jsonl

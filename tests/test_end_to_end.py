@@ -19,7 +19,7 @@ from PIL import Image
 import audit
 from service import STUB, Service, call
 from xray_watcher.config.settings import Settings
-from xray_watcher.phantoms import NORMAL, made_images
+from xray_watcher.phantom.files import NORMAL, made_images
 
 REAL_IMAGES = sorted(Path(__file__).parents[2].glob("shared/images/*.*g"))
 OTHER_FILE_SYSTEM = Path("/dev/shm")

@@ -49,7 +49,7 @@ def ended(service: Service) -> int:
         raise AssertionError(f"it does not end: {service.log.read_text()[-2000:]}") from None
 
 
-def troubles(service: Service) -> dict[str, str]:
+def problems(service: Service) -> dict[str, str]:
     found: dict[str, str] = json.loads(service.command("status", "--json").stdout)["troubles"]
     return found
 
@@ -119,7 +119,7 @@ def test_every_image_is_filed_however_its_folders_are_mounted(
             assert ended(service) == 0, service.log.read_text()
         else:
             service.wait_until(lambda: len(audit.filed(seen)) == len(arrived), SOON_S)
-            assert not troubles(service)
+            assert not problems(service)
             assert service.stop() == 0
     finally:
         service.kill()
@@ -145,7 +145,7 @@ def test_a_folder_of_the_inbox_from_elsewhere_is_filed_or_it_is_said_what_it_is(
         service.wait_until(lambda: len(audit.filed(service.root)) >= len(arrived), SOON_S)
         time.sleep(3)
         if len(audit.filed(service.root)) == len(arrived):  # one rename cannot reach it
-            assert "mount" in troubles(service).get("files", ""), troubles(service)
+            assert "mount" in problems(service).get("files", ""), problems(service)
         assert service.stop() == 0
     finally:
         service.kill()
@@ -184,7 +184,7 @@ def check_filed(server: Path, share: Path, folder: Path, *, once: bool, **env: s
             assert ended(service) == 0, service.log.read_text()
         else:
             service.wait_until(lambda: len(audit.filed(service.root)) == 2, SOON_S)
-            assert not troubles(service)
+            assert not problems(service)
             assert service.stop() == 0
     finally:
         service.kill()
@@ -265,7 +265,7 @@ def test_a_file_on_which_another_program_has_a_lease_holds_no_other_up(service: 
         os.rename(service.root / "5.png", service.inbox / "5.png")
         arrived += put(service.inbox, 1, 9)
         service.wait_until(lambda: filed(service) >= {"1.png", "9.png"}, 10)
-        assert not troubles(service).keys() & {"inbox", "work"}
+        assert not problems(service).keys() & {"inbox", "work"}
     finally:
         holder.communicate()
     service.wait_until(lambda: "5.png" in filed(service), SOON_S)
@@ -328,10 +328,10 @@ def test_a_folder_that_the_service_may_not_enter_is_told_of(tmp_path: Path) -> N
     try:
         service.start()
         service.wait_until(lambda: filed(service) == {"1.png"}, SOON_S)
-        service.wait_until(lambda: "files" in troubles(service), 10)
+        service.wait_until(lambda: "files" in problems(service), 10)
         closed.chmod(0o755)
         os.chown(closed, 0, 0)
-        service.wait_until(lambda: "files" not in troubles(service), SOON_S)
+        service.wait_until(lambda: "files" not in problems(service), SOON_S)
         arrived.append(picture_number(3))
         service.wait_until(lambda: filed(service) == {"1.png", "3.png"}, SOON_S)
         assert service.stop() == 0

@@ -13,11 +13,12 @@ import pytest
 
 import audit
 from rig import Rig
-from xray_watcher import logs, records
+from xray_watcher import records
 from xray_watcher.commands import fsck
 from xray_watcher.commands.status import status_of, to_text
 from xray_watcher.core.image_record import ImageRecord
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger import log_files as logs
+from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.records import CSV_COLUMNS, FIRST_CSV_COLUMNS, CsvLayout
 from xray_watcher.system.files import write_all
 
@@ -113,11 +114,11 @@ def test_logs_that_cannot_be_written_wait_and_are_completed_later(rig: Rig) -> N
     folder.write_text("in the way")
     arrived.append(rig.drop("b.jpg", "picture:Effusion"))
     rig.ticks(30)
-    assert "work" in rig.health.troubles
+    assert "work" in rig.health.problems
     folder.unlink()
     (rig.root / "away").rename(folder)
     rig.ticks(120)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     audit.check(rig.root, arrived)
 
 
@@ -137,7 +138,7 @@ def test_a_disk_that_gets_full_within_a_line_leaves_no_part_of_it(
     monkeypatch.setattr(logs, "write_all", half)
     arrived.append(rig.drop("b.jpg", "picture:Effusion"))
     rig.ticks(30)
-    assert "work" in rig.health.troubles
+    assert "work" in rig.health.problems
     assert file(rig, form).read_bytes() == whole
     monkeypatch.undo()
     rig.ticks(90)

@@ -250,10 +250,10 @@ def test_a_file_that_cannot_be_written_is_told_and_keeps_no_image_from_its_way(
     rig.drop("a.jpg", "picture:Edema")
     rig.settle()
     assert len(rig.records()) == 1
-    assert "metrics.textfile" in rig.health.troubles["metrics"].detail
+    assert "metrics.textfile" in rig.health.problems["metrics"].reason
     assert rig.daemon.is_finished
     assert rig.daemon._next_due_s() > rig.clock.monotonic_s(), "the loop would spin"
     folder.mkdir()
     rig.ticks(61)
-    assert "metrics" not in rig.health.troubles
+    assert "metrics" not in rig.health.problems
     assert (folder / "xray.prom").exists()

@@ -25,8 +25,8 @@ from rig import Rig
 from xray_watcher.core.values import ModelInfo
 from xray_watcher.reports.metrics import CONTENT_TYPE, Situation, exposition
 from xray_watcher.system.clock import SystemClock
-from xray_watcher.web.everybodys import Everybodys
-from xray_watcher.web.everybodys import exposition as web_exposition
+from xray_watcher.web.shared_limits import Everybodys
+from xray_watcher.web.shared_limits import exposition as web_exposition
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 DOCS = DEPLOY.with_name("docs")

@@ -110,7 +110,7 @@ def test_a_write_that_the_kernel_refuses_is_waited_for_and_done_later(tmp_path: 
                 ledger.begin_claims([CLAIM])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert told.value.cause == "disk"
+        assert told.value.component == "disk"
         assert len(ledger.begin_claims([CLAIM])) == 1
         assert len(ledger.open_rows()) == 1
 
@@ -121,7 +121,7 @@ def test_a_ledger_that_another_program_holds_is_waited_for(tmp_path: Path) -> No
         ledger.db.sqlite.execute("PRAGMA busy_timeout = 50")
         with held_by_another(path), pytest.raises(Unavailable, match="Another program") as told:
             ledger.begin_claims([CLAIM])
-        assert told.value.cause == "ledger"
+        assert told.value.component == "ledger"
         assert len(ledger.begin_claims([CLAIM])) == 1
 
 
@@ -207,7 +207,7 @@ def test_a_state_dir_of_another_user_is_named_with_who_needs_permission(tmp_path
             os.setuid(65534)
             InstanceLock(str(state / "lock")).__enter__()
         except Unavailable as error:
-            code = 0 if "Give user 65534 write permission" in error.detail else 2
+            code = 0 if "Give user 65534 write permission" in error.reason else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -97,8 +97,8 @@ def test_a_file_that_cannot_be_taken_is_told_and_all_others_are_filed(
     audit.check(rig.root, arrived, inbox=rig.root / "elsewhere")
     assert [path.name for path in rig.inbox.iterdir()] == ["bad.jpg"]
     rig.ticks(BUSY_IS_NORMAL_S)
-    assert list(rig.health.troubles) == ["files"]
-    detail = rig.health.troubles["files"].detail
+    assert list(rig.health.problems) == ["files"]
+    detail = rig.health.problems["files"].reason
     assert "1 image waits" in detail
     assert os.strerror(kind) in detail
     assert "bad.jpg" not in detail
@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_taken_is_told_and_all_others_are_filed(
     monkeypatch.undo()  # the cause is gone
     rig.ticks(LONGEST_DELAY_S + 20)
     audit.check(rig.root, [*arrived, b"picture:Edema#bad"])
-    assert not rig.health.troubles
+    assert not rig.health.problems
 
 
 def test_a_file_that_cannot_be_read_for_an_hour_is_rejected_unread(
@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read_for_an_hour_is_rejected_unread(
     assert "Input/output error" in record["rejected"]["detail"]
     assert record["sha256"] is None
     assert [path.read_bytes() for path in audit.filed(rig.root).values()] == arrived
-    assert not rig.health.troubles
+    assert not rig.health.problems
 
 
 def test_a_file_that_can_be_read_again_before_it_is_claimed_is_not_rejected(
@@ -136,7 +136,7 @@ def test_a_file_that_can_be_read_again_before_it_is_claimed_is_not_rejected(
         refuse = barring("open_nofollow", "a.jpg", errno.EIO)
         unreadable.setattr(source_module, "open_nofollow", refuse)
         arrived = [rig.drop("a.jpg", "picture:Edema")]
-        while "work" not in rig.health.troubles:
+        while "work" not in rig.health.problems:
             rig.tick(SCAN_S)
     rig.ticks(60)
     audit.check(rig.root, arrived)
@@ -186,14 +186,14 @@ def test_a_claimed_file_that_cannot_be_read_waits_alone_and_is_rejected_unread_a
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
     rig.ticks(20)
     assert len(audit.jsonl_records(rig.root)) == 5
-    assert os.strerror(kind) in rig.health.troubles["files"].detail
+    assert os.strerror(kind) in rig.health.problems["files"].reason
     arrived.append(rig.drop("later.jpg", "picture:Edema#later"))
     rig.ticks(20)
     assert len(audit.jsonl_records(rig.root)) == 6
     rig.ticks(GIVE_UP_S + 120, step_s=SCAN_S)
     record = audit.jsonl_records(rig.root)[-1]
     assert record["rejected"]["code"] == "unreadable"
-    assert not rig.health.troubles
+    assert not rig.health.problems
     assert sorted(path.read_bytes() for path in audit.filed(rig.root).values()) == sorted(
         [*arrived, b"picture:Edema#bad"]
     )
@@ -222,11 +222,11 @@ def test_an_image_that_cannot_be_moved_to_the_results_is_decided_anew_and_stops_
         arrived += [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
         rig.ticks(60)
         assert len(audit.jsonl_records(rig.root)) == 5
-        assert list(rig.health.troubles) == ["files"]
+        assert list(rig.health.problems) == ["files"]
         assert rig.ledger.next_index <= 5 + 7, "it is tried less and less often"
     rig.ticks(LONGEST_DELAY_S)
     audit.check(rig.root, arrived)
-    assert not rig.health.troubles
+    assert not rig.health.problems
 
 
 def test_a_claimed_file_that_is_written_all_along_is_tried_less_often_and_rejected(
@@ -237,7 +237,7 @@ def test_a_claimed_file_that_is_written_all_along_is_tried_less_often_and_reject
     rig.drop("a.jpg", "picture:Edema#a")
     rig.ticks(300)
     assert len(audit.jsonl_records(rig.root)) == 1
-    assert "still being written" in rig.health.troubles["files"].detail
+    assert "still being written" in rig.health.problems["files"].reason
     assert len(rig.engine.batches) < 20
     rig.ticks(GIVE_UP_S, step_s=SCAN_S)
     assert audit.jsonl_records(rig.root)[-1]["rejected"]["code"] == "unreadable"
@@ -276,12 +276,12 @@ def test_a_claimed_file_that_never_answers_is_told_and_rejected_unread_after_an_
     monkeypatch.setattr(rig.decoder, "submit", lambda _path: Future())
     arrived = [rig.drop("bad.jpg", "picture:Edema#bad")]
     rig.ticks(60)
-    assert "does not answer" in rig.health.troubles["files"].detail
+    assert "does not answer" in rig.health.problems["files"].reason
     rig.ticks(GIVE_UP_S + 60, step_s=SCAN_S)
     (record,) = audit.jsonl_records(rig.root)
     assert record["rejected"]["code"] == "unreadable"
     assert [path.read_bytes() for path in audit.filed(rig.root).values()] == arrived
-    assert not rig.health.troubles
+    assert not rig.health.problems
 
 
 def not_answering(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> tuple[Event, Threads]:
@@ -309,7 +309,7 @@ def test_a_file_that_does_not_answer_when_it_is_asked_whether_it_is_ready_is_lef
     arrived.append(rig.drop("bad.jpg", "picture:Edema#bad"))
     rig.ticks(20)
     assert len(audit.jsonl_records(rig.root)) == 5
-    assert "does not answer" in rig.health.troubles["files"].detail
+    assert "does not answer" in rig.health.problems["files"].reason
     answer.set()
     rig.ticks(LONGEST_DELAY_S)
     audit.check(rig.root, arrived)
@@ -351,8 +351,8 @@ def test_a_work_folder_that_may_not_be_written_is_no_fault_of_the_files(
     rig.drop("a.jpg", "picture:Edema")
     for _ in range(60):
         rig.tick(0.5)
-        assert "files" not in rig.health.troubles
-    assert rig.health.troubles["work"].cause == "inbox"
+        assert "files" not in rig.health.problems
+    assert rig.health.problems["work"].component == "inbox"
 
 
 def test_with_once_a_file_that_cannot_be_taken_is_told_when_the_others_are_filed(
@@ -398,7 +398,7 @@ def test_a_folder_of_results_that_is_tidied_away_while_nothing_comes_is_made_ane
     arrived = [rig.drop("a.jpg", "picture:Edema"), rig.drop("b.jpg", "no picture")]
     rig.ticks(30)
     audit.check(rig.root, arrived)
-    assert not rig.health.troubles
+    assert not rig.health.problems
 
 
 def test_an_image_that_could_not_be_begun_again_is_not_forgotten(tmp_path: Path) -> None:
@@ -479,7 +479,7 @@ def test_an_upload_whose_batch_meets_an_inbox_that_is_away_is_filed_when_it_is_b
     with monkeypatch.context() as for_a_while:
         for_a_while.setattr(rig.spool.inbox, "readiness", away)
         rig.tick()
-        assert rig.health.troubles
+        assert rig.health.problems
     rig.ticks(120)
     audit.check(rig.root, arrived)
 

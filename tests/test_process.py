@@ -19,7 +19,7 @@ from xray_watcher.errors import AlreadyRunning, Unavailable
 from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.files import read_facts
 from xray_watcher.system.lock import InboxLock, InstanceLock, is_held, read_holder
-from xray_watcher.system.signals import Bell, StopRequest
+from xray_watcher.system.signals import StopRequest, Waker
 
 root_alone = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -230,46 +230,46 @@ def test_a_note_with_nonsense_says_nothing(tmp_path: Path) -> None:
 
 
 def test_a_bell_ends_the_wait_that_goes_on_or_the_next_one() -> None:
-    bell = Bell()
-    bell.ring()
-    bell.ring()
-    assert bell.wait(10)
-    assert not bell.wait(0)
-    threading.Timer(0.05, bell.ring).start()
+    waker = Waker()
+    waker.wake()
+    waker.wake()
+    assert waker.wait(10)
+    assert not waker.wait(0)
+    threading.Timer(0.05, waker.wake).start()
     began_s = time.monotonic()
-    assert bell.wait(10)
+    assert waker.wait(10)
     assert time.monotonic() - began_s < 5
-    bell.close()
+    waker.close()
 
 
 def test_a_bell_that_is_rung_without_end_never_blocks() -> None:
-    bell = Bell()
+    waker = Waker()
     for _ in range(100_000):
-        bell.ring()
-    assert bell.wait(0)
-    bell.close()
+        waker.wake()
+    assert waker.wait(0)
+    waker.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_asks_to_stop_and_rings(number: signal.Signals) -> None:
-    bell = Bell()
-    stop = StopRequest(bell)
+    waker = Waker()
+    stop = StopRequest(waker)
     before = signal.getsignal(number)
     with stop.on_signals():
         assert not stop
         signal.raise_signal(number)
         assert stop
         assert stop.signal == number
-        assert bell.wait(0)
+        assert waker.wait(0)
     assert signal.getsignal(number) == before
-    bell.close()
+    waker.close()
 
 
 def test_the_lease_signal_of_the_kernel_ends_nothing() -> None:
-    bell = Bell()
-    with StopRequest(bell).on_signals():
+    waker = Waker()
+    with StopRequest(waker).on_signals():
         signal.raise_signal(signal.SIGIO)
-    bell.close()
+    waker.close()
 
 
 def test_a_heartbeat_tells_at_most_every_two_seconds_and_goes_away_at_the_end(

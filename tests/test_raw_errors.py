@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from rig import Rig
-from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
+from xray_watcher.config.upkeep import RetentionSettings
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.intake.handover import Upload, new_batch, upload_name
 from xray_watcher.ledger.ledger import Ledger
@@ -95,7 +95,7 @@ def test_a_call_that_fails_in_a_turn_is_waited_for_and_then_done(tmp_path: Path,
                 rig = Rig(root, clock=rig.clock)
         met += call.count >= at
         rig.ticks(130, 5.0)
-        assert rig.ledger.open_rows() == [], (at, dict(rig.health.troubles))
+        assert rig.ledger.open_rows() == [], (at, dict(rig.health.problems))
         assert list(rig.inbox.rglob("*.jpg")) == []
         rig.crash()
     assert met or call.count == 0 or name == "link", "the error met nothing"

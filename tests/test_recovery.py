@@ -245,7 +245,7 @@ def put_back_one(root: Path) -> tuple[Rig, list[bytes]]:
     arrived = [rig.drop("ward/a.jpg", "nan"), rig.drop("b.jpg", "picture:Edema")]
     rig.settle()
     (outcome,) = retry.put_back(rig.settings, [], rig.clock.now(), every=True)
-    assert outcome.trouble is None
+    assert outcome.problem is None
     return rig, arrived
 
 

@@ -14,13 +14,14 @@ import pytest
 
 import audit
 from rig import START, HandClock, Rig
-from xray_watcher import records, restoring
+from xray_watcher import records
 from xray_watcher.commands import fsck, retry
 from xray_watcher.commands.backup import backup
 from xray_watcher.core.tally import CLASSIFIED, REJECTED
 from xray_watcher.errors import Unavailable
+from xray_watcher.ledger import restoring
+from xray_watcher.ledger.restoring import logs_ahead, take_back
 from xray_watcher.records import CSV_COLUMNS, FIRST_CSV_COLUMNS
-from xray_watcher.restoring import logs_ahead, take_back
 from xray_watcher.service.folders import continue_behind_outputs
 
 DAY_S = 86_400.0

@@ -22,14 +22,14 @@ from rig import Rig
 from service import COMMAND, environment
 from xray_watcher.commands.fsck import check
 from xray_watcher.commands.retention import OFF, clean_up, plan
-from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
+from xray_watcher.config.upkeep import RetentionSettings
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import AlreadyRunning, Unavailable
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import LogState
 from xray_watcher.reports.daily import day_summary, to_markdown
-from xray_watcher.retention import BELIEVED, Retention
+from xray_watcher.retention.retention import BELIEVED, Retention
 from xray_watcher.service.upkeep import build_retention
 from xray_watcher.system.lock import InstanceLock
 
@@ -336,10 +336,10 @@ def test_an_image_that_cannot_be_removed_keeps_no_other_and_is_told(tmp_path: Pa
         with pytest.raises(Unavailable) as told:
             old.retention.refresh(clock.monotonic_s())
         assert old.names() == [name]
-        assert told.value.detail.startswith(
+        assert told.value.reason.startswith(
             "1 files that are old enough cannot be removed (Operation not permitted)."
         )
-        assert name not in told.value.detail
+        assert name not in told.value.reason
         assert old.retention.last.images == 40
         with pytest.raises(Unavailable):
             old.retention.refresh(clock.monotonic_s() + 60)

@@ -103,7 +103,7 @@ def test_senders_folders_are_neither_made_nor_entered(rig: Rig) -> None:
 def test_a_name_that_is_no_text_is_kept_byte_by_byte(rig: Rig) -> None:
     reject(rig, os.fsdecode(b"w\xffrd/\xfe.png"))
     (outcome,) = retry.put_back(rig.settings, [], START, every=True)
-    assert outcome.trouble is None
+    assert outcome.problem is None
     rig.settle()
     first, second = audit.jsonl_records(rig.root)
     assert second["inbox_path_b64"] == first["inbox_path_b64"]
@@ -120,7 +120,7 @@ def test_two_calls_at_once_wait_for_each_other(rig: Rig) -> None:
                 call.result(timeout=0.5)
             assert set_aside(rig) == ["0000_a.png"]
             fcntl.flock(state, fcntl.LOCK_UN)
-            assert [outcome.trouble for outcome in call.result(timeout=60)] == [None]
+            assert [outcome.problem for outcome in call.result(timeout=60)] == [None]
 
 
 def test_a_file_that_is_not_there_any_more_is_told_when_it_was_named_and_else_left_out(
@@ -133,7 +133,7 @@ def test_a_file_that_is_not_there_any_more_is_told_when_it_was_named_and_else_le
         ("0000_a.png", None),
         ("0001_b.png", "b.png"),
     ]
-    assert outcomes[0].trouble == "It does not lie in the rejected folder any more."
+    assert outcomes[0].problem == "It does not lie in the rejected folder any more."
     assert retry.put_back(rig.settings, [], START, every=True) == []
     assert len(rings) == 2
 
@@ -152,7 +152,7 @@ def test_the_service_is_told_of_what_is_back_even_if_the_disk_then_fails(
     monkeypatch.setattr(files.os, "fsync", failing)
     with pytest.raises(files.StorageFailure):
         retry.put_back(rig.settings, [], START, every=True)
-    assert rings == [rig.settings.folders.bell]
+    assert rings == [rig.settings.folders.waker]
     assert set_aside(rig) == ["0000_a.png"]
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from service import COMMAND, PATIENCE_S, QUICK, STUB, environment
 from xray_watcher.errors import UsageError
-from xray_watcher.phantoms import write_phantoms
+from xray_watcher.phantom.files import write_phantoms
 from xray_watcher.system.identity import become_owner, owner_of
 
 UID, GID = 12345, 12346

@@ -372,7 +372,7 @@ def test_a_share_that_hangs_while_a_file_is_opened_costs_its_deadline_and_one_th
     for _ in range(3):
         with pytest.raises(Unavailable, match="hangs") as raised:
             opener.open(os.fsencode(path), 0.05)
-        assert raised.value.cause == "storage"
+        assert raised.value.component == "storage"
     assert threading.active_count() == before + 1
     answers.set()
     file = opened_at_last(opener, path)

@@ -185,7 +185,7 @@ def test_an_image_whose_name_is_refused_is_filed_by_a_plain_one_and_stops_no_oth
     audit.check(rig.root, arrived)
     assert is_plain(long_name(rig))
     assert len(long_name(rig)) == PLAIN_NAME_BYTES
-    assert not rig.health.troubles
+    assert not rig.health.problems
 
 
 def test_a_name_whose_reason_alone_is_too_long_is_refused_before_the_image_lies_there(
@@ -223,12 +223,12 @@ def test_a_folder_that_refuses_plain_names_too_is_out_of_order_and_no_image_is_d
     refusing(monkeypatch, lambda _name: True, errno.EINVAL)
     arrived = drop_long_and_short(rig, "picture:Edema")
     rig.ticks(600)
-    assert "An image cannot be filed" in rig.health.troubles["work"].detail
+    assert "An image cannot be filed" in rig.health.problems["work"].reason
     assert rig.ledger.next_index <= 4  # each image was decided twice at most
     monkeypatch.undo()
     rig.ticks(600)
     audit.check(rig.root, arrived)
-    assert not rig.health.troubles
+    assert not rig.health.problems
 
 
 # -- what it is a retry of ----------------------------------------------------------------

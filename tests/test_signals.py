@@ -6,44 +6,44 @@ from pathlib import Path
 
 import pytest
 
-from xray_watcher.system.signals import Bell, ring_from_outside
+from xray_watcher.system.signals import Waker, wake_from_outside
 
 
 def test_a_bell_with_a_path_is_rung_from_outside(tmp_path: Path) -> None:
-    bell = Bell(str(tmp_path / "bell"))
-    assert not bell.wait(0)
-    ring_from_outside(str(tmp_path / "bell"))
-    assert bell.wait(0)
-    assert not bell.wait(0)
-    bell.ring()
-    assert bell.wait(0)
-    bell.close()
+    waker = Waker(str(tmp_path / "bell"))
+    assert not waker.wait(0)
+    wake_from_outside(str(tmp_path / "bell"))
+    assert waker.wait(0)
+    assert not waker.wait(0)
+    waker.wake()
+    assert waker.wait(0)
+    waker.close()
 
 
 def test_ringing_where_nobody_listens_is_no_error_and_waits_for_nobody(tmp_path: Path) -> None:
-    ring_from_outside(str(tmp_path / "no" / "bell"))
-    bell = Bell(str(tmp_path / "bell"))
-    bell.close()
-    ring_from_outside(str(tmp_path / "bell"))
+    wake_from_outside(str(tmp_path / "no" / "bell"))
+    waker = Waker(str(tmp_path / "bell"))
+    waker.close()
+    wake_from_outside(str(tmp_path / "bell"))
     (tmp_path / "link").symlink_to(tmp_path / "bell")
-    ring_from_outside(str(tmp_path / "link"))
+    wake_from_outside(str(tmp_path / "link"))
 
 
 def test_a_bell_is_made_anew_at_each_start_and_not_where_something_else_lies(
     tmp_path: Path,
 ) -> None:
-    Bell(str(tmp_path / "bell")).close()
-    Bell(str(tmp_path / "bell")).close()
+    Waker(str(tmp_path / "bell")).close()
+    Waker(str(tmp_path / "bell")).close()
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OSError, match="not a named pipe"):
-        Bell(str(tmp_path / "file"))
+        Waker(str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_bell_that_nobody_hears_never_blocks_who_rings(tmp_path: Path) -> None:
-    bell = Bell(str(tmp_path / "bell"))
+    waker = Waker(str(tmp_path / "bell"))
     for _ in range(100_000):
-        bell.ring()
-    ring_from_outside(str(tmp_path / "bell"))
-    assert bell.wait(0)
-    bell.close()
+        waker.wake()
+    wake_from_outside(str(tmp_path / "bell"))
+    assert waker.wait(0)
+    waker.close()

@@ -84,7 +84,7 @@ class Life(RuleBasedStateMachine):
             self.arrived[content.encode()] += 1
         self.rig.ticks(90)
         self.rig.settle()
-        assert not self.rig.health.troubles
+        assert not self.rig.health.problems
         for log in self.rig.ledger.log_states():  # as `fsck --repair` does with edits of old days
             self.rig.logs.repair(log, self.clock.now())
         self.rig.ticks(90)  # the summaries are written once a minute

@@ -92,7 +92,7 @@ def clock_ahead(rig: Rig) -> None:
 
 def second_part_of_the_day(rig: Rig) -> None:
     drop(rig, 0, 2)
-    rig.pipeline._completion._sealer._layout = CsvLayout(LABELS[:3], None)
+    rig.pipeline._completion._decider._layout = CsvLayout(LABELS[:3], None)
     drop(rig, 2, 2)
 
 

@@ -50,7 +50,7 @@ def test_a_picture_without_its_end_is_named_with_the_time_of_its_rejection(rig: 
     assert (row["name"], row["code"]) == ("half.jpg", "unfinished")
     assert row["rejected_at"] == row["since"] + INCOMPLETE_S
     assert rig.daemon.left == {"unfinished": 1}
-    assert rig.waiting.troubles(now_s)["files"] is None, "that is no trouble"
+    assert rig.waiting.problems(now_s)["files"] is None, "that is no trouble"
 
 
 def test_the_figures_count_all_and_name_none(rig: Rig) -> None:
@@ -64,7 +64,7 @@ def test_the_figures_count_all_and_name_none(rig: Rig) -> None:
         "codes": {"unreadable": 1, "busy": 1},
         "barred": 0,
     }
-    assert "DOE" not in str(rig.waiting.troubles(160.0))
+    assert "DOE" not in str(rig.waiting.problems(160.0))
 
 
 def test_the_command_names_what_the_service_wrote_and_no_name_speaks_to_the_terminal(

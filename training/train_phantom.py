@@ -32,7 +32,7 @@ from xray_watcher.core.calibration import op_norm
 from xray_watcher.core.catalogue import OUTPUTS
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.pixels import decode
-from xray_watcher.model.phantom import CONDITIONS, draw, frame, to_uint8, to_uint16
+from xray_watcher.phantom.drawing import CONDITIONS, draw, frame, to_uint8, to_uint16
 
 Floats = NDArray[np.float32]
 
@@ -411,7 +411,7 @@ summary made with it says so.
 
 ![One drawing of each kind](phantoms.png)
 
-`src/xray_watcher/model/phantom.py` makes the drawings. Each chest differs in every measure. It is
+`src/xray_watcher/phantom/drawing.py` makes the drawings. Each chest differs in every measure. It is
 normal, or has the sign of one of the eleven conditions of `densenet121-res224-chex`. Each film has
 its own position, exposure, grain, collimation and marker. The network is TorchXRayVision's DenseNet
 class with growth rate 8 and blocks of 2, 4, 6 and 4 layers. It has the same 18 outputs.

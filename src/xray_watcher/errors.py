@@ -73,10 +73,10 @@ class UnreadableImage(ImageError):
 class Unavailable(XrayWatcherError):
     """Something of ours is out of reach for now (share, disk, model): back off and try again.
 
-    `cause` is a short code for `status`, such as "inbox" or "disk".
+    `component` is a short name for `status`, such as "inbox" or "disk"; `reason` is a sentence.
     """
 
-    def __init__(self, cause: str, detail: str) -> None:
-        self.cause = cause
-        self.detail = detail
-        super().__init__(detail)
+    def __init__(self, component: str, reason: str) -> None:
+        self.component = component
+        self.reason = reason
+        super().__init__(reason)

@@ -30,7 +30,7 @@ def test_causes_are_tried_and_recover_each_by_itself() -> None:
     assert health.may_try("inbox", 100.0)
     assert health.recovered("disk")
     assert not health.recovered("disk")
-    assert not health.troubles
+    assert not health.problems
     assert health.next_retry_s() is None
 
 
@@ -45,7 +45,7 @@ def test_a_state_that_is_looked_at_in_each_turn_is_new_once_and_has_no_next_try(
     health = Health()
     assert health.note("files", "1 image waits", 100.0)
     assert not health.note("files", "2 images wait", 101.0)
-    assert (health.troubles["files"].detail, health.troubles["files"].since_s) == (
+    assert (health.problems["files"].reason, health.problems["files"].since_s) == (
         "2 images wait",
         100.0,
     )
@@ -56,5 +56,5 @@ def test_a_unit_that_fails_by_another_cause_is_told_anew() -> None:
     health = Health()
     assert health.failed("work", "full", 0.0, "folders")
     assert health.failed("work", "also full", 1.0, "logs")
-    assert list(health.causes) == ["logs"]
-    assert health.troubles["work"].delay_s == 2.0
+    assert list(health.reasons) == ["logs"]
+    assert health.problems["work"].delay_s == 2.0

@@ -206,11 +206,11 @@ def test_what_was_claimed_during_a_long_look_is_not_seen_anew_by_it() -> None:
     settling = Settling(2, 900)
     for now_s in (100.0, 102.0):
         settling.observe([seen()], now_s)
-    settling.begin_look()
+    settling.begin_scan()
     settling.due(102.0)
     settling.forget("a.jpg")
     settling.observe([seen()], 103.0)  # as the look had found it at its beginning
     assert len(settling) == 0
-    settling.begin_look()
+    settling.begin_scan()
     settling.observe([seen()], 104.0)
     assert len(settling) == 1

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray_watcher.core.telling import (
+from xray_watcher.core.notices import (
     MINUTE_US,
     NOBODY,
     Audience,
     Notice,
-    TroubleWatch,
+    ProblemWatch,
     told_again_us,
     wait_s,
 )
@@ -60,7 +60,7 @@ def test_the_waits_double_up_to_a_quarter_of_an_hour() -> None:
 
 
 def test_a_trouble_is_told_once_when_it_has_lasted_and_so_is_its_end() -> None:
-    watch = TroubleWatch(60, ())
+    watch = ProblemWatch(60, ())
     assert watch.look({"inbox"}, 0) == ([], [])
     assert watch.next_due_s == 60
     assert watch.look({"inbox"}, 60) == (["inbox"], [])
@@ -75,14 +75,14 @@ def test_a_trouble_is_told_once_when_it_has_lasted_and_so_is_its_end() -> None:
 
 
 def test_a_short_trouble_is_not_told() -> None:
-    watch = TroubleWatch(60, ())
+    watch = ProblemWatch(60, ())
     for second in range(600):
         assert watch.look({"disk"} if 5 <= second < 45 else (), second) == ([], [])
     assert watch.next_due_s == float("inf")
 
 
 def test_a_trouble_that_comes_and_goes_is_told_once_and_so_is_its_end() -> None:
-    watch = TroubleWatch(60, ())
+    watch = ProblemWatch(60, ())
     told = []
     for second in range(600):
         is_there = second < 300 and second % 20 < 5
@@ -93,6 +93,6 @@ def test_a_trouble_that_comes_and_goes_is_told_once_and_so_is_its_end() -> None:
 
 
 def test_the_end_of_a_trouble_is_told_after_a_restart() -> None:
-    watch = TroubleWatch(60, ["share"])
+    watch = ProblemWatch(60, ["share"])
     assert watch.look((), 5) == ([], [])
     assert watch.look((), 65) == ([], ["share"])

@@ -13,8 +13,8 @@ import click
 import pytest
 
 from xray_watcher.cli.main import cli
+from xray_watcher.cli.manual import command_page, settings_page
 from xray_watcher.config.keys import KEYS
-from xray_watcher.manual import command_page, settings_page
 
 MAN = Path(__file__).parents[2] / "deploy" / "man"
 PAGES = {"xray-watcher.1": command_page, "xray-watcher.toml.5": settings_page}

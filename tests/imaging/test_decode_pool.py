@@ -106,7 +106,7 @@ def test_what_is_no_file_is_no_fault_of_a_picture(
         os.mkfifo(path)
     with pytest.raises(Unavailable) as raised:
         pool.submit(str(path)).result(60)
-    assert raised.value.cause == "storage"
+    assert raised.value.component == "storage"
 
 
 def test_a_bomb_meets_the_limit_of_memory_and_the_next_picture_is_decoded(
@@ -206,7 +206,7 @@ def test_a_child_that_does_not_start_is_no_fault_of_a_picture(tmp_path: Path) ->
     for command in ((sys.executable, "-c", "raise SystemExit(3)"), ("/no/such/program",)):
         with DecodePool(1, LIMITS, command=command) as pool, pytest.raises(Unavailable) as raised:
             pool.submit(put(tmp_path, "a.png")).result(60)
-        assert raised.value.cause == "decoder"
+        assert raised.value.component == "decoder"
 
 
 def test_a_child_has_no_secrets_and_is_held_to_its_limits(
@@ -260,7 +260,7 @@ def test_a_decoder_that_is_killed_while_no_other_works_is_a_fault_of_ours_and_no
         for _ in range(MOST_KILLS - 1):
             with pytest.raises(Unavailable, match="memory") as raised:
                 outcome_of(pool, path)
-            assert raised.value.cause == "decoder"
+            assert raised.value.component == "decoder"
         code, detail = rejected(pool, path)
         assert (code, str(MOST_KILLS) in detail) == ("decoder_crash", True)
         with pytest.raises(Unavailable):  # put back by `retry`, it begins anew

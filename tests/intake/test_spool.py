@@ -21,7 +21,7 @@ from xray_watcher.intake import handover_source as handover_module
 from xray_watcher.intake import work_folder as work_module
 from xray_watcher.intake.claims import (
     ChangedAfterClaim,
-    FileTrouble,
+    FileProblem,
     Move,
     NameRefused,
     TargetTaken,
@@ -457,7 +457,7 @@ def test_nothing_is_put_back_while_the_share_of_the_inbox_is_away(
     (tmp_path / gone).rename(tmp_path / "unmounted")
     with pytest.raises(Unavailable, match="mounted") as raised:
         spool.put_back(returned())
-    assert raised.value.cause == "inbox"
+    assert raised.value.component == "inbox"
     assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
     assert not (tmp_path / gone).exists()
 
@@ -470,7 +470,7 @@ def test_nothing_is_put_back_where_another_file_system_lies_under_the_inbox(
     (tmp_path / "inbox").symlink_to(other)
     with pytest.raises(Unavailable, match="mounted") as raised:
         spool.put_back(returned())
-    assert raised.value.cause == "inbox"
+    assert raised.value.component == "inbox"
     assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
     assert os.listdir(other) == []
 
@@ -483,7 +483,7 @@ def test_nothing_is_put_back_while_the_folder_of_uploads_is_away(
     (tmp_path / "work/uploads").rename(tmp_path / "unmounted")
     with pytest.raises(Unavailable, match="cannot be handed over") as raised:
         spool.put_back(returned())
-    assert raised.value.cause == "uploads"
+    assert raised.value.component == "uploads"
     assert sorted(os.listdir(folder)) == ["0003_a.png", "0003_a.png.json"]
     assert not (tmp_path / "work/uploads").exists()
 
@@ -635,6 +635,6 @@ def test_a_stranger_s_file_in_the_work_folder_is_not_taken_for_the_claimed_one(
 ) -> None:
     put(tmp_path, "a.png")
     (tmp_path / "work" / f"{7:012d}").write_bytes(b"somebody else's")
-    with pytest.raises(FileTrouble):
+    with pytest.raises(FileProblem):
         spool.inbox.claim("a.png", 7)
     assert (tmp_path / "inbox" / "a.png").read_bytes() == WHOLE_PNG

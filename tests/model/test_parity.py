@@ -11,7 +11,7 @@ from xray_watcher.core.calibration import scores
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.pixels import decode
 from xray_watcher.model.engine import Engine, load_engine
-from xray_watcher.model.phantom import CONDITIONS, draw, to_uint8
+from xray_watcher.phantom.drawing import CONDITIONS, draw, to_uint8
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, OUTPUTS, WEIGHT_SETS
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.pixels import decode
 from xray_watcher.model.engine import load_engine
-from xray_watcher.model.phantom import CONDITIONS, draw, frame, to_uint8, to_uint16
+from xray_watcher.phantom.drawing import CONDITIONS, draw, frame, to_uint8, to_uint16
 
 Floats = NDArray[np.float32]
 

@@ -18,7 +18,12 @@ import pytest
 from certificates import make
 from sinks import closed_port, http_sink, smtp_sink
 
-from xray_watcher.config.care import CommandSettings, NotifySettings, SmtpSettings, WebhookSettings
+from xray_watcher.config.upkeep import (
+    CommandSettings,
+    NotifySettings,
+    SmtpSettings,
+    WebhookSettings,
+)
 from xray_watcher.errors import ConfigError
 from xray_watcher.notify.channels import Command, DeliveryFailed, Mail, Webhook
 from xray_watcher.notify.secrets import SecretFileError, read_secret

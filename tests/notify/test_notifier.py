@@ -12,8 +12,8 @@ import pytest
 from sinks import http_sink, wait_for
 
 from rig import Rig
-from xray_watcher.config.care import EVENTS, WebhookSettings
-from xray_watcher.core.telling import Audience
+from xray_watcher.config.upkeep import EVENTS, WebhookSettings
+from xray_watcher.core.notices import Audience
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.notify.channels import Channel, DeliveryFailed, Webhook
@@ -68,7 +68,7 @@ class Telling:
                 sender=sender or self.sender,
                 audience=audience,
                 channels=channels,
-                troubles=lambda: {c: t.detail for c, t in rig.health.troubles.items()},
+                problems=lambda: {c: t.reason for c, t in rig.health.problems.items()},
                 clock=rig.clock,
                 per_minute=3,
                 degraded_after_s=60,
@@ -206,12 +206,12 @@ def test_a_message_is_tried_again_with_growing_waits_and_under_one_id(tmp_path: 
     for gap_s, wait_s in zip(gaps_s, (5, 10, 20, 40), strict=False):
         assert wait_s - 1 <= gap_s <= wait_s + 6
     assert len({told["id"] for _, told in telling.sender.sent}) == 1
-    assert "503" in telling.notifier.troubles["notify-webhook"]
+    assert "503" in telling.notifier.problems["notify-webhook"]
     while not telling.sender.open:
         telling.rig.tick(1)
     telling.taken()
     telling.rig.ticks(10)
-    assert telling.notifier.troubles == {}
+    assert telling.notifier.problems == {}
     assert telling.sender.sent == []
 
 
@@ -345,7 +345,7 @@ def test_a_full_disk_of_the_ledger_is_told_all_the_same(
         for _ in range(300):
             telling.rig.tick(1.0)
             telling.sender.answer()
-        assert "notify" not in telling.rig.health.troubles
+        assert "notify" not in telling.rig.health.problems
         telling.sender.sent.clear()
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from sinks import http_sink
 
-from xray_watcher.config.care import EVENTS, WebhookSettings
 from xray_watcher.config.loading import load_settings
+from xray_watcher.config.upkeep import EVENTS, WebhookSettings
 from xray_watcher.notify.channels import Webhook
 from xray_watcher.notify.texts import body_of
 

@@ -35,8 +35,8 @@ class OddShare(PassThrough):
     def __init__(self, source: str, manner: str) -> None:
         super().__init__(source, "")
         self._manner, self._inodes = manner, itertools.count(10_000_000)
-        self._looked, self._looks = Path(f"{source}.looked"), 0
-        self._looked.write_text("0")
+        self._scanned, self._looks = Path(f"{source}.looked"), 0
+        self._scanned.write_text("0")
 
     def mode(self) -> str:
         return "ok"
@@ -47,7 +47,7 @@ class OddShare(PassThrough):
             time.sleep(ENTRY_S)
             self._looks += path.endswith(".txt")
             if self._looks % 100 == 0:
-                self._looked.write_text(str(self._looks))
+                self._scanned.write_text(str(self._looks))
         elif self._manner == "inodes" and path.endswith(".png"):
             status["st_ino"] = next(self._inodes)
         return status

@@ -47,12 +47,12 @@ class OnShare(Service):
     def is_watching(self) -> bool:
         return self.log.exists() and "watching" in self.log.read_text()
 
-    def troubles(self) -> dict[str, str]:
+    def problems(self) -> dict[str, str]:
         found: dict[str, str] = json.loads(self.command("status", "--json").stdout)["troubles"]
         return found
 
     def is_well(self) -> bool:
-        return not self.troubles()
+        return not self.problems()
 
     def check(self, arrived: Sequence[bytes] = ()) -> None:
         audit.check(self.results, [*self.arrived, *arrived], inbox=self.inbox)

@@ -49,8 +49,8 @@ def test_a_share_that_hangs_stops_neither_status_nor_watchdog_nor_signals(
         service.wait_until(lambda: service.filed == 1)
         share.becomes("hang")
         service.send(2)
-        service.wait_until(lambda: "hangs" in service.troubles())
-        assert "does not answer" in service.troubles()["hangs"]
+        service.wait_until(lambda: "hangs" in service.problems())
+        assert "does not answer" in service.problems()["hangs"]
         assert is_fed_again(systemd), "the watchdog would have ended a service that only waits"
         share.becomes("ok")
         service.wait_until(lambda: service.filed == 2)  # it goes on by itself
@@ -115,12 +115,12 @@ def test_a_share_that_disappears_and_comes_back_goes_on_without_a_restart(
     service.start()
     service.wait_until(lambda: service.filed == 1)
     share.crash()
-    service.wait_until(lambda: "inbox" in service.troubles())
+    service.wait_until(lambda: "inbox" in service.problems())
     share.unmount()
     service.inbox.mkdir(parents=True)  # an empty mount point looks like an empty inbox
     (service.inbox / "stray.png").write_bytes(b"put under the mount point")
     time.sleep(3)
-    assert "inbox" in service.troubles()
+    assert "inbox" in service.problems()
     assert [path.name for path in share.mounted.rglob("*")] == ["root", "inbox", "stray.png"]
     (service.inbox / "stray.png").unlink()
     service.inbox.rmdir()
@@ -138,7 +138,7 @@ def test_a_share_that_is_gone_may_be_unmounted_while_the_service_waits(
     service.start()
     service.wait_until(service.is_watching)
     share.crash()
-    service.wait_until(lambda: "inbox" in service.troubles())
+    service.wait_until(lambda: "inbox" in service.problems())
     time.sleep(1)
     subprocess.run(["fusermount3", "-u", share.mounted], check=True)
 
@@ -155,7 +155,7 @@ def test_images_in_hand_are_not_called_missing_when_their_share_is_away(
         service.wait_until(lambda: len(list(work.glob("0*"))) == 3)
         share.unmount()
         (tmp_path / "go").touch()  # they are scored now
-        service.wait_until(lambda: {"folders", "inbox"} & set(service.troubles()))
+        service.wait_until(lambda: {"folders", "inbox"} & set(service.problems()))
         time.sleep(2)
         assert list(share.mounted.iterdir()) == [], "something was written under the mount point"
         share.mount()

@@ -46,15 +46,15 @@ def filed(service: Service) -> int:
     return len(audit.filed(service.root))
 
 
-def trouble(service: Service) -> str:
+def problem(service: Service) -> str:
     """What status says of the inbox; empty when all is well."""
-    troubles = json.loads(service.command("status", "--json").stdout)["troubles"]
-    return str(troubles.get("inbox", ""))
+    problems = json.loads(service.command("status", "--json").stdout)["troubles"]
+    return str(problems.get("inbox", ""))
 
 
 def end(service: Service, arrived: list[bytes]) -> None:
     service.wait_until(lambda: filed(service) == len(arrived))
-    service.wait_until(lambda: not trouble(service))
+    service.wait_until(lambda: not problem(service))
     assert service.stop() == 0
     audit.check(service.root, arrived, inbox=service.inbox)
 
@@ -64,7 +64,7 @@ def test_an_inbox_that_is_moved_away_is_waited_for(service: Service) -> None:
     service.wait_until(lambda: filed(service) == 1)
     aside = service.inbox.with_name("aside")
     os.rename(service.inbox, aside)
-    service.wait_until(lambda: "is not there" in trouble(service))
+    service.wait_until(lambda: "is not there" in problem(service))
     put(service, aside, 2)
     time.sleep(3)
     assert filed(service) == 1, "it followed the folder to another place"
@@ -79,12 +79,12 @@ def test_an_inbox_that_is_deleted_and_made_again_goes_on(service: Service) -> No
     is_apart = (service.inbox / ".xray-watcher").exists()
     aside = service.inbox.with_name("aside")
     os.rename(service.inbox, aside)
-    service.wait_until(lambda: "is not there" in trouble(service))
+    service.wait_until(lambda: "is not there" in problem(service))
     service.inbox.mkdir()
     arrived.append(put(service, service.inbox, 2))
     if is_apart:  # its work folder is gone with it: that is another folder than the one it knew
         time.sleep(3)
-        assert "is not there" in trouble(service)
+        assert "is not there" in problem(service)
         assert filed(service) == 1
         os.rename(aside / ".xray-watcher", service.inbox / ".xray-watcher")
     end(service, arrived)
@@ -112,9 +112,9 @@ def test_a_mount_over_the_inbox_is_not_the_inbox(service: Service, covered: str)
     with covering(cover):
         service.inbox.mkdir(exist_ok=True)
         stray = put(service, service.inbox, 2)
-        service.wait_until(lambda: bool(trouble(service)))
+        service.wait_until(lambda: bool(problem(service)))
         time.sleep(3)
-        assert "Is the share mounted" in trouble(service)
+        assert "Is the share mounted" in problem(service)
         found = {path for path in cover.rglob("*") if path.is_file()}
         assert found == {service.inbox / "2.png"}, "something was claimed or written there"
         assert (service.inbox / "2.png").read_bytes() == stray

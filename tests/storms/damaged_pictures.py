@@ -39,7 +39,7 @@ from xray_watcher.errors import UnreadableImage  # noqa: E402
 from xray_watcher.imaging.limits import DecodeLimits  # noqa: E402
 from xray_watcher.imaging.picture import DecodedImage  # noqa: E402
 from xray_watcher.imaging.pixels import decode  # noqa: E402
-from xray_watcher.phantoms import made_images  # noqa: E402
+from xray_watcher.phantom.files import made_images  # noqa: E402
 
 REAL = sorted(Path(__file__).parents[3].glob("shared/images/*.*g"))
 LIMITS = DecodeLimits()

@@ -138,14 +138,14 @@ def _service(root: Path, disk: Path, low_water_bytes: int) -> Service:
 def _fill_and_empty(service: Service, disk: Path, way: str, chance: random.Random) -> float:
     """Returns the seconds from the room's return to a healthy service that has filed on."""
     ballast = fill_bytes(disk) if way == "bytes" else fill_files(disk)
-    service.wait_until(lambda: bool(troubles(service)))
+    service.wait_until(lambda: bool(problems(service)))
     time.sleep(chance.uniform(0, 2))
     service.wait_until(lambda: _lines_are_whole(disk), seconds=5)
     done = len(audit.logged(disk))
     ballast()
     began_s = time.monotonic()
     service.wait_until(lambda: len(audit.logged(disk)) > done)
-    service.wait_until(lambda: not troubles(service))
+    service.wait_until(lambda: not problems(service))
     return time.monotonic() - began_s
 
 
@@ -189,7 +189,7 @@ def no_space() -> Iterator[None]:
             raise
 
 
-def troubles(service: Service) -> dict[str, str]:
+def problems(service: Service) -> dict[str, str]:
     """What `status` says is out of order."""
     found: dict[str, str] = json.loads(service.command("status", "--json").stdout)["troubles"]
     return found

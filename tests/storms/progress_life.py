@@ -225,18 +225,18 @@ class Life:
         said = ""
         for _ in range(8):  # it is told every two seconds
             status = self.status()
-            troubles: dict[str, str] = status["troubles"]
-            if others := sorted(troubles.keys() - _FILE_TROUBLES - {component}):
-                said = f"blames {', '.join(f'{other}: {troubles[other]}' for other in others)}"
+            problems: dict[str, str] = status["troubles"]
+            if others := sorted(problems.keys() - _FILE_TROUBLES - {component}):
+                said = f"blames {', '.join(f'{other}: {problems[other]}' for other in others)}"
                 time.sleep(0.5)
                 continue
-            counts = _counts(troubles.get("files", ""))
+            counts = _counts(problems.get("files", ""))
             seen = (status["waiting_in_inbox"] or 0) + status["pending"]
-            if counts.intersection(waiting) or component in troubles:
+            if counts.intersection(waiting) or component in problems:
                 return None
             if not named and seen >= waiting.stop - 1:
                 return None
-            said = f"does not say that {waiting.stop - 1} wait: {troubles}, {seen} counted"
+            said = f"does not say that {waiting.stop - 1} wait: {problems}, {seen} counted"
             time.sleep(0.5)
         return said
 

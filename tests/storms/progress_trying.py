@@ -214,12 +214,12 @@ def see_it_hang(tried: Tried) -> None:
         time.sleep(0.2)
     if tried.cells[0].call == "decode" or not lived.faults.is_on(rule):
         return  # a child hangs: it was ended, or is waited for beside the rest
-    troubles = lived.status()["troubles"]
-    hangs = troubles.get("hangs", "")
+    problems = lived.status()["troubles"]
+    hangs = problems.get("hangs", "")
     if tried.cells[0].place == "retention":  # in its first turn, before it has told anything
-        hangs = hangs or troubles.get("starting", "")
+        hangs = hangs or problems.get("starting", "")
     if lived.faults.is_on(rule) and not re.search("does not answer|told nothing yet", hangs):
-        tried.note("said", f"does not say that it hangs: {troubles}")
+        tried.note("said", f"does not say that it hangs: {problems}")
 
 
 def see_it_named(tried: Tried, component: str = "", waiting: Sequence[int] | None = None) -> None:

@@ -285,7 +285,7 @@ def test_uploads_whose_share_fails_for_a_moment_are_offered_at_the_next_look(
     assert (retry.reason.code, retry.tries) == ("unreadable", 1)
     assert len(audit.jsonl_records(tmp_path)) == 1, "the other one goes on"
     rig.ticks(10)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     audit.check(tmp_path, arrived)
     rig.crash()
 
@@ -303,10 +303,10 @@ def test_an_upload_that_cannot_be_claimed_is_claimed_later(tmp_path: Path) -> No
 
     rig.spool.handover.claim = refusing  # type: ignore[method-assign]
     rig.tick()
-    assert "work" in rig.health.troubles
+    assert "work" in rig.health.problems
     rig.spool.handover.claim = claim  # type: ignore[method-assign]
     rig.ticks(10)
-    assert not rig.health.troubles
+    assert not rig.health.problems
     audit.check(tmp_path, arrived)
     rig.crash()
 

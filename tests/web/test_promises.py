@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from rig import HandClock
-from xray_watcher.web import connections, everybodys, limits, shares, tokens
-from xray_watcher.web.everybodys import Everybodys
+from xray_watcher.web import connections, limits, shares, tokens
+from xray_watcher.web import shared_limits as everybodys
+from xray_watcher.web.shared_limits import Everybodys
 
 HERE = Path(__file__).parent
 PAGE = (HERE.parents[1] / "docs" / "api.md").read_text(encoding="utf-8")

@@ -66,7 +66,7 @@ def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
     back = 0
     for outcome in outcomes:
         if outcome.inbox_path is None:
-            say(f"{outcome.name}: {outcome.trouble}", err=True)
+            say(f"{outcome.name}: {outcome.problem}", err=True)
             continue
         shown = "/".join(safe_name(part) for part in outcome.inbox_path.split("/"))
         say(f"{outcome.name}: waits to be tried again as {shown}")
@@ -81,7 +81,7 @@ def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 def phantoms(folder: str, count: int, seed: int) -> int:
     """Write drawn chest images into FOLDER, with drawn.csv that says what each shows."""
-    from xray_watcher.phantoms import write_phantoms
+    from xray_watcher.phantom.files import write_phantoms
     from xray_watcher.system.progress import progress_bar
 
     work_as_owner(folder)

@@ -13,12 +13,12 @@ import threading
 import click
 
 from xray_watcher import __version__
-from xray_watcher.cli.care import metrics, notify, retention
 from xray_watcher.cli.images import phantoms, predict, retry
 from xray_watcher.cli.locales import begin_in_utf8, escape_what_cannot_be_printed
 from xray_watcher.cli.options import EXIT_INTERRUPTED, say
 from xray_watcher.cli.service import demo, run, serve, token, up
 from xray_watcher.cli.state import backup, check_config, fsck, status, summary, waiting
+from xray_watcher.cli.upkeep import metrics, notify, retention
 from xray_watcher.cli.weights import weights
 from xray_watcher.core.naming import one_line
 from xray_watcher.errors import ConfigError, XrayWatcherError

@@ -31,7 +31,7 @@ from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
 from xray_watcher.intake.handover import WEB
-from xray_watcher.phantoms import NORMAL, MadeImage, made_images
+from xray_watcher.phantom.files import NORMAL, MadeImage, made_images
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 from xray_watcher.system.progress import progress_bar
 

@@ -19,10 +19,10 @@ from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.claims import Move
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.work_folder import find_work_folder
+from xray_watcher.ledger.log_files import LogFiles, edited_copies
 from xray_watcher.ledger.reader import LedgerReader
+from xray_watcher.ledger.restoring import logs_ahead
 from xray_watcher.ledger.rows import ImageRow, LogState
-from xray_watcher.logs import LogFiles, edited_copies
-from xray_watcher.restoring import logs_ahead
 from xray_watcher.service.folders import build_spool
 from xray_watcher.system.files import OPEN_FILE, sha256_of
 from xray_watcher.system.lock import InstanceLock, is_held
@@ -221,7 +221,7 @@ def _leftovers(spool: Spool) -> Iterator[Difference]:
     try:
         names = spool.work.leftovers() if os.path.isdir(spool.work.path) else []
     except Unavailable as error:
-        yield Difference("unreadable", spool.work.path, error.detail)
+        yield Difference("unreadable", spool.work.path, error.reason)
         return
     yield from (Difference("leftover", os.path.join(spool.work.path, name)) for name in names)
 

@@ -75,7 +75,7 @@ def _outcome(future: Future[DecodeOutcome]) -> Decoded | Rejection:
     try:
         outcome = future.result()
     except Unavailable as error:
-        return Rejection("unreadable", error.detail)
+        return Rejection("unreadable", error.reason)
     return outcome if isinstance(outcome, Decoded) else outcome.rejection
 
 

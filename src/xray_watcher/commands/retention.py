@@ -11,7 +11,7 @@ from xray_watcher.intake.work_folder import find_work_folder
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.removals import Share, due_logs, share_of
-from xray_watcher.retention import Done
+from xray_watcher.retention.retention import Done
 from xray_watcher.service.folders import build_spool
 from xray_watcher.service.upkeep import build_retention, retention_rules
 from xray_watcher.system.clock import Clock

@@ -17,6 +17,7 @@ from datetime import datetime
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import index_of
 from xray_watcher.core.times import utc_text
+from xray_watcher.core.values import REJECTED_FOLDER
 from xray_watcher.errors import Unavailable, UsageError
 from xray_watcher.intake.filing import UNREAD
 from xray_watcher.intake.returned import Returned
@@ -24,10 +25,9 @@ from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.work_folder import find_work_folder
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import ImageRow
-from xray_watcher.sealing import REJECTED_FOLDER
 from xray_watcher.service.folders import build_spool
 from xray_watcher.system.files import directory
-from xray_watcher.system.signals import ring_from_outside
+from xray_watcher.system.signals import wake_from_outside
 
 _GONE = "It does not lie in the rejected folder any more."
 
@@ -45,7 +45,7 @@ class Outcome:
 
     name: str
     inbox_path: str | None = None
-    trouble: str | None = None
+    problem: str | None = None
 
 
 def put_back(
@@ -75,8 +75,8 @@ def put_back(
         with _alone(settings.folders.state):
             outcomes = [_outcome(spool, row, utc_text(now)) for row in rows]
     finally:
-        ring_from_outside(settings.folders.bell)  # for those that are back when another fails
-    return [outcome for outcome in outcomes if not every or outcome.trouble != _GONE]
+        wake_from_outside(settings.folders.waker)  # for those that are back when another fails
+    return [outcome for outcome in outcomes if not every or outcome.problem != _GONE]
 
 
 @contextmanager
@@ -95,9 +95,9 @@ def _outcome(spool: Spool, row: ImageRow, now: str) -> Outcome:
     try:
         spool.put_back(Returned(row.idx, row.path, row.folder, row.filed_name, now))
     except FileNotFoundError:
-        return Outcome(row.filed_name, trouble=_GONE)
+        return Outcome(row.filed_name, problem=_GONE)
     except Unavailable as error:
-        return Outcome(row.filed_name, trouble=error.detail)
+        return Outcome(row.filed_name, problem=error.reason)
     return Outcome(row.filed_name, row.inbox_path)
 
 

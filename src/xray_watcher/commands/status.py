@@ -14,8 +14,8 @@ from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import LedgerError, LedgerOutOfReach, Unavailable, UsageError
 from xray_watcher.intake.watcher import build_inbox
 from xray_watcher.intake.work_folder import find_work_folder
+from xray_watcher.ledger.log_files import edited_copies
 from xray_watcher.ledger.reader import LedgerReader
-from xray_watcher.logs import edited_copies
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.reports.daily import Summary, day_summary
 from xray_watcher.system.activity import activity_of
@@ -45,7 +45,7 @@ class DaemonState:
 
     alive: bool
     healthy: bool
-    troubles: dict[str, str]
+    problems: dict[str, str]
     told: dict[str, Any]
 
 
@@ -68,8 +68,8 @@ def daemon_state(folders: Folders, now: datetime) -> DaemonState:
     alive = is_held(folders.lock)
     told = read_facts(folders.heartbeat) if alive else {}
     waiting = _told_waiting(told)
-    troubles = _troubles(alive=alive, told=told, waiting=waiting, now=now)
-    return DaemonState(alive, alive and not troubles, troubles, told)
+    problems = _problems(alive=alive, told=told, waiting=waiting, now=now)
+    return DaemonState(alive, alive and not problems, problems, told)
 
 
 def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
@@ -87,22 +87,22 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
     alive = is_held(folders.lock)
     told = read_facts(folders.heartbeat) if alive else {}
     waiting = _waiting(settings, told)
-    troubles = _troubles(alive=alive, told=told, waiting=waiting, now=now)
+    problems = _problems(alive=alive, told=told, waiting=waiting, now=now)
     free = _free(folders)
     # A daemon whose disk was full before it could tell anything cannot say so itself.
     for folder, free_there in free.items():
         if free_there < settings.intake.min_free_bytes:
             detail = f"Only {free_there / 1e6:.0f} MB are free under {folder}."
-            troubles.setdefault("disk", detail)
+            problems.setdefault("disk", detail)
     try:
         facts = _ledger_facts(settings, now)
     except LedgerOutOfReach as error:
-        troubles["ledger"] = str(error)
+        problems["ledger"] = str(error)
         facts = _no_facts(settings, now)
     return {
         "alive": alive,
-        "healthy": alive and not troubles,
-        "troubles": troubles,
+        "healthy": alive and not problems,
+        "troubles": problems,
         "last_error": told.get("last_error"),
         "process": read_holder(folders.lock) if alive else None,
         "version": told.get("version"),
@@ -145,7 +145,7 @@ def to_text(status: dict[str, Any]) -> str:
     """The status for people."""
     lines = [
         _first_line(status),
-        *(f"  {cause}: {detail}" for cause, detail in status["troubles"].items()),
+        *(f"  {component}: {detail}" for component, detail in status["troubles"].items()),
         *_model_lines(status["model"]),
         f"today {status['day']}: {_counts(status['today'])}",
         f"pending: {_pending(status)}",
@@ -162,21 +162,21 @@ def to_text(status: dict[str, Any]) -> str:
     return "\n".join([*lines, NOTICE])
 
 
-def _troubles(
+def _problems(
     *, alive: bool, told: dict[str, Any], waiting: _Waiting, now: datetime
 ) -> dict[str, str]:
-    troubles = dict(told.get("troubles", {}))
+    problems = dict(told.get("troubles", {}))
     if waiting.problem is not None:
-        troubles["inbox"] = waiting.problem
+        problems["inbox"] = waiting.problem
     if alive and not told:
-        troubles["starting"] = (
+        problems["starting"] = (
             "The daemon has told nothing yet: it is starting, or the disk of its state is full."
         )
     elif alive:
         age_s = (now - datetime.fromisoformat(told["at"])).total_seconds()
         if age_s > STALE_S:
-            troubles["hangs"] = _silence(told, age_s)
-    return troubles
+            problems["hangs"] = _silence(told, age_s)
+    return problems
 
 
 def _silence(told: dict[str, Any], age_s: float) -> str:
@@ -209,7 +209,7 @@ def _looked_waiting(settings: Settings) -> _Waiting:
     try:
         files, ignored, problem = answer_in_time(lambda: _look(settings, work), ANSWER_S, inbox)
     except Unavailable as error:
-        return _Waiting(None, None, error.detail)
+        return _Waiting(None, None, error.reason)
     return _Waiting(files, ignored, problem)
 
 

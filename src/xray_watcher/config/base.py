@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -67,3 +68,9 @@ class Section(BaseModel):
     """One table of the file. Strict: 16 is not "16", 1 is not true."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean "X"?` for the known word that is most like this one, or nothing."""
+    close = get_close_matches(word, [*known], n=1, cutoff=0.7)
+    return f'did you mean "{close[0]}"?' if close else ""

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import combinations
 
-from xray_watcher.config.care import NotifySettings, RetentionSettings
+from xray_watcher.config.base import did_you_mean
 from xray_watcher.config.keys import FOLDERS, THRESHOLDS
-from xray_watcher.config.settings import Settings, did_you_mean
+from xray_watcher.config.settings import Settings
 from xray_watcher.config.sources import shown
+from xray_watcher.config.upkeep import NotifySettings, RetentionSettings
 from xray_watcher.core.catalogue import OUTPUTS
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import Unavailable
@@ -24,7 +25,7 @@ _ENGINE = "model.engine"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class KeyProblem:
     """One problem of settings whose values are sound each by itself.
 
     Attributes:
@@ -36,7 +37,7 @@ class Finding:
     text: str
 
 
-def check(settings: Settings) -> Iterator[Finding]:
+def check(settings: Settings) -> Iterator[KeyProblem]:
     """Find every problem of the settings as a whole."""
     yield from _missing_root(settings)
     yield from _overlapping_folders(settings)
@@ -49,16 +50,16 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _beyond_onnx(settings)
 
 
-def _missing_root(settings: Settings) -> Iterator[Finding]:
+def _missing_root(settings: Settings) -> Iterator[KeyProblem]:
     if not settings.root:
-        yield Finding(
+        yield KeyProblem(
             ("root",),
             'is not set; say where the folders lie: root = "/path" in the file, XRAY_WATCHER_ROOT, '
             "or --root",
         )
 
 
-def _overlapping_folders(settings: Settings) -> Iterator[Finding]:
+def _overlapping_folders(settings: Settings) -> Iterator[KeyProblem]:
     for (first, one), (second, other) in combinations(_placed_folders(settings).items(), 2):
         if one == other:
             yield _overlap(first, second, f"{shown(one)} is also {second}")
@@ -68,8 +69,8 @@ def _overlapping_folders(settings: Settings) -> Iterator[Finding]:
             yield _overlap(second, first, f"{shown(other)} lies in {first}, {shown(one)}")
 
 
-def _overlap(inner: str, outer: str, text: str) -> Finding:
-    return Finding((inner, outer), f"{text}; no two of these folders may be the same or nested")
+def _overlap(inner: str, outer: str, text: str) -> KeyProblem:
+    return KeyProblem((inner, outer), f"{text}; no two of these folders may be the same or nested")
 
 
 def _placed_folders(settings: Settings) -> dict[str, str]:
@@ -104,7 +105,7 @@ def _is_below(inner: str, outer: str) -> bool:
     return os.path.commonpath((inner, outer)) == outer
 
 
-def _unknown_labels(settings: Settings) -> Iterator[Finding]:
+def _unknown_labels(settings: Settings) -> Iterator[KeyProblem]:
     in_levels = [
         (f"risk.levels.{level}", label)
         for level in LEVELS
@@ -114,37 +115,37 @@ def _unknown_labels(settings: Settings) -> Iterator[Finding]:
     for key, label in in_levels + in_thresholds:
         if label not in OUTPUTS:
             parts = (f"no network has the label {shown(label)}", did_you_mean(label, OUTPUTS))
-            yield Finding((key,), "; ".join([*filter(None, parts), f"allowed: {_LABELS}"]))
+            yield KeyProblem((key,), "; ".join([*filter(None, parts), f"allowed: {_LABELS}"]))
 
 
-def _labels_in_two_levels(settings: Settings) -> Iterator[Finding]:
+def _labels_in_two_levels(settings: Settings) -> Iterator[KeyProblem]:
     for one, other in combinations(LEVELS, 2):
         others = set(settings.risk.levels.of(other))
         for label in dict.fromkeys(settings.risk.levels.of(one)):
             if label in others:
-                yield Finding(
+                yield KeyProblem(
                     (f"risk.levels.{other}", f"risk.levels.{one}"),
                     f"{shown(label)} stands in {one} and in {other}; "
                     "a label stands in one level only",
                 )
 
 
-def _labels_without_level(settings: Settings) -> Iterator[Finding]:
+def _labels_without_level(settings: Settings) -> Iterator[KeyProblem]:
     weights = settings.weight_set
     level_of = settings.risk_rules().level_of
     for label in weights.labels:
         if label not in level_of:
-            yield Finding(
+            yield KeyProblem(
                 (*_LEVEL_KEYS, "model.weights"),
                 f"no level names {shown(label)}, which {weights.name} scores; "
                 f"add it to {', '.join(LEVELS[:-1])} or {LEVELS[-1]}",
             )
 
 
-def _open_to_the_network(settings: Settings) -> Iterator[Finding]:
+def _open_to_the_network(settings: Settings) -> Iterator[KeyProblem]:
     web = settings.web
     if not web.token_file and not _is_loopback(web.host):
-        yield Finding(
+        yield KeyProblem(
             ("web.host", "web.token_file"),
             f"{shown(web.host)} can be reached from other machines, so web.token_file must be set; "
             "make it with `xray-watcher token`, or allowed: 127.0.0.1",
@@ -158,43 +159,43 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _unfinished_channels(notify: NotifySettings) -> Iterator[Finding]:
+def _unfinished_channels(notify: NotifySettings) -> Iterator[KeyProblem]:
     webhook, smtp, argv = notify.webhook, notify.smtp, notify.command.argv
     if webhook.url and webhook.url_file:
         keys = ("notify.webhook.url_file", "notify.webhook.url")
-        yield Finding(keys, "stands beside notify.webhook.url; set one of them")
+        yield KeyProblem(keys, "stands beside notify.webhook.url; set one of them")
     if smtp.host and not smtp.sender:
-        yield Finding(("notify.smtp.sender", "notify.smtp.host"), "is not set; a mail needs one")
+        yield KeyProblem(("notify.smtp.sender", "notify.smtp.host"), "is not set; a mail needs one")
     if smtp.host and not smtp.to:
-        yield Finding(("notify.smtp.to", "notify.smtp.host"), "is empty; nobody would be told")
+        yield KeyProblem(("notify.smtp.to", "notify.smtp.host"), "is empty; nobody would be told")
     if bool(smtp.user) != bool(smtp.password_file):
         keys = ("notify.smtp.password_file", "notify.smtp.user")
-        yield Finding(keys, "goes together with notify.smtp.user; set both or none")
+        yield KeyProblem(keys, "goes together with notify.smtp.user; set both or none")
     if argv and not os.path.isabs(argv[0]):
         what = f"{shown(argv[0])} is not allowed; allowed: a full path"
-        yield Finding(("notify.command.argv",), what)
+        yield KeyProblem(("notify.command.argv",), what)
 
 
-def _ages_below_the_floor(retention: RetentionSettings) -> Iterator[Finding]:
+def _ages_below_the_floor(retention: RetentionSettings) -> Iterator[KeyProblem]:
     floor = retention.keep_at_least_days
     for name, days in retention:
         if name.endswith("_days") and name != "keep_at_least_days" and 0 < days < floor:
-            yield Finding(
+            yield KeyProblem(
                 (f"retention.{name}", "retention.keep_at_least_days"),
                 f"{days} is below retention.keep_at_least_days, {floor}; raise it or lower that",
             )
 
 
-def _beyond_onnx(settings: Settings) -> Iterator[Finding]:
+def _beyond_onnx(settings: Settings) -> Iterator[KeyProblem]:
     model = settings.model
     if model.engine != "onnx":
         return
     if model.device == "cuda":
-        yield Finding(("model.device", _ENGINE), 'the engine "onnx" runs on "cpu" only')
+        yield KeyProblem(("model.device", _ENGINE), 'the engine "onnx" runs on "cpu" only')
     if model.precision == "bfloat16":
-        yield Finding(("model.precision", _ENGINE), 'the engine "onnx" has "float32" only')
+        yield KeyProblem(("model.precision", _ENGINE), 'the engine "onnx" has "float32" only')
     if model.weights_file:
-        yield Finding(
+        yield KeyProblem(
             ("model.weights_file", _ENGINE),
             'the engine "onnx" takes imported weights only: '
             f"`xray-watcher weights import FILE --name {model.weights} --trust`",

@@ -39,9 +39,9 @@ class Folders:
         return os.path.join(self.state, "lock")
 
     @property
-    def bell(self) -> str:
+    def waker(self) -> str:
         """The named pipe by which the web wakes the daemon."""
-        return os.path.join(self.state, "bell")
+        return os.path.join(self.state, "waker")
 
     @property
     def heartbeat(self) -> str:

@@ -91,7 +91,7 @@ def load_settings(
     problems += [problem for of_key in broken.values() for problem in of_key]
     if from_file.is_whole:
         unasked = set() if needs_root else {"root"}
-        problems += _findings(settings, given, unasked.union(broken), file)
+        problems += _problems_of_the_whole(settings, given, unasked.union(broken), file)
     if problems:
         raise ConfigError(problems)
     return LoadedSettings(settings, dict(_origins(settings, given)), file)
@@ -168,15 +168,15 @@ def _problem(key: str, detail: ErrorDetails, where: str) -> str:
     return one_line(f"{where}: {key}: {'; '.join(filter(None, parts))}")
 
 
-def _findings(
+def _problems_of_the_whole(
     settings: Settings, given: Mapping[str, Given], passed_over: set[str], file: Path | None
 ) -> Iterator[str]:
     """The problems of the whole, but for those about a key that is broken itself."""
-    for finding in check(settings):
-        if passed_over.isdisjoint(finding.keys):
-            sources = (given[key].where for key in finding.keys if key in given)
+    for outcome in check(settings):
+        if passed_over.isdisjoint(outcome.keys):
+            sources = (given[key].where for key in outcome.keys if key in given)
             where = next(sources, str(file or "no configuration file"))
-            yield one_line(f"{where}: {finding.keys[0]}: {finding.text}")
+            yield one_line(f"{where}: {outcome.keys[0]}: {outcome.text}")
 
 
 def _origins(settings: Settings, given: Mapping[str, Given]) -> Iterator[tuple[str, str]]:

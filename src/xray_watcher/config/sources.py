@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from xray_watcher.config.base import did_you_mean
 from xray_watcher.config.keys import KEYS, TABLES, is_known, kind_of, neighbours, similar
-from xray_watcher.config.settings import did_you_mean
 from xray_watcher.core.naming import one_line
 from xray_watcher.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""What is out of order now, and when to try it again."""
+"""What is degraded now, and when to try it again."""
 
 from __future__ import annotations
 
@@ -11,69 +11,81 @@ LONGEST_DELAY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """One cause that keeps the service from working in full.
+class Problem:
+    """What keeps the service from working in full.
 
     Attributes:
-        cause: its code, as `status` shows it.
-        detail: what is wrong, for a person.
+        component: what is degraded, as `status` shows it: "inbox", "folders", "disk", ...
+        reason: what is wrong, for a person.
         since_s: when it began.
         retry_s: when to try again.
         delay_s: the wait before that; it doubles up to a minute.
     """
 
-    cause: str
-    detail: str
+    component: str
+    reason: str
     since_s: float
     retry_s: float
     delay_s: float
 
 
 class Health:
-    """The causes of degraded running; each unit of work has a back-off of its own."""
+    """The components that are degraded; each task has a back-off of its own.
+
+    A task is what the daemon does in a turn, such as "uploads" or "work". One that fails names the
+    component that is out of reach, which may be another: scoring fails when the disk does.
+    """
 
     def __init__(self) -> None:
-        self._troubles: dict[str, Trouble] = {}
+        self._problems: dict[str, Problem] = {}
         self.last_error: str | None = None
 
     @property
-    def troubles(self) -> Mapping[str, Trouble]:
-        """What is out of order, by the unit of work that failed."""
-        return self._troubles
+    def problems(self) -> Mapping[str, Problem]:
+        """What is wrong, by the task that failed."""
+        return self._problems
 
     @property
-    def causes(self) -> Mapping[str, Trouble]:
-        """What is out of order, by its cause, such as "inbox", "folders" or "disk"."""
-        return {trouble.cause: trouble for trouble in self._troubles.values()}
+    def reasons(self) -> Mapping[str, str]:
+        """What is wrong, by the component that is degraded."""
+        return {problem.component: problem.reason for problem in self._problems.values()}
 
-    def failed(self, unit: str, detail: str, now_s: float, cause: str | None = None) -> bool:
-        """Note a failure; returns whether it is a new cause."""
-        cause = cause or unit
-        before = self._troubles.get(unit)
-        is_new = before is None or before.cause != cause
+    def failed(self, task: str, reason: str, now_s: float, component: str | None = None) -> bool:
+        """Note a failure; returns whether it is news.
+
+        Args:
+            task: what failed.
+            reason: why, for a person.
+            now_s: now, on the monotonic clock.
+            component: what is degraded; the task's own name by default.
+        """
+        component = component or task
+        before = self._problems.get(task)
+        is_new = before is None or before.component != component
         delay_s = FIRST_DELAY_S if before is None else min(before.delay_s * 2, LONGEST_DELAY_S)
         since_s = now_s if before is None or is_new else before.since_s
-        self._troubles[unit] = Trouble(cause, detail, since_s, now_s + delay_s, delay_s)
-        self.last_error = detail
+        self._problems[task] = Problem(component, reason, since_s, now_s + delay_s, delay_s)
+        self.last_error = reason
         return is_new
 
-    def note(self, cause: str, detail: str, now_s: float) -> bool:
-        """Note a state that is looked at in each turn; returns whether it is a new cause."""
-        before = self._troubles.get(cause)
+    def note(self, component: str, reason: str, now_s: float) -> bool:
+        """Note a state that each turn looks at anew; returns whether it is news."""
+        before = self._problems.get(component)
         since_s = now_s if before is None else before.since_s
-        self._troubles[cause] = Trouble(cause, detail, since_s, math.inf, 0.0)
-        self.last_error = detail
+        self._problems[component] = Problem(component, reason, since_s, math.inf, 0.0)
+        self.last_error = reason
         return before is None
 
-    def recovered(self, unit: str) -> bool:
-        """Note that a cause is gone; returns whether it was there."""
-        return self._troubles.pop(unit, None) is not None
+    def recovered(self, task: str) -> str | None:
+        """Note that a task works again; returns the component that was degraded, if one was."""
+        problem = self._problems.pop(task, None)
+        return None if problem is None else problem.component
 
-    def may_try(self, unit: str, now_s: float) -> bool:
+    def may_try(self, task: str, now_s: float) -> bool:
         """Whether it is time to try what failed."""
-        trouble = self._troubles.get(unit)
-        return trouble is None or now_s >= trouble.retry_s
+        problem = self._problems.get(task)
+        return problem is None or now_s >= problem.retry_s
 
     def next_retry_s(self) -> float | None:
         """When the next try is due; None when all is well."""
-        return min((trouble.retry_s for trouble in self._troubles.values()), default=None)
+        return min((problem.retry_s for problem in self._problems.values()), default=None)

@@ -107,7 +107,7 @@ class Settling:
         """When each file that may be taken was first seen."""
         return [watch.first_seen_s for watch in self._watched.values() if not watch.was_held]
 
-    def begin_look(self) -> None:
+    def begin_scan(self) -> None:
         """A look at the inbox begins; what is forgotten from now on is gone, whatever it finds."""
         self._forgotten.clear()
 

@@ -16,6 +16,10 @@ Level = Literal["High", "Medium", "Low"]
 LEVELS: tuple[Level, ...] = ("High", "Medium", "Low")
 """From the most to the least urgent; also the names of the folders."""
 
+REJECTED_FOLDER = "rejected"
+DUPLICATES_FOLDER = "duplicates"
+"""Keys of the two folders of results beside those of the levels."""
+
 LARGEST_FILE_BYTES = 268_435_456
 """No setting takes a larger file, so a larger one is rejected before a byte of it is read."""
 

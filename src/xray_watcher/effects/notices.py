@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xray_watcher.core.telling import Audience, Notice
+from xray_watcher.core.notices import Audience, Notice
 from xray_watcher.core.times import to_us
 from xray_watcher.ledger.effect import Commit, Filing
 from xray_watcher.records import REJECTED

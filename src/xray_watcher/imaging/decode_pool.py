@@ -175,6 +175,6 @@ class DecodePool:
             kills = self._kills[path] = self._kills.get(path, 0) + 1
             if kills < MOST_KILLS:
                 raise
-            found = Rejection("decoder_crash", f"{killed.detail} That was so {kills} times.")
+            found = Rejection("decoder_crash", f"{killed.reason} That was so {kills} times.")
         self._kills.pop(path, None)
         return found

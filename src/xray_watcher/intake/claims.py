@@ -20,7 +20,7 @@ class ChangedAfterClaim(XrayWatcherError):
     """A claimed file is not the one that was decided upon: its writer went on."""
 
 
-class FileTrouble(XrayWatcherError):
+class FileProblem(XrayWatcherError):
     """One file cannot be read or moved now; everything that is ours is in reach.
 
     Attributes:

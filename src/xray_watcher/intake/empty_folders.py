@@ -40,7 +40,7 @@ class EmptyFolders:
         clock: the time.
     """
 
-    unit = "empty-folders"
+    component = "empty-folders"
 
     def __init__(self, inbox: str, ignore: Sequence[str], days: int, clock: Clock) -> None:
         self._inbox = inbox

@@ -27,9 +27,9 @@ from xray_watcher.intake.hashes import check_filed, has_hash
 from xray_watcher.intake.refusals import (
     NO_ROOM,
     REFUSING,
+    file_problem,
     reason_of,
     signature_of,
-    trouble_of,
     unavailable,
 )
 from xray_watcher.intake.work_folder import WorkFolder
@@ -214,7 +214,7 @@ class ResultFolders:
             raise unavailable("folders", what, refused) from error
         if not is_whole:
             raise unavailable("folders", what, error) from error
-        raise trouble_of("unmovable", error) from error
+        raise file_problem("unmovable", error) from error
 
     def _move(self, source: str, target: str, move: Move) -> None:
         if move.with_reason:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from xray_watcher.core.retries import Reason
 from xray_watcher.core.values import HANDOVER, Arrival, Origin, SeenFile
-from xray_watcher.intake.claims import FileTrouble
+from xray_watcher.intake.claims import FileProblem
 from xray_watcher.intake.handover import (
     FILE_MODE,
     IMAGE,
@@ -59,11 +59,11 @@ class _Leftover:
 
 
 @dataclass(frozen=True, slots=True)
-class HandoverLook:
+class HandoverScan:
     """What one look found: files that are new, and those that cannot be read now."""
 
     arrivals: Sequence[Arrival]
-    troubles: Mapping[str, Reason]
+    problems: Mapping[str, Reason]
 
 
 class HandoverSource:
@@ -101,7 +101,7 @@ class HandoverSource:
         """When each of those was first seen."""
         return self._first_seen_s.values()
 
-    def look(self, now_s: float, nameless: Collection[str] = ()) -> HandoverLook:
+    def look(self, now_s: float, nameless: Collection[str] = ()) -> HandoverScan:
         """Hand on the uploads that are new, in the order of their names; each is handed on once.
 
         Args:
@@ -122,18 +122,18 @@ class HandoverSource:
         except OSError as error:
             what = f"The folder of uploads {self.folder} cannot be read"
             raise unavailable("uploads", what, error) from error
-        arrivals, troubles = [], {}
+        arrivals, problems = [], {}
         for name in sorted(names - self._offered):
             try:
                 arrival = self._arrival(name, now_s, is_nameless=name in nameless)
                 arrivals += [] if arrival is None else [arrival]
             except OSError as error:
-                troubles[name] = Reason("unreadable", reason_of(error))
+                problems[name] = Reason("unreadable", reason_of(error))
         offered = {arrival.origin.key for arrival in arrivals}
-        self._offered = self._offered & names | offered | troubles.keys()
+        self._offered = self._offered & names | offered | problems.keys()
         seen_s = self._first_seen_s
         self._first_seen_s = {name: seen_s.get(name, now_s) for name in self._offered}
-        return HandoverLook(arrivals, troubles)
+        return HandoverScan(arrivals, problems)
 
     def offer_again(self, names: Iterable[str]) -> None:
         """Hand these on once more: they could not be claimed."""
@@ -152,7 +152,7 @@ class HandoverSource:
             if isinstance(error, FileNotFoundError) and not self.is_still_there(key):
                 return False
             self._check_folders(error)
-            raise FileTrouble("unmovable", reason_of(error)) from error
+            raise FileProblem("unmovable", reason_of(error)) from error
         return True
 
     def _check_folders(self, error: OSError) -> None:

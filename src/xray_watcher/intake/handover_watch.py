@@ -60,7 +60,7 @@ class HandoverWatch:
             if now_s - retry.since_s >= self.give_up_after_s
         ]
         found = self._source.look(now_s, nameless)
-        for name, reason in found.troubles.items():
+        for name, reason in found.problems.items():
             self._retries.failed(Origin(where, name), name, reason, now_s)
         for key in list(self._retries.of(where)):
             if key[1] not in self._source.names:

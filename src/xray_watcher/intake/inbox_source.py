@@ -10,7 +10,7 @@ from contextlib import suppress
 from xray_watcher.core.values import INBOX, SeenFile
 from xray_watcher.intake.nofollow import FOLDER, open_nofollow, open_parent
 from xray_watcher.intake.readiness import Readiness, readiness_of
-from xray_watcher.intake.refusals import GONE, trouble_of, unavailable
+from xray_watcher.intake.refusals import GONE, file_problem, unavailable
 from xray_watcher.intake.work_folder import WorkFolder
 from xray_watcher.intake.work_names import work_name
 from xray_watcher.system.files import directory, flush, rename_noreplace
@@ -49,7 +49,7 @@ class InboxSource:
             if error.errno in GONE:
                 return "gone"
             self._work.check_reach()
-            raise trouble_of("unreadable", error) from error
+            raise file_problem("unreadable", error) from error
 
     def claim(self, key: str, image_id: int) -> bool:
         """Rename a file into the work folder; see `Source`."""
@@ -76,7 +76,7 @@ class InboxSource:
             if error.errno in GONE:
                 return False
             self._work.check_writable(error)
-            raise trouble_of("unmovable", error) from error
+            raise file_problem("unmovable", error) from error
         finally:
             os.close(work)
         return True

@@ -14,12 +14,12 @@ from xray_watcher.core.retries import GIVEN_UP, Reason, Retries, given_up
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import INBOX, Arrival
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.claims import FileTrouble
+from xray_watcher.intake.claims import FileProblem
 from xray_watcher.intake.gap import Gap
 from xray_watcher.intake.inbox_source import InboxSource
 from xray_watcher.intake.readiness import Readiness
 from xray_watcher.intake.sources import Answers
-from xray_watcher.intake.watcher import Inbox, Look, NoWakeup, Wakeup
+from xray_watcher.intake.watcher import Inbox, NoWakeup, Scan, Wakeup
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.hands import Hands
 from xray_watcher.system.lock import InboxLock
@@ -87,9 +87,9 @@ class InboxWatch:
         self._beat = beat
         self._is_network = False
         self._gap = Gap()
-        self._look: Iterator[Look | None] | None = None  # that is under way
+        self._look: Iterator[Scan | None] | None = None  # that is under way
         self._began_s = self._took_s = 0.0
-        self._is_look_wanted = True
+        self._is_scan_wanted = True
         self._unanswered: dict[str, Future[None]] = {}  # by path: files that hang
         self.scan_s = 5.0
         self.settle_s = (2.0, 30.0)
@@ -111,7 +111,7 @@ class InboxWatch:
 
     def wake(self) -> None:
         """Look soon: something has happened."""
-        self._is_look_wanted = True
+        self._is_scan_wanted = True
 
     def close(self) -> None:
         """Wake up no more."""
@@ -128,14 +128,14 @@ class InboxWatch:
             Unavailable: the inbox cannot be read.
         """
         if self._look is None:
-            if now_s < self.next_look_s and not is_late:
+            if now_s < self.next_scan_s and not is_late:
                 return
-            self._is_look_wanted = False
-            self._look, self._began_s, self._took_s = self._inbox.begin_look(), now_s, 0.0
-            self._settling.begin_look()
+            self._is_scan_wanted = False
+            self._look, self._began_s, self._took_s = self._inbox.begin_scan(), now_s, 0.0
+            self._settling.begin_scan()
         began_s = self._clock.monotonic_s()
         try:
-            found = self._looked(self._look, began_s + _SLICE_S)
+            found = self._scanned(self._look, began_s + _SLICE_S)
         except Unavailable:
             self._look = None
             self._gap.note(now_s, 0.0)
@@ -146,7 +146,7 @@ class InboxWatch:
             self._look = None
             self._take_in(found, now_s)
 
-    def _looked(self, look: Iterator[Look | None], until_s: float) -> Look | None:
+    def _scanned(self, look: Iterator[Scan | None], until_s: float) -> Scan | None:
         for number, found in enumerate(look, start=1):
             if found is not None:
                 return found
@@ -156,7 +156,7 @@ class InboxWatch:
                     return None
         return None
 
-    def _take_in(self, look: Look, now_s: float) -> None:
+    def _take_in(self, look: Scan, now_s: float) -> None:
         self._lock.take()  # on what is known to be the inbox: it writes a note there
         self._wakeup.keep_alive()
         self.ignored, self.barred, self._is_network = look.ignored, look.barred, look.is_network
@@ -168,11 +168,11 @@ class InboxWatch:
         self._gap.note(self._began_s, self._took_s)
 
     @property
-    def next_look_s(self) -> float:
+    def next_scan_s(self) -> float:
         """When to look at the inbox."""
         if self._look is not None:
             return float("-inf")
-        if self._is_look_wanted:
+        if self._is_scan_wanted:
             wanted_s = self._gap.last_s
         else:
             settles_s = self._settling.next_due_s()
@@ -239,7 +239,7 @@ class InboxWatch:
                         arrival.file, overdue=arrival.overdue, is_network=self._is_network
                     )
                 )
-            except FileTrouble as error:
+            except FileProblem as error:
                 asked.answers.append(error.reason)
 
     def _sort_out(

@@ -6,7 +6,7 @@ import errno
 import os
 
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.claims import FileTrouble, Signature
+from xray_watcher.intake.claims import FileProblem, Signature
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 """What the kernel says when a file is not there any more, or a link or a device in its place."""
@@ -24,7 +24,7 @@ REFUSING = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
 """What file systems say of a name: too long, or with a character that they do not have."""
 
 
-def trouble_of(code: str, error: OSError) -> FileTrouble:
+def file_problem(code: str, error: OSError) -> FileProblem:
     """One file's trouble: what the kernel's answer says of it, or else a code of `REASONS`."""
     if error.errno in BUSY:
         code = "busy"
@@ -32,7 +32,7 @@ def trouble_of(code: str, error: OSError) -> FileTrouble:
         code = "forbidden"
     elif error.errno == errno.EXDEV:
         code = "other_disk"
-    return FileTrouble(code, reason_of(error))
+    return FileProblem(code, reason_of(error))
 
 
 def reason_of(error: OSError) -> str:
@@ -40,9 +40,9 @@ def reason_of(error: OSError) -> str:
     return os.strerror(error.errno or 0)
 
 
-def unavailable(cause: str, what: str, error: OSError) -> Unavailable:
+def unavailable(component: str, what: str, error: OSError) -> Unavailable:
     """Something of ours is out of reach, with the kernel's answer."""
-    return Unavailable(cause, f"{what} ({reason_of(error)}).")
+    return Unavailable(component, f"{what} ({reason_of(error)}).")
 
 
 def signature_of(status: os.stat_result) -> Signature:

@@ -63,7 +63,7 @@ class Waiting:
         left["barred"] = len(self._inbox.barred)
         return {code: count for code, count in left.items() if count}
 
-    def troubles(self, now_s: float) -> dict[str, str | None]:
+    def problems(self, now_s: float) -> dict[str, str | None]:
         """What single files have in the way, by component; None where nothing has."""
         found: dict[str, list[Retry]] = {FILES: [], **{each: [] for each in COMPONENTS.values()}}
         for _, retry in self._retries.failures():

@@ -36,7 +36,7 @@ _NESTED_CALLS = 3000
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Scan:
     """What one look at the inbox found.
 
     Attributes:
@@ -74,17 +74,17 @@ class Inbox:
         self._device: int | None = None
         self._is_network = False
 
-    def look(self) -> Look:
+    def look(self) -> Scan:
         """List the inbox, all folders below it.
 
         Raises:
             Unavailable: it is missing, another device lies under it, or it cannot be read.
         """
-        *_, look = self.begin_look()
+        *_, look = self.begin_scan()
         assert look is not None
         return look
 
-    def begin_look(self) -> Iterator[Look | None]:
+    def begin_scan(self) -> Iterator[Scan | None]:
         """List the inbox piece by piece: None after each entry, and at the end what was found.
 
         Raises:
@@ -107,7 +107,7 @@ class Inbox:
             ) from error
         if scan.barred:  # perhaps the whole share went away meanwhile
             self._note_device(check_device(self.folder, self._work))
-        yield Look(tuple(files), ignored, self._is_network, scan.barred)
+        yield Scan(tuple(files), ignored, self._is_network, scan.barred)
 
     def _note_device(self, device: int) -> None:
         if device != self._device:  # a share may have been mounted since

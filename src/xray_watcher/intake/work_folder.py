@@ -18,9 +18,9 @@ from xray_watcher.intake.nofollow import check_device
 from xray_watcher.intake.refusals import (
     BUSY,
     FORBIDDEN,
+    file_problem,
     reason_of,
     signature_of,
-    trouble_of,
     unavailable,
 )
 from xray_watcher.intake.work_names import id_of, is_number, work_name
@@ -146,7 +146,7 @@ class WorkFolder:
             if has_vanished(path):
                 return None
             self.check_reach()
-            raise trouble_of("unreadable", error) from error
+            raise file_problem("unreadable", error) from error
 
     def seen(self, image_id: int) -> Claimed | None:
         """A claimed file as a look at it finds it, without a hash.
@@ -167,7 +167,7 @@ class WorkFolder:
             raise
         except OSError as error:
             self.check_reach()
-            raise trouble_of("unreadable", error) from error
+            raise file_problem("unreadable", error) from error
         if not stat.S_ISREG(status.st_mode):
             return None  # it took the file's place before the claim; it is left over
         return Claimed(path, None, signature_of(status))
@@ -217,7 +217,7 @@ class WorkFolder:
                 )
         except OSError as error:
             self.check_writable(error)
-            raise trouble_of("unmovable", error) from error
+            raise file_problem("unmovable", error) from error
 
     def clear(self, image_id: int, sha256: bytes | None) -> None:
         """Remove what is left of a claimed file whose copy is filed; another file stays."""

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Protocol
 
 from xray_watcher.core.image_record import ImageRecord
+from xray_watcher.core.notices import Notice
 from xray_watcher.core.tally import Tally
-from xray_watcher.core.telling import Notice
 
 
 @dataclass(frozen=True, slots=True)

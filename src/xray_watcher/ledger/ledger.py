@@ -24,8 +24,8 @@ from uuid import uuid4
 
 import structlog
 
+from xray_watcher.core.notices import Notice
 from xray_watcher.core.tally import Tally, tally_of_batch
-from xray_watcher.core.telling import Notice
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.ledger.connection import Connection

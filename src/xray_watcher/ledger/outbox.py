@@ -12,8 +12,8 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from xray_watcher.core.notices import Notice
 from xray_watcher.core.tally import GIVEN_UP, NOT_TAKEN, SENT, Tally
-from xray_watcher.core.telling import Notice
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.states import Delivery
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from xray_watcher.core.calibration import scores
 from xray_watcher.core.catalogue import WeightSet
 from xray_watcher.model.architecture import SIDE
-from xray_watcher.model.phantom import CONDITIONS, draw
+from xray_watcher.phantom.drawing import CONDITIONS, draw
 
 MOST = 0.02
 """A score may move by this much, and a top label may change among scores this close."""

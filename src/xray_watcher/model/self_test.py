@@ -9,7 +9,7 @@ from xray_watcher.core.calibration import scores
 from xray_watcher.core.catalogue import PHANTOM
 from xray_watcher.errors import WeightsError
 from xray_watcher.model.engine import Engine
-from xray_watcher.model.phantom import draw
+from xray_watcher.phantom.drawing import draw
 
 DRAWN = "Pneumothorax"
 """The sign in the drawing; what the phantom network must find in it."""

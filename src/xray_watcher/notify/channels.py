@@ -26,7 +26,7 @@ from email.utils import formatdate
 from typing import Protocol
 
 from xray_watcher import __version__
-from xray_watcher.config.care import CommandSettings, SmtpSettings, WebhookSettings
+from xray_watcher.config.upkeep import CommandSettings, SmtpSettings, WebhookSettings
 from xray_watcher.core.addresses import WebAddress, host_name, mail_address, web_address
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.notify.login import log_in

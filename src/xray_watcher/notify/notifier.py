@@ -11,12 +11,12 @@ from contextlib import suppress
 
 import structlog
 
-from xray_watcher.core.telling import (
+from xray_watcher.core.notices import (
     LONGEST_WAIT_S,
     MINUTE_US,
     Audience,
     Notice,
-    TroubleWatch,
+    ProblemWatch,
     told_again_us,
     wait_s,
 )
@@ -55,7 +55,7 @@ class Notifier:
         include_names: whether names of files and folders are told.
     """
 
-    unit = "notify"
+    component = "notify"
 
     def __init__(  # noqa: PLR0913 - the composition root hands over each part by name
         self,
@@ -64,7 +64,7 @@ class Notifier:
         sender: Sender,
         audience: Audience,
         channels: Collection[str],
-        troubles: Callable[[], Mapping[str, str]],
+        problems: Callable[[], Mapping[str, str]],
         clock: Clock,
         per_minute: int,
         degraded_after_s: float,
@@ -75,12 +75,12 @@ class Notifier:
         self._outbox = Outbox(ledger)
         self._sender = sender
         self._audience = audience
-        self._troubles = troubles
+        self._problems = problems
         self._clock = clock
         self._per_minute = per_minute
         self._give_up_after_us = int(give_up_after_s * _US)
         self._include_names = include_names
-        self._watch = TroubleWatch(degraded_after_s, json.loads(ledger.meta(TOLD) or "[]"))
+        self._watch = ProblemWatch(degraded_after_s, json.loads(ledger.meta(TOLD) or "[]"))
         self._cried: set[tuple[str, str]] = set()  # channel and cause
         self._in_flight: set[str] = set()
         self._results: list[Result] = []
@@ -92,7 +92,7 @@ class Notifier:
             _log.warning("messages for channels that are not set up are dropped", count=dropped)
 
     @property
-    def troubles(self) -> dict[str, str]:
+    def problems(self) -> dict[str, str]:
         """Channels that do not take their messages, for `status`: cause and detail."""
         return {
             f"notify-{_kind(channel)}": f"{channel} has not taken a message in {message.attempts} "
@@ -134,14 +134,21 @@ class Notifier:
     # -- troubles -------------------------------------------------------------------------
 
     def _look_after_troubles(self, now_s: float, now_us: int) -> None:
-        troubles = {cause: text for cause, text in self._troubles().items() if cause != self.unit}
-        degraded, recovered = self._watch.look(troubles, now_s)
+        problems = {
+            component: text
+            for component, text in self._problems().items()
+            if component != self.component
+        }
+        degraded, recovered = self._watch.look(problems, now_s)
         self._cried = {cry for cry in self._cried if self._watch.is_lasting(cry[1])}
         if not (degraded or recovered):
             return
         subjects = [
-            *(("degraded", {"cause": cause, "detail": troubles[cause]}) for cause in degraded),
-            *(("recovered", {"cause": cause}) for cause in recovered),
+            *(
+                ("degraded", {"cause": component, "detail": problems[component]})
+                for component in degraded
+            ),
+            *(("recovered", {"cause": component}) for component in recovered),
         ]
         notices = [
             notice
@@ -154,17 +161,17 @@ class Notifier:
                 self._ledger.add_notices(notices)
                 self._ledger.set_meta(TOLD, json.dumps(told))
         except Unavailable:
-            for cause in degraded:
-                self._cry(cause, troubles[cause], now_us)
+            for component in degraded:
+                self._cry(component, problems[component], now_us)
             raise
         self._watch.note(degraded, recovered)
 
-    def _cry(self, cause: str, detail: str, now_us: int) -> None:
+    def _cry(self, component: str, detail: str, now_us: int) -> None:
         """Tell a trouble from memory, once for as long as it lasts: the ledger's disk is full."""
-        subject = json.dumps({"cause": cause, "detail": detail})
+        subject = json.dumps({"cause": component, "detail": detail})
         for notice in self._audience.notices("degraded", now_us, subject):
-            if (notice.channel, cause) not in self._cried:
-                self._cried.add((notice.channel, cause))
+            if (notice.channel, component) not in self._cried:
+                self._cried.add((notice.channel, component))
                 message_id = new_id()
                 body = self._body(message_id, [notice], 1)
                 self._sender.send(notice.channel, message_id, notice.event, body)

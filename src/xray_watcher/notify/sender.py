@@ -36,9 +36,9 @@ class Sender:
         ring: wakes the loop when there is a result.
     """
 
-    def __init__(self, channels: Mapping[str, Channel], ring: Callable[[], None]) -> None:
+    def __init__(self, channels: Mapping[str, Channel], wake: Callable[[], None]) -> None:
         self._channels = channels
-        self._ring = ring
+        self._ring = wake
         self._jobs: dict[str, SimpleQueue[_Job | None]] = {}
         self._threads: list[threading.Thread] = []
         self._results: SimpleQueue[Result] = SimpleQueue()

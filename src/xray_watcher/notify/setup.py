@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 
-from xray_watcher.config.care import NotifySettings
-from xray_watcher.core.telling import Audience
+from xray_watcher.config.upkeep import NotifySettings
+from xray_watcher.core.notices import Audience
 from xray_watcher.errors import ConfigError
 from xray_watcher.ledger.outbox import new_id
 from xray_watcher.notify.channels import (

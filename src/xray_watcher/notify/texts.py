@@ -14,7 +14,7 @@ from typing import Any
 
 from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.naming import safe_name
-from xray_watcher.core.telling import Notice
+from xray_watcher.core.notices import Notice
 from xray_watcher.core.times import from_us, utc_text
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.records import NOTICE, from_jsonl
@@ -129,7 +129,7 @@ def _line(item: Body) -> str:
         score = f"{item['top_probability']:.3f}"
         parts.append(f"{item['risk_level']}: {item['top_label']} {score}{flags}")
     if "cause" in item:
-        parts.append(f"{item['cause']}: {item.get('detail', 'is well again')}")
+        parts.append(f"{item['component']}: {item.get('detail', 'is well again')}")
     if "day" in item:
         levels = ", ".join(f"{level} {count}" for level, count in item["by_level"].items())
         parts.append(

@@ -111,8 +111,8 @@ class Batches:
         if made.claimed:
             claim_ms = (self._clock.monotonic_s() - began_s) * 1000 / len(made.claimed)
             self._begin(made.claimed, claim_ms, is_pressed=is_pressed)
-        if made.trouble is not None:
-            raise made.trouble
+        if made.problem is not None:
+            raise made.problem
         return made.held
 
     def clear_up_claims(self) -> Sequence[Arrival]:

@@ -11,7 +11,7 @@ from xray_watcher.core.retries import Reason
 from xray_watcher.core.times import local_day, to_us
 from xray_watcher.core.values import Arrival
 from xray_watcher.errors import Unavailable
-from xray_watcher.intake.claims import ClaimUnclear, FileTrouble
+from xray_watcher.intake.claims import ClaimUnclear, FileProblem
 from xray_watcher.intake.sources import upload_column
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.ledger import Ledger, NewClaim
@@ -30,7 +30,7 @@ class Made:
 
     claimed: dict[int, Arrival] = field(default_factory=dict)
     held: list[tuple[Arrival, Reason]] = field(default_factory=list)
-    trouble: Unavailable | None = None
+    problem: Unavailable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,12 @@ class Claims:
             self._unclear |= made.claimed
             self._back += [arrival for arrival, _ in made.held]
             raise
-        if made.trouble is not None:
+        if made.problem is not None:
             self._back += [arrival for arrival, _ in made.held]
         return made
 
     def _make(self, image_id: int, arrival: Arrival, made: Made) -> None:
-        if made.trouble is not None:
+        if made.problem is not None:
             self._to_drop.append(image_id)
             self._back.append(arrival)
             return
@@ -102,14 +102,14 @@ class Claims:
                 made.claimed[image_id] = arrival
             else:
                 self._to_drop.append(image_id)
-        except FileTrouble as error:
+        except FileProblem as error:
             self._to_drop.append(image_id)
             made.held.append((arrival, error.reason))
         except ClaimUnclear:
             self._unclear[image_id] = arrival
         except Unavailable as error:
             self._unclear[image_id] = arrival
-            made.trouble = error
+            made.problem = error
 
     def clear_up(self) -> ClearedUp:
         """See what has become of claims that failed, before anything else is claimed.

@@ -9,14 +9,14 @@ import structlog
 
 from xray_watcher.core.retries import CLAIMED, Key, Retries
 from xray_watcher.core.values import ModelInfo
-from xray_watcher.intake.claims import ChangedAfterClaim, FileTrouble, NameRefused, TargetTaken
+from xray_watcher.intake.claims import ChangedAfterClaim, FileProblem, NameRefused, TargetTaken
 from xray_watcher.intake.filing import ResultFolders
 from xray_watcher.ledger.effect import Effect, Filing
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger.log_files import LogFiles
+from xray_watcher.pipeline.deciding import Decider, Verdict
 from xray_watcher.pipeline.images_in_hand import Batch, Decided, decided_of
 from xray_watcher.records import from_jsonl
-from xray_watcher.sealing import Sealer, Verdict
 from xray_watcher.system.clock import Clock
 
 _log = structlog.get_logger()
@@ -47,7 +47,7 @@ class Completion:
         ledger: Ledger,
         results: ResultFolders,
         logs: LogFiles,
-        sealer: Sealer,
+        decider: Decider,
         retries: Retries,
         counted: set[int],
         clock: Clock,
@@ -57,7 +57,7 @@ class Completion:
         self._ledger = ledger
         self._results = results
         self._logs = logs
-        self._sealer = sealer
+        self._decider = decider
         self._retries = retries
         self._counted = counted
         self._clock = clock
@@ -86,10 +86,12 @@ class Completion:
         Raises:
             Unavailable: the ledger cannot be written; nothing is decided.
         """
-        sealed = self._sealer.seal(verdicts, batch.id, model, self._clock.now())
-        self._ledger.decide(sealed.decisions, sealed.csv_header, sealed.retried)
+        decided_batch = self._decider.decide(verdicts, batch.id, model, self._clock.now())
+        self._ledger.decide(
+            decided_batch.decisions, decided_batch.csv_header, decided_batch.retried
+        )
         items = {item.row.id: item for item in batch.items}
-        for decision in sealed.decisions:
+        for decision in decided_batch.decisions:
             self._retries.begin((CLAIMED, decision.image_id))
             self._decided.append(decided_of(decision, items[decision.image_id]))
 
@@ -118,7 +120,7 @@ class Completion:
                 self._results.file(decided.move)
                 if decided.move.with_reason:
                     self._results.write_beside(decided.move, decided.line.jsonl)
-        except FileTrouble as error:
+        except FileProblem as error:
             self._withdraw(decided, error)
             self._retries.failed(key, decided.path, error.reason, self._clock.monotonic_s())
             return False
@@ -126,7 +128,7 @@ class Completion:
             self._withdraw(decided, reason)
             self._retries.queue(key, decided.path, self._clock.monotonic_s())
             if isinstance(reason, NameRefused):
-                self._sealer.name_plainly(decided.image_id)
+                self._decider.name_plainly(decided.image_id)
             return False
         return True
 

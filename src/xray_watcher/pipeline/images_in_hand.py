@@ -12,11 +12,11 @@ from xray_watcher.core.retries import Reason
 from xray_watcher.core.values import Rejection, Scores
 from xray_watcher.errors import Unavailable
 from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome
-from xray_watcher.intake.claims import Claimed, FileTrouble, Move
+from xray_watcher.intake.claims import Claimed, FileProblem, Move
 from xray_watcher.ledger.ledger import Decision
 from xray_watcher.ledger.rows import ImageRow, LogLine
+from xray_watcher.pipeline.deciding import Verdict
 from xray_watcher.pipeline.scoring import Scoring
-from xray_watcher.sealing import Verdict
 from xray_watcher.system.clock import Clock
 
 
@@ -97,13 +97,13 @@ class Item:
             examined = self.examining.result()
             if examined.decoding is not None:
                 examined.decoding.result()
-        except FileTrouble as error:
+        except FileProblem as error:
             return error.reason
         except Unavailable as error:
-            if error.cause == "decoder":
-                return Reason("decoder", error.detail)
-            if error.cause == "storage":
-                return Reason("unreadable", error.detail)
+            if error.component == "decoder":
+                return Reason("decoder", error.reason)
+            if error.component == "storage":
+                return Reason("unreadable", error.reason)
             raise
         return None
 
@@ -198,7 +198,7 @@ def examined_by(
     return Examined(claimed, seconds, decode(claimed.path))
 
 
-def verdict_of(item: Item, finding: Scores | Rejection, infer_ms: float) -> Verdict:
+def verdict_of(item: Item, found: Scores | Rejection, infer_ms: float) -> Verdict:
     """What was found about one image, with how long that took."""
     claimed, outcome = item.claimed, item.outcome
     image = outcome.image if isinstance(outcome, Decoded) else None
@@ -213,10 +213,10 @@ def verdict_of(item: Item, finding: Scores | Rejection, infer_ms: float) -> Verd
             settle=(item.row.settled_us - item.row.received_us) / 1000,
             queue=item.queue_ms,
             decode=0.0 if outcome is None else outcome.seconds * 1000,
-            infer=infer_ms if isinstance(finding, Scores) else 0.0,
+            infer=infer_ms if isinstance(found, Scores) else 0.0,
             file=item.claim_ms + (item.examined.seconds * 1000 if item.examined else 0.0),
         ),
-        finding=finding,
+        outcome=found,
     )
 
 

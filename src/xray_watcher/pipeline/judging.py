@@ -51,7 +51,7 @@ class Judge:
         try:
             scores = scoring.wait(self._beat)
         except Unavailable as error:
-            failed = Reason("model", error.detail)
+            failed = Reason("model", error.reason)
             return Found([], [(item, failed) for item in batch.items])
         if following is not None and following.is_ready and following.scoring is None:
             following.scoring = self._begin_to_score(following, engine)
@@ -79,8 +79,8 @@ class Judge:
                 changing = Reason("changing", "It was written while it was read.")
                 found.put_off.append((item, changing))
             else:
-                finding = self._obstacle(item) or _unreadable(item.outcome) or scores[item.row.id]
-                found.verdicts.append(verdict_of(item, finding, infer_ms))
+                found_out = self._obstacle(item) or _unreadable(item.outcome) or scores[item.row.id]
+                found.verdicts.append(verdict_of(item, found_out, infer_ms))
         return found
 
     def _copies(self, batch: Batch) -> list[Item]:

@@ -19,16 +19,16 @@ from xray_watcher.core.retries import CLAIMED, Retries
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.effect import Effect
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.model.engine import Engine
 from xray_watcher.pipeline.batches import Batches
 from xray_watcher.pipeline.claiming import Claims
 from xray_watcher.pipeline.completion import Completion
+from xray_watcher.pipeline.deciding import Decider
 from xray_watcher.pipeline.images_in_hand import Decoder
 from xray_watcher.pipeline.judging import Judge
 from xray_watcher.pipeline.recovery import Recovery
 from xray_watcher.pipeline.scoring import Scorer
-from xray_watcher.sealing import Sealer
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.hands import Hands
 
@@ -137,7 +137,7 @@ def build_pipeline(  # noqa: PLR0913 - assembly: each part by its name
     hands: Hands,
     engine: Callable[[], Engine],
     scorer: Scorer,
-    sealer: Sealer,
+    decider: Decider,
     retries: Retries,
     duplicates: Literal["flag", "set-aside"],
     give_up_after_s: float,
@@ -170,7 +170,7 @@ def build_pipeline(  # noqa: PLR0913 - assembly: each part by its name
         ledger=ledger,
         results=spool.results,
         logs=logs,
-        sealer=sealer,
+        decider=decider,
         retries=retries,
         counted=counted,
         clock=clock,

@@ -10,7 +10,7 @@ from datetime import tzinfo
 import structlog
 
 from xray_watcher.core.times import local_day, to_us
-from xray_watcher.intake.claims import FileTrouble, Move
+from xray_watcher.intake.claims import FileProblem, Move
 from xray_watcher.intake.sources import row_origin
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.work_names import id_of
@@ -106,7 +106,7 @@ class Recovery:
             return None
         try:
             return self._adopt(work_id)
-        except FileTrouble as error:
+        except FileProblem as error:
             reason = str(error)
             _log.error("a file in the work folder cannot be taken up", id=work_id, reason=reason)
             return None
@@ -126,7 +126,7 @@ class Recovery:
         (image_id,) = self._ledger.begin_claims([claim])
         try:
             self._spool.work.adopt(work_id, image_id)
-        except FileTrouble:
+        except FileProblem:
             self._ledger.drop_claims([image_id])
             raise
         _log.warning("a claimed file without a row is taken up", work_id=work_id)

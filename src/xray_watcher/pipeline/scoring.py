@@ -63,7 +63,7 @@ class Scoring:
                 raw = part.result().raw
             except (RuntimeError, MemoryError) as error:
                 raise Unavailable("model", f"The network failed on a batch: {error}") from error
-            found += [_finding_of(self._engine, row.tolist()) for row in raw]
+            found += [_outcome_of(self._engine, row.tolist()) for row in raw]
             beat()
         return dict(zip(self._image_ids, found, strict=True))
 
@@ -108,7 +108,7 @@ class Scorer:
         return _Part(raw, (self._clock.monotonic_s() - began_s) * 1000)
 
 
-def _finding_of(engine: Engine, raw: list[float]) -> Scores | Rejection:
+def _outcome_of(engine: Engine, raw: list[float]) -> Scores | Rejection:
     """Scores of one image; numbers that are none are a failure, never a level."""
     try:
         return scores(engine.labels, raw, engine.operating_points)

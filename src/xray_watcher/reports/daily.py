@@ -10,8 +10,8 @@ from datetime import timedelta, tzinfo
 from typing import Any
 
 from xray_watcher.core.naming import safe_name
+from xray_watcher.core.notices import NOBODY, Audience, Notice
 from xray_watcher.core.summary import DayEntry, DayFigures
-from xray_watcher.core.telling import NOBODY, Audience, Notice
 from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.ledger import Ledger

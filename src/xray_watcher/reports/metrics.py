@@ -168,12 +168,12 @@ def _told(told: Mapping[str, Any]) -> Iterator[Metric]:
     if "at" in told:
         yield _gauge("heartbeat_timestamp_seconds", "When the daemon last gave a sign of life.",
                      datetime.fromisoformat(told["at"]).timestamp())  # fmt: skip
-    troubles = told.get("troubles", {})
+    problems = told.get("troubles", {})
     degraded = GaugeMetricFamily(
-        "xray_watcher_degraded", "Whether a cause keeps the service from working in full.",
-        labels=["cause"],
+        "xray_watcher_degraded", "Whether a component keeps the service from working in full.",
+        labels=["component"],
     )  # fmt: skip
-    _add(degraded, dict.fromkeys(CAUSES, 0) | dict.fromkeys(troubles, 1))
+    _add(degraded, dict.fromkeys(CAUSES, 0) | dict.fromkeys(problems, 1))
     yield degraded
     for name, key, text in _TOLD_GAUGES:
         if told.get(key) is not None:

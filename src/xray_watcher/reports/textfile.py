@@ -32,7 +32,7 @@ class MetricsFile:
         clock: the time.
     """
 
-    unit = "metrics"
+    component = "metrics"
 
     def __init__(
         self,

@@ -29,15 +29,15 @@ from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.waiting import Waiting
 from xray_watcher.intake.watcher import wakeup_for
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.model.engine import Engine
 from xray_watcher.notify.setup import audience_of, channels_of
+from xray_watcher.pipeline.deciding import Decider
 from xray_watcher.pipeline.images_in_hand import Decoder
 from xray_watcher.pipeline.pipeline import Pipeline, build_pipeline
 from xray_watcher.pipeline.scoring import Scorer
 from xray_watcher.records import CsvLayout
 from xray_watcher.reports.daily import DailySummaries
-from xray_watcher.sealing import Sealer
 from xray_watcher.service.daemon import Daemon, Reporting, Timetable, Upkeep, Waking
 from xray_watcher.service.folders import make_folder, prepare_folders
 from xray_watcher.service.heartbeat import Heartbeat
@@ -49,7 +49,7 @@ from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.hands import Threads
 from xray_watcher.system.lock import InboxLock, InstanceLock
 from xray_watcher.system.sandbox import missing_parts
-from xray_watcher.system.signals import Bell, StopRequest
+from xray_watcher.system.signals import StopRequest, Waker
 
 _MOST_HANDS = 32  # files that may hang at the same time before others wait for one of them
 _SECONDS_A_MINUTE = 60.0
@@ -104,11 +104,11 @@ def assemble(
         lock = stack.enter_context(InboxLock(folders.inbox, spool.work.path, ledger.id))
         with suppress(Unavailable):  # the daemon waits for an inbox that is out of reach
             lock.take()
-        bell = _bell(folders)
+        waker = _waker(folders)
         if decoder is None:
             decoder = stack.enter_context(decode_pool(settings))
-        loading.add_done_callback(lambda _engine: bell.ring())
-        stack.callback(loading.add_done_callback, lambda _engine: bell.close())
+        loading.add_done_callback(lambda _engine: waker.wake())
+        stack.callback(loading.add_done_callback, lambda _engine: waker.close())
         retries, hands = Retries(), stack.enter_context(closing(Threads(_MOST_HANDS)))
         zone, times = settings.zone, _timetable(settings)
         pipeline = build_pipeline(
@@ -119,7 +119,7 @@ def assemble(
             hands=hands,
             engine=loading.result,
             scorer=stack.enter_context(closing(Scorer(clock))),
-            sealer=Sealer(
+            decider=Decider(
                 ledger,
                 spool.results,
                 settings.risk_rules(),
@@ -137,7 +137,7 @@ def assemble(
         settling = _settling(settings)
         inbox_watch = InboxWatch(
             inbox=inbox,
-            wakeup=wakeup_for(folders.inbox, settings.intake.watch, bell.ring),
+            wakeup=wakeup_for(folders.inbox, settings.intake.watch, waker.wake),
             lock=lock,
             source=spool.inbox,
             settling=settling,
@@ -160,7 +160,7 @@ def assemble(
             lambda: [*settling.first_seen_s, *spool.handover.first_seen_s],
         )
         health = Health()
-        notifier = make_notifier(settings.notify, ledger, channels, audience, health, bell, clock)
+        notifier = make_notifier(settings.notify, ledger, channels, audience, health, waker, clock)
 
         def tell() -> dict[str, Any]:
             """What `status` shows of the running daemon."""
@@ -169,8 +169,7 @@ def assemble(
                 **_identity(loading, clock),
                 **_counts(daemon, settling, spool, pipeline, clock),
                 "waiting": waiting.figures(clock.monotonic_s()),
-                "troubles": {unit: trouble.detail for unit, trouble in health.causes.items()}
-                | notifier.troubles,
+                "troubles": dict(health.reasons) | notifier.problems,
                 "last_error": refused or health.last_error,
             }
 
@@ -188,7 +187,7 @@ def assemble(
             reporting=Reporting(health, heartbeat, waiting),
             timetable=times,
             upkeep=Upkeep(summaries, chores),
-            waking=Waking(clock, bell, StopRequest(bell)),
+            waking=Waking(clock, waker, StopRequest(waker)),
         )
         yield daemon
 
@@ -210,11 +209,11 @@ def _take_instance_lock(folders: Folders, reports: Reports | None, stack: ExitSt
         reports.keep(lock.fileno())
 
 
-def _bell(folders: Folders) -> Bell:
+def _waker(folders: Folders) -> Waker:
     try:
-        return Bell(folders.bell)
+        return Waker(folders.waker)
     except OSError as error:
-        what = f"The named pipe {folders.bell} cannot be used"
+        what = f"The named pipe {folders.waker} cannot be used"
         raise Unavailable("folders", refusal(what, error)) from error
 
 

@@ -18,10 +18,10 @@ class Chore(Protocol):
     """Something that is done beside the images and keeps none of them from its way.
 
     Attributes:
-        unit: its name in `status` when it is out of order.
+        component: what `status` names when it is degraded.
     """
 
-    unit: str
+    component: str
 
     @property
     def next_due_s(self) -> float:
@@ -51,7 +51,7 @@ class Contained:
     def __init__(self, chore: Chore) -> None:
         self._chore = chore
         self._known = ""  # the fault that the log holds already
-        self.unit = chore.unit
+        self.component = chore.component
 
     @property
     def next_due_s(self) -> float:
@@ -75,7 +75,7 @@ class Contained:
             with self._contained():
                 self._chore.stop()
         except Unavailable as error:
-            _log.warning("not ended in order", unit=self.unit, detail=error.detail)
+            _log.warning("not ended in order", component=self.component, reason=error.reason)
 
     @contextmanager
     def _contained(self) -> Iterator[None]:
@@ -89,7 +89,7 @@ class Contained:
                 log.crashed(error)
                 self._known = kind
             raise Unavailable(
-                self.unit,
+                self.component,
                 f"{kind} in xray-watcher itself. Images are filed all the same; please report what "
                 "the log says of it.",
             ) from error

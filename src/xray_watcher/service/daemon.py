@@ -22,7 +22,7 @@ from xray_watcher.service.chores import Chore
 from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.disks import free_bytes
-from xray_watcher.system.signals import Bell, StopRequest
+from xray_watcher.system.signals import StopRequest, Waker
 
 MAX_BATCHES_IN_HAND = 3
 """One is scored and filed, one is decoded, and the decoders go on with one while disks are slow."""
@@ -107,7 +107,7 @@ class Waking:
     """
 
     clock: Clock
-    bell: Bell
+    waker: Waker
     stop: StopRequest
 
 
@@ -147,7 +147,7 @@ class Daemon:
         self._health, self._heartbeat = reporting.health, reporting.heartbeat
         self._waiting = reporting.waiting
         self._summaries, self._chores = upkeep.summaries, upkeep.chores
-        self._clock, self._bell, self._stop = waking.clock, waking.bell, waking.stop
+        self._clock, self._waker, self._stop = waking.clock, waking.waker, waking.stop
         self._timetable = timetable
         self._is_recovered = False
         self._next_telling_s = float("-inf")
@@ -175,8 +175,8 @@ class Daemon:
                 self._nap()
             self._drain()
         if once:
-            for unit in self._ours:
-                raise Unavailable(unit, self._health.troubles[unit].detail)
+            for task in self._ours:
+                raise Unavailable(task, self._health.problems[task].reason)
 
     @property
     def _is_over(self) -> bool:
@@ -185,11 +185,11 @@ class Daemon:
     @property
     def _ours(self) -> list[str]:
         """What keeps all images from their way; single files and chores do not."""
-        others = {chore.unit for chore in self._chores} | {FILES}
+        others = {chore.component for chore in self._chores} | {FILES}
         return [
-            unit
-            for unit in self._health.troubles
-            if unit not in others and not self._has_next_try(unit)
+            task
+            for task in self._health.problems
+            if task not in others and not self._has_next_try(task)
         ]
 
     def _has_next_try(self, component: str) -> bool:
@@ -203,14 +203,14 @@ class Daemon:
     def tick(self, now_s: float) -> None:
         """One turn of the loop; `now_s` is given so that tests hold the clock."""
         self._attempt("inbox", self._look, now_s)
-        self._attempt("uploads", self._look_at_handover, now_s)
+        self._attempt("uploads", self._scan_handover, now_s)
         self._attempt("disk", self._check_disks, now_s)
         self._attempt("work", self._work, now_s)
         self._tell_of_files(now_s)
         self._attempt("summary", self._summaries.refresh, now_s)
         for chore in self._chores:
-            if chore.next_due_s <= now_s or chore.unit in self._health.troubles:
-                self._attempt(chore.unit, chore.refresh, now_s)
+            if chore.next_due_s <= now_s or chore.component in self._health.problems:
+                self._attempt(chore.component, chore.refresh, now_s)
         self._heartbeat.beat(now_s)
 
     @property
@@ -220,7 +220,7 @@ class Daemon:
         A service that cannot take it up yet, because something is out of reach, is ready too: it
         waits, says so, and goes on by itself.
         """
-        return self._has_engine and (self._is_recovered or bool(self._health.troubles))
+        return self._has_engine and (self._is_recovered or bool(self._health.problems))
 
     @property
     def _has_engine(self) -> bool:
@@ -275,7 +275,7 @@ class Daemon:
         _log.info("stopping", batches_in_hand=self._pipeline.batches_in_hand)
         while self._engine.done() and self._pipeline.batches_in_hand:
             now_s = self._clock.monotonic_s()
-            if now_s > until_s or "work" in self._health.troubles:
+            if now_s > until_s or "work" in self._health.problems:
                 break
             self._attempt("work", self._finish_decoded, now_s)
         self._arrivals.inbox.close()
@@ -289,27 +289,27 @@ class Daemon:
     def _nap(self) -> None:
         """Sleep until the next thing is due, or the bell rings."""
         if not self._engine.done():
-            self._bell.wait(_DECODE_WAIT_S)
+            self._waker.wait(_DECODE_WAIT_S)
             return
-        if "work" not in self._health.troubles:
+        if "work" not in self._health.problems:
             if self._pipeline.batches_in_hand:
                 return
             if not self._pipeline.is_idle:  # files that do not answer
-                self._bell.wait(_DECODE_WAIT_S)
+                self._waker.wait(_DECODE_WAIT_S)
                 return
-        if self._bell.wait(self._next_due_s() - self._clock.monotonic_s()):
+        if self._waker.wait(self._next_due_s() - self._clock.monotonic_s()):
             self._arrivals.inbox.wake()
 
     def _next_due_s(self) -> float:
         """When there is something to do; what is in trouble is due at its next try."""
-        troubles = self._health.troubles
+        problems = self._health.problems
         dues = [self._health.next_retry_s(), self._heartbeat.next_due_s]
-        if "inbox" not in troubles:
-            dues.append(self._arrivals.inbox.next_look_s)
-        if "summary" not in troubles:
+        if "inbox" not in problems:
+            dues.append(self._arrivals.inbox.next_scan_s)
+        if "summary" not in problems:
             dues.append(self._summaries.next_due_s)
-        dues += [chore.next_due_s for chore in self._chores if chore.unit not in troubles]
-        if "work" not in troubles:
+        dues += [chore.next_due_s for chore in self._chores if chore.component not in problems]
+        if "work" not in problems:
             dues.append(self._retries.next_due_s("claimed"))
             if self._may_claim:
                 dues.append(self._arrivals.next_batch_s())
@@ -319,7 +319,7 @@ class Daemon:
     def _may_claim(self) -> bool:
         return (
             self._is_recovered
-            and self._health.troubles.keys().isdisjoint(_NEEDED_TO_CLAIM)
+            and self._health.problems.keys().isdisjoint(_NEEDED_TO_CLAIM)
             and self._pipeline.batches.late < MOST_LATE
             and self._undecided < _MOST_UNDECIDED
         )
@@ -334,24 +334,25 @@ class Daemon:
 
     # -- one turn -------------------------------------------------------------------------
 
-    def _attempt(self, unit: str, step: Callable[[float], None], now_s: float) -> None:
-        """Do one unit of work; if something of ours is out of reach, back off and say so."""
-        if not self._health.may_try(unit, now_s):
+    def _attempt(self, task: str, step: Callable[[float], None], now_s: float) -> None:
+        """Do one task; if something of ours is out of reach, back off and say so."""
+        if not self._health.may_try(task, now_s):
             return
         try:
             step(now_s)
         except Unavailable as error:
-            if self._health.failed(unit, error.detail, now_s, error.cause):
-                _log.error("degraded", unit=unit, cause=error.cause, detail=error.detail)
+            if self._health.failed(task, error.reason, now_s, error.component):
+                _log.error("degraded", component=error.component, reason=error.reason)
         else:
-            if self._health.recovered(unit):
-                _log.info("recovered", unit=unit)
+            component = self._health.recovered(task)
+            if component is not None:
+                _log.info("recovered", component=component)
 
     def _look(self, now_s: float) -> None:
-        self._arrivals.inbox.look(now_s, is_late="inbox" in self._health.troubles)
+        self._arrivals.inbox.look(now_s, is_late="inbox" in self._health.problems)
 
-    def _look_at_handover(self, now_s: float) -> None:
-        if "inbox" not in self._health.troubles:
+    def _scan_handover(self, now_s: float) -> None:
+        if "inbox" not in self._health.problems:
             self._arrivals.look_at_handover(now_s)
 
     def _check_disks(self, _now_s: float) -> None:
@@ -375,11 +376,11 @@ class Daemon:
             return
         self._next_telling_s = now_s + _TELL_S
         self._spool.clear_left()
-        for component, detail in self._waiting.troubles(now_s).items():
+        for component, detail in self._waiting.problems(now_s).items():
             if detail is not None and self._health.note(component, detail, now_s):
-                _log.warning("degraded", unit=component, cause=component, detail=detail)
+                _log.warning("degraded", component=component, reason=detail)
             elif detail is None and self._health.recovered(component):
-                _log.info("recovered", unit=component)
+                _log.info("recovered", component=component)
 
     def _work(self, now_s: float) -> None:
         self._recover()
@@ -392,7 +393,7 @@ class Daemon:
 
     def _recover(self) -> None:
         """Take up what an earlier run left open, once its folders are in reach."""
-        if not self._is_recovered and "inbox" not in self._health.troubles:
+        if not self._is_recovered and "inbox" not in self._health.problems:
             self._pipeline.recover()
             self._is_recovered = True
 
@@ -405,7 +406,7 @@ class Daemon:
 
     def _start_batches(self, now_s: float) -> None:
         """As many as may be in hand, so that the next is decoded while the oldest is scored."""
-        if "inbox" in self._health.troubles:
+        if "inbox" in self._health.problems:
             return
         if self._has_engine and self._pipeline.batches.start_due(now_s):
             return

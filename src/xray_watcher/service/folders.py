@@ -10,18 +10,17 @@ import structlog
 
 from xray_watcher.config.folders import Folders
 from xray_watcher.config.settings import Settings
-from xray_watcher.core.values import LEVELS
+from xray_watcher.core.values import DUPLICATES_FOLDER, LEVELS, REJECTED_FOLDER
 from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.intake.sources import row_origin
 from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.watcher import Inbox, build_inbox
 from xray_watcher.intake.work_folder import find_work_folder
 from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.restoring import take_back
 from xray_watcher.ledger.rows import ImageRow
 from xray_watcher.ledger.states import State
 from xray_watcher.ledger.used_indexes import highest_index
-from xray_watcher.restoring import take_back
-from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER
 from xray_watcher.system.advice import refusal
 from xray_watcher.system.files import keep_to_owner
 from xray_watcher.system.mounts import is_same_mount

@@ -92,6 +92,6 @@ def in_words(told: Mapping[str, Any]) -> str:
         f"{told['filed_since_start']} images filed since the start, "
         f"{told['waiting_in_inbox']} waiting, {told['batches_in_hand']} batches in hand"
     )
-    troubles = "; ".join(f"{cause}: {detail}" for cause, detail in told["troubles"].items())
+    problems = "; ".join(f"{component}: {detail}" for component, detail in told["troubles"].items())
     state = "watching" if told["ready"] else "starting"
-    return f"degraded: {troubles} ({counts})" if troubles else f"{state}: {counts}"
+    return f"degraded: {problems} ({counts})" if problems else f"{state}: {counts}"

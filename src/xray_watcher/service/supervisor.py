@@ -39,7 +39,7 @@ from xray_watcher.service.reports import KEEP, REPORT_BYTES, Notes, Reports
 from xray_watcher.system import sd_notify
 from xray_watcher.system.activity import Activity, Witness, parse_stat
 from xray_watcher.system.sandbox import be_opaque
-from xray_watcher.system.signals import Bell
+from xray_watcher.system.signals import Waker
 
 GRACE_S = 9.5
 """After a signal the child is given this long to end; it is ended then."""
@@ -150,7 +150,7 @@ class _Supervisor:
         self._inner: _Inner | None = None
         self._notes = Notes()
         self._lock: int | None = None
-        self._bell = Bell()
+        self._waker = Waker()
         self._systemd = sd_notify.Systemd()
         self._is_reload_wanted = self._is_stopping = False
         self._end_by_s: float | None = None
@@ -200,7 +200,7 @@ class _Supervisor:
         if child == 0:
             ours.close()
             os.close(say_known)
-            self._bell.close()
+            self._waker.close()
             end_with(parent)
             os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on
             os.read(is_known, 1)
@@ -237,10 +237,10 @@ class _Supervisor:
 
     def _is_there(self, inner: _Inner) -> bool:
         """Wait for a report, a signal or the time; False when the child has ended."""
-        watched: list[socket.socket | Bell] = [inner.reports, self._bell]
+        watched: list[socket.socket | Waker] = [inner.reports, self._waker]
         readable, _, _ = select.select(watched, [], [], self._timeout_s())
-        if self._bell in readable:
-            self._bell.wait(0)
+        if self._waker in readable:
+            self._waker.wait(0)
         if inner.reports in readable:
             return self._take_report(inner)
         if time.monotonic() - inner.last_report_s > QUIET_S:
@@ -355,7 +355,7 @@ class _Supervisor:
             self._end_by_s = time.monotonic() + _NOW_S  # a second signal: now
             self._code_if_ended = 128 + number
             self._pass_on(number)
-        self._bell.ring()
+        self._waker.wake()
 
     def _stop(self, number: int) -> None:
         self._is_stopping = True

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from xray_watcher.config.care import NotifySettings, RetentionSettings
 from xray_watcher.config.settings import Settings
+from xray_watcher.config.upkeep import NotifySettings, RetentionSettings
 from xray_watcher.core.health import Health
+from xray_watcher.core.notices import Audience
 from xray_watcher.core.retention import RetentionRules
-from xray_watcher.core.telling import Audience
+from xray_watcher.core.values import DUPLICATES_FOLDER, REJECTED_FOLDER
 from xray_watcher.intake.empty_folders import EmptyFolders
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.logs import LogFiles
+from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.notify.channels import Channel
 from xray_watcher.notify.notifier import Notifier
 from xray_watcher.notify.sender import Sender
 from xray_watcher.reports.metrics import disks_by_name
 from xray_watcher.reports.textfile import MetricsFile
-from xray_watcher.retention import Retention
-from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER
+from xray_watcher.retention.retention import Retention
 from xray_watcher.service.chores import Chore, Contained
 from xray_watcher.system.clock import Clock
-from xray_watcher.system.signals import Bell
+from xray_watcher.system.signals import Waker
 
 _SECONDS_AN_HOUR = 3600.0
 
@@ -71,16 +71,16 @@ def make_notifier(
     channels: Mapping[str, Channel],
     audience: Audience,
     health: Health,
-    bell: Bell,
+    waker: Waker,
     clock: Clock,
 ) -> Notifier:
     """Who tells people, as `[notify]` has it."""
     return Notifier(
         ledger=ledger,
-        sender=Sender(channels, bell.ring),
+        sender=Sender(channels, waker.wake),
         audience=audience,
         channels=channels.keys(),
-        troubles=lambda: {cause: trouble.detail for cause, trouble in health.causes.items()},
+        problems=lambda: health.reasons,
         clock=clock,
         per_minute=settings.per_minute,
         degraded_after_s=settings.degraded_after_seconds,

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from types import FrameType
 
 
-class Bell:
+class Waker:
     """A pipe to sleep on. Ringing is safe from threads and from signal handlers.
 
     Args:
         path: of a named pipe, made where it is missing, by which other processes ring too
-            (`ring_from_outside`); None for a bell of this process alone.
+            (`wake_from_outside`); None for a bell of this process alone.
 
     Raises:
         OSError: something else lies there, or it cannot be made.
@@ -39,7 +39,7 @@ class Bell:
         """The end that becomes readable when it rings, for select."""
         return self._read
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """End the wait that is going on, or the next one."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._write, b"\0")  # a full pipe has rung already
@@ -67,7 +67,7 @@ def end_in_order_while_starting() -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
 
 
-def ring_from_outside(path: str) -> None:
+def wake_from_outside(path: str) -> None:
     """Ring the bell of another process; nobody may be there to hear it."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -80,8 +80,8 @@ def ring_from_outside(path: str) -> None:
 class StopRequest:
     """Whether the process has been asked to end, and by which signal."""
 
-    def __init__(self, bell: Bell) -> None:
-        self._bell = bell
+    def __init__(self, waker: Waker) -> None:
+        self._waker = waker
         self.signal: signal.Signals | None = None
 
     def __bool__(self) -> bool:
@@ -109,4 +109,4 @@ class StopRequest:
         if self.signal is not None:
             os._exit(128 + signal_number)
         self.signal = signal.Signals(signal_number)
-        self._bell.ring()
+        self._waker.wake()

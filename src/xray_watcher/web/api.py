@@ -19,7 +19,6 @@ from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
 from xray_watcher.web.answers import Batches
 from xray_watcher.web.authentication import sender
 from xray_watcher.web.context import WebContext
-from xray_watcher.web.everybodys import Figures, exposition
 from xray_watcher.web.models import (
     Accepted,
     BatchAnswer,
@@ -32,6 +31,7 @@ from xray_watcher.web.openapi import ApiRoute, Operation, document
 from xray_watcher.web.predicting import Predicting
 from xray_watcher.web.refusals import Refused
 from xray_watcher.web.security import SecuredRoute
+from xray_watcher.web.shared_limits import Figures, exposition
 from xray_watcher.web.shares import Places
 
 _UPLOAD_ERRORS = (400, 408, 413, 429, 503, 507)
@@ -158,19 +158,19 @@ class Reading:
     async def health(self, request: Request) -> Response:
         """Whether the service works; for whoever asks, so without any detail."""
         state = await run_sync(self._context.daemon_state)
-        reasons = [*state.troubles] if state.alive else ["not_running"]
+        reasons = [*state.problems] if state.alive else ["not_running"]
         health = Health(
             healthy=state.healthy,
             alive=state.alive,
             reasons=reasons,
-            troubles=_troubles(state) if sender(request).may("view") else None,
+            troubles=_problems(state) if sender(request).may("view") else None,
         )
         return JSONResponse(health.model_dump(), 200 if state.healthy else 503)
 
 
-def _troubles(state: DaemonState) -> dict[str, str]:
+def _problems(state: DaemonState) -> dict[str, str]:
     if state.alive:
-        return state.troubles
+        return state.problems
     return {"not_running": "The daemon does not run; start it with `xray-watcher run`."}
 
 

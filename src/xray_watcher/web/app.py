@@ -19,13 +19,13 @@ from xray_watcher.system.clock import Clock
 from xray_watcher.web import api, pages
 from xray_watcher.web.authentication import TokenBackend
 from xray_watcher.web.context import WebContext
-from xray_watcher.web.everybodys import Everybodys, Figures
 from xray_watcher.web.limits import TooLarge, TooSlow
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.refusals import Refused, wants_page
 from xray_watcher.web.request_places import BUSY, RequestPlaces
 from xray_watcher.web.security import SecuredRoute
 from xray_watcher.web.security_headers import SecurityHeaders
+from xray_watcher.web.shared_limits import Everybodys, Figures
 from xray_watcher.web.shares import Busy
 from xray_watcher.web.sign_in import SignIn
 from xray_watcher.web.tokens import Tokens

@@ -27,7 +27,7 @@ from xray_watcher.web.models import (
     Result,
 )
 from xray_watcher.web.multipart import MalformedBody, boundary_of, events
-from xray_watcher.web.receiving import Batch, Door, NoRoom, TooManyFiles, receive
+from xray_watcher.web.receiving import Batch, NoRoom, TooManyFiles, UploadTarget, receive
 from xray_watcher.web.refusals import Refused
 from xray_watcher.web.shares import Busy, Place, Places
 
@@ -133,10 +133,10 @@ class Predicting:
         batch, client = Batch(new_batch(self._context.clock.now())), sender(request)
         try:
             boundary = boundary_of(request.headers.get("content-type", ""))
-            door = await self._opened_door(request, client)
+            target = await self._check_first(request, client)
             async with self._places.place(client.keys) as place:
                 self._batches.add(batch)
-                await self._receive(request, boundary, door, batch, place)
+                await self._receive(request, boundary, target, batch, place)
         except ClientDisconnect:
             raise Refused("cut_off", "The client went away.", batch.id, batch.accepted) from (None)
         except Refused as refusal:
@@ -150,7 +150,7 @@ class Predicting:
             raise Refused("no_files", "The request holds no files in the field `files`.")
         return batch
 
-    async def _opened_door(self, request: Request, client: Sender) -> Door:
+    async def _check_first(self, request: Request, client: Sender) -> UploadTarget:
         """Check everything that can be known before the body is read."""
         if not self._rate.allows(client.name):
             raise Busy
@@ -158,9 +158,9 @@ class Predicting:
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._web.max_request_bytes:
             raise TooLarge
-        return await run_sync(self._door)
+        return await run_sync(self._target)
 
-    def _door(self) -> Door:
+    def _target(self) -> UploadTarget:
         """Where uploads go; in a thread.
 
         Raises:
@@ -174,34 +174,34 @@ class Predicting:
                 "The service that scores images is not running (`xray-watcher run`). Nothing was "
                 "taken; send the images again when it runs.",
             )
-        for cause in _KEEPS_FROM_CLAIMING:
-            if cause in state.troubles:
-                raise Refused("degraded", f"Nothing was taken. {state.troubles[cause]}")
-        if "disk" in state.troubles:
-            raise NoRoom(f"Nothing was taken. {state.troubles['disk']}")
+        for component in _KEEPS_FROM_CLAIMING:
+            if component in state.problems:
+                raise Refused("degraded", f"Nothing was taken. {state.problems[component]}")
+        if "disk" in state.problems:
+            raise NoRoom(f"Nothing was taken. {state.problems['disk']}")
         with self._context.ledger() as ledger:
             work = ledger.meta("work")
         if work is None:
             raise Refused("degraded", "Nothing was taken. The service is starting.")
-        door = Door(
+        target = UploadTarget(
             uploads_folder(work),
-            settings.folders.bell,
+            settings.folders.waker,
             settings.intake.max_bytes,
             self._web.max_files,
             settings.intake.min_free_bytes,
         )
-        door.check_room()
-        return door
+        target.check_room()
+        return target
 
     async def _receive(
-        self, request: Request, boundary: bytes, door: Door, batch: Batch, place: Place
+        self, request: Request, boundary: bytes, target: UploadTarget, batch: Batch, place: Place
     ) -> None:
         chunks = body_chunks(
             request.receive, self._context.clock, self._web.max_request_bytes, place.pace
         )
         give_way = partial(self._places.give_way, place)
         try:
-            await receive(events(chunks, boundary), door, batch, self._writers, give_way)
+            await receive(events(chunks, boundary), target, batch, self._writers, give_way)
         finally:
             _log.info(
                 "upload",

@@ -18,7 +18,7 @@ from xray_watcher.core.naming import client_name
 from xray_watcher.errors import Unavailable, XrayWatcherError
 from xray_watcher.intake.handover import Upload, upload_name
 from xray_watcher.system.disks import free_bytes
-from xray_watcher.system.signals import ring_from_outside
+from xray_watcher.system.signals import wake_from_outside
 from xray_watcher.web.multipart import Event, FileBegin, FileEnd
 
 _T = TypeVar("_T")
@@ -64,7 +64,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class UploadTarget:
     """Where uploads go, and what may go there.
 
     Attributes:
@@ -76,7 +76,7 @@ class Door:
     """
 
     folder: str
-    bell: str
+    waker: str
     max_file_bytes: int
     max_files: int
     min_free_bytes: int
@@ -98,7 +98,7 @@ class Door:
 
 async def receive(
     found: AsyncIterator[Event],
-    door: Door,
+    target: UploadTarget,
     batch: Batch,
     limiter: CapacityLimiter,
     give_way: Callable[[], Awaitable[None]],
@@ -120,7 +120,7 @@ async def receive(
         TooManyFiles: there are more than are taken.
         Unavailable: the folder of the uploads cannot be written.
     """
-    intake = _Intake(door, batch, limiter)
+    intake = _Intake(target, batch, limiter)
     try:
         async for event in found:
             if isinstance(event, FileBegin):
@@ -138,8 +138,8 @@ async def receive(
 class _Intake:
     """The file that comes in at the moment."""
 
-    def __init__(self, door: Door, batch: Batch, limiter: CapacityLimiter) -> None:
-        self._door = door
+    def __init__(self, target: UploadTarget, batch: Batch, limiter: CapacityLimiter) -> None:
+        self._target = target
         self._batch = batch
         self._limiter = limiter
         self._filename = ""
@@ -149,9 +149,9 @@ class _Intake:
         self._is_open = False
 
     def begin(self, filename: str) -> None:
-        if self._batch.files >= self._door.max_files:
+        if self._batch.files >= self._target.max_files:
             raise TooManyFiles(
-                f"More than {self._door.max_files} files in one request (web.max_files): send "
+                f"More than {self._target.max_files} files in one request (web.max_files): send "
                 "them in several."
             )
         self._batch.files += 1
@@ -164,8 +164,8 @@ class _Intake:
         self._bytes += len(content)
         if not self._is_open:
             return
-        if self._bytes > self._door.max_file_bytes:
-            megabytes = self._door.max_file_bytes / 1e6
+        if self._bytes > self._target.max_file_bytes:
+            megabytes = self._target.max_file_bytes / 1e6
             await self._refuse(
                 "too_large", f"The file is larger than {megabytes:.0f} MB (intake.max_bytes)."
             )
@@ -195,13 +195,13 @@ class _Intake:
         try:
             return await run_sync(work, limiter=self._limiter)
         except OSError as error:
-            raise _trouble(error) from error
+            raise _problem(error) from error
 
     def _write(self) -> None:
-        self._door.check_room(len(self._buffer))
+        self._target.check_room(len(self._buffer))
         if self._upload is None:
             name = upload_name(self._batch.id, self._batch.files - 1)
-            self._upload = Upload(self._door.folder, name)
+            self._upload = Upload(self._target.folder, name)
         self._upload.write(self._buffer)
         self._buffer.clear()
 
@@ -211,10 +211,10 @@ class _Intake:
         self._upload.hand_over(self._filename)
         self._upload = None
         self._batch.accepted += 1
-        ring_from_outside(self._door.bell)
+        wake_from_outside(self._target.waker)
 
 
-def _trouble(error: OSError) -> XrayWatcherError:
+def _problem(error: OSError) -> XrayWatcherError:
     if error.errno in _FULL:
         return NoRoom("The server's disk is full; no image is taken until there is room again.")
     reason = f"An upload cannot be written ({type(error).__name__})."

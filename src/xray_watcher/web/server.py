@@ -27,7 +27,7 @@ from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.sandbox import missing_parts
 from xray_watcher.web.app import create_app
 from xray_watcher.web.connections import TimedProtocol
-from xray_watcher.web.everybodys import Everybodys
+from xray_watcher.web.shared_limits import Everybodys
 
 _QUEUE = 1024
 """Connections that the kernel holds for us; what comes beyond them comes again after a second."""

@@ -87,7 +87,7 @@ class Thumbnails:
             try:
                 found = await asyncio.wrap_future(self._makers[size].submit(path))
             except Unavailable as error:
-                raise NoPicture(error.detail) from error
+                raise NoPicture(error.reason) from error
         if isinstance(found, Rejection):
             raise NoPicture(found.detail)
         if found.sha256 != sha256:

@@ -94,7 +94,7 @@ def findings(page: Page) -> list[dict[str, Any]]:
     """What axe-core finds serious or critical about the page as it is."""
     page.evaluate(_AXE)
     found: list[dict[str, Any]] = page.evaluate(_AXE_RUN)
-    return [finding for finding in found if finding["impact"] in ("serious", "critical")]
+    return [outcome for outcome in found if outcome["impact"] in ("serious", "critical")]
 
 
 def overflow(page: Page) -> int:

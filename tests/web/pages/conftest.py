@@ -10,7 +10,7 @@ from pagesite import HOSTILE, Site
 from playwright.sync_api import Browser
 
 from machine import lacking, needs
-from xray_watcher.phantoms import made_images
+from xray_watcher.phantom.files import made_images
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from pagesite import Site  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
-from xray_watcher.phantoms import made_images  # noqa: E402
+from xray_watcher.phantom.files import made_images  # noqa: E402
 
 DOCS = TESTS.parent / "docs"
 WIDTH = 1280

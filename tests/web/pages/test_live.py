@@ -18,8 +18,8 @@ from xray_watcher.web.context import WebContext
 from xray_watcher.web.pages.live import LiveFeed, Moment, _Viewer
 from xray_watcher.web.pages.render import Pages
 
-RUNNING = DaemonState(alive=True, healthy=True, troubles={}, told={})
-DEAD = DaemonState(alive=False, healthy=False, troubles={}, told={})
+RUNNING = DaemonState(alive=True, healthy=True, problems={}, told={})
+DEAD = DaemonState(alive=False, healthy=False, problems={}, told={})
 
 
 @pytest.fixture

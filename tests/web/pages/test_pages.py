@@ -13,8 +13,8 @@ from asgi import Answer, call
 from starlette.applications import Starlette
 
 from rig import Rig
-from xray_watcher.config.care import RetentionSettings
 from xray_watcher.config.settings import Settings
+from xray_watcher.config.upkeep import RetentionSettings
 from xray_watcher.core.times import local_day
 from xray_watcher.ledger.page_queries import QUARTER_US, PageLedger
 from xray_watcher.service.upkeep import build_retention

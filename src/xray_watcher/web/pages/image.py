@@ -68,8 +68,8 @@ class ImagePages:
             (outcome,) = await run_sync(lambda: put_back(settings, [str(index)], now, every=False))
         except (XrayWatcherError, OSError) as error:
             raise _not_put_back(str(error)) from error
-        if outcome.trouble is not None:
-            raise _not_put_back(outcome.trouble)
+        if outcome.problem is not None:
+            raise _not_put_back(outcome.problem)
         return RedirectResponse(f"/live?put_back={index}#rejected", status_code=303)
 
     async def _shown(self, request: Request, template: str) -> Response:

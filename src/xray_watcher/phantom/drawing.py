@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_watcher.model.phantom_anatomy import healthy
-from xray_watcher.model.phantom_chest import chest
-from xray_watcher.model.phantom_shapes import REACH, Plane, step
-from xray_watcher.model.phantom_signs import SIGNS
+from xray_watcher.phantom.anatomy import healthy
+from xray_watcher.phantom.chest import chest
+from xray_watcher.phantom.shapes import REACH, Plane, step
+from xray_watcher.phantom.signs import SIGNS
 
 CONDITIONS: tuple[str, ...] = tuple(SIGNS)
 """The conditions that can be drawn: the labels of `densenet121-res224-chex`, in its order."""

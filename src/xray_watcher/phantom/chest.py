@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xray_watcher.model.phantom_anatomy import (
+from xray_watcher.phantom.anatomy import (
     Anatomy,
     Break,
     diaphragm,
     lung_borders,
     rib_ring,
 )
-from xray_watcher.model.phantom_shapes import (
+from xray_watcher.phantom.shapes import (
     SIDES,
     Grid,
     Plane,

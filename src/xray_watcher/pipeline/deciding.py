@@ -13,7 +13,15 @@ from xray_watcher.core.image_record import ImageRecord, Timings
 from xray_watcher.core.naming import PLAIN_NAME_BYTES, indexed_name, plain_name
 from xray_watcher.core.risk import assess
 from xray_watcher.core.times import from_us, local_day
-from xray_watcher.core.values import Assessment, ModelInfo, Rejection, RiskRules, Scores
+from xray_watcher.core.values import (
+    DUPLICATES_FOLDER,
+    REJECTED_FOLDER,
+    Assessment,
+    ModelInfo,
+    Rejection,
+    RiskRules,
+    Scores,
+)
 from xray_watcher.intake.filing import ResultFolders
 from xray_watcher.intake.handover import request_of
 from xray_watcher.ledger.ledger import Decision
@@ -29,10 +37,6 @@ from xray_watcher.records import (
     rejected_record,
     to_jsonl,
 )
-
-REJECTED_FOLDER = "rejected"
-DUPLICATES_FOLDER = "duplicates"
-"""Keys of the two folders beside those of the levels."""
 
 _SIDECAR_BYTES = len(".json")  # a rejected image's name must leave room for its reason's
 
@@ -61,11 +65,11 @@ class Verdict:
     height: int | None
     has_low_contrast: bool
     timings: Timings
-    finding: Scores | Rejection
+    outcome: Scores | Rejection
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class DecidedBatch:
     """Decisions ready to be committed, and the earlier rejections that they replace."""
 
     decisions: tuple[Decision, ...]
@@ -73,7 +77,7 @@ class Sealed:
     retried: tuple[int, ...]
 
 
-class Sealer:
+class Decider:
     """Makes decisions of verdicts; it reads ledger and folders and changes neither.
 
     Args:
@@ -103,9 +107,9 @@ class Sealer:
         """The file system refused the name of an image: give it a plain one the next time."""
         self._refused.add(image_id)
 
-    def seal(
+    def decide(
         self, verdicts: Sequence[Verdict], batch_id: str, model: ModelInfo, now: datetime
-    ) -> Sealed:
+    ) -> DecidedBatch:
         """Decide a batch: indexes in the order of the verdicts.
 
         Args:
@@ -117,11 +121,11 @@ class Sealer:
         log = self._ledger.log_for(local_day(now, self._zone), self._layout.header)
         run = _Run(batch_id, len(verdicts), model, now, log, self._ledger.next_index)
         decisions = tuple(self._decide(verdict, run) for verdict in verdicts)
-        return Sealed(decisions, self._layout.header, tuple(run.retried))
+        return DecidedBatch(decisions, self._layout.header, tuple(run.retried))
 
     def _decide(self, verdict: Verdict, run: _Run) -> Decision:
         assessment = (
-            assess(verdict.finding, self._rules) if isinstance(verdict.finding, Scores) else None
+            assess(verdict.outcome, self._rules) if isinstance(verdict.outcome, Scores) else None
         )
         folder = self._folder(verdict, assessment)
         index, name = self._free_name(verdict, folder, run)
@@ -139,7 +143,7 @@ class Sealer:
             outcome="rejected" if assessment is None else "classified",
             level=None if assessment is None else assessment.level,
             top_label=None if assessment is None else assessment.top_label,
-            reject_code=_code(verdict.finding),
+            reject_code=_code(verdict.outcome),
             folder=folder,
             filed_name=name,
             log=run.log,
@@ -151,7 +155,7 @@ class Sealer:
         """Key of the folder: the level, or where rejections of this kind go."""
         if assessment is not None:
             return assessment.level
-        code = _code(verdict.finding)
+        code = _code(verdict.outcome)
         if code == "missing":
             return None
         if verdict.sha256 is None:
@@ -178,7 +182,7 @@ class Sealer:
         name = indexed_name(index, original)
         if len(name.encode()) <= PLAIN_NAME_BYTES:
             return name  # as most do; the file system, which may be a slow share, is not asked
-        reason = _SIDECAR_BYTES if isinstance(verdict.finding, Rejection) else 0
+        reason = _SIDECAR_BYTES if isinstance(verdict.outcome, Rejection) else 0
         return indexed_name(index, original, self._results.longest_name(folder) - reason)
 
     def _facts(self, verdict: Verdict, run: _Run) -> Facts:
@@ -229,12 +233,12 @@ class Sealer:
         filing: Filing,
         model: ModelInfo,
     ) -> ImageRecord:
-        finding, timings = verdict.finding, verdict.timings
-        if isinstance(finding, Rejection):
-            return rejected_record(facts, filing, model, timings, finding)
+        outcome, timings = verdict.outcome, verdict.timings
+        if isinstance(outcome, Rejection):
+            return rejected_record(facts, filing, model, timings, outcome)
         assert assessment is not None
         return classified_record(
-            facts, filing, model, timings, finding, assessment, self._rules.policy
+            facts, filing, model, timings, outcome, assessment, self._rules.policy
         )
 
 
@@ -261,5 +265,5 @@ def _waits_for_retry(earlier: ImageRow, verdict: Verdict) -> bool:
     return is_rejected and earlier.removal is None and is_same
 
 
-def _code(finding: Scores | Rejection) -> str | None:
-    return finding.code if isinstance(finding, Rejection) else None
+def _code(outcome: Scores | Rejection) -> str | None:
+    return outcome.code if isinstance(outcome, Rejection) else None

@@ -20,6 +20,7 @@ from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.removing import NotRemoved, Removal, remove_image, remove_reason
 from xray_watcher.ledger.ledger import Ledger
+from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.ledger.removals import (
     Cut,
     Removals,
@@ -29,7 +30,6 @@ from xray_watcher.ledger.removals import (
 )
 from xray_watcher.ledger.rows import ImageRow, LogState
 from xray_watcher.ledger.states import RemovalState
-from xray_watcher.logs import LogFiles
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.files import sync_folder
 
@@ -83,7 +83,7 @@ class Retention:
         last: what the last whole run has done.
     """
 
-    unit = "retention"
+    component = "retention"
 
     def __init__(
         self,
@@ -270,7 +270,7 @@ class Retention:
             self.done.stuck[f"{folder}/{name}"] = str(error)
             return "stuck"
         except Unavailable as error:
-            self._away[folder] = error.detail
+            self._away[folder] = error.reason
             return "away"
         if outcome != "changed" and row.outcome == "rejected":
             try:

@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from xray_watcher.model.phantom_anatomy import (
+from xray_watcher.phantom.anatomy import (
     Anatomy,
     Break,
     diaphragm,
     lung_borders,
     rib_ring,
 )
-from xray_watcher.model.phantom_chest import ABDOMEN, Chest
-from xray_watcher.model.phantom_shapes import (
+from xray_watcher.phantom.chest import ABDOMEN, Chest
+from xray_watcher.phantom.shapes import (
     EVERYWHERE,
     SIDES,
     Plane,

@@ -1,6 +1,6 @@
 """Writes the manual pages xray-watcher(1) and xray-watcher.toml(5) from the program itself.
 
-    python -m xray_watcher.manual deploy/man
+    python -m xray_watcher.cli.manual deploy/man
 
 Commands and options are those of `cli/`, settings those of `config/`: what the pages say is what
 the program does, and a test holds that the pages in the repository are these.
@@ -166,7 +166,8 @@ def _default(value: object) -> str:
 
 def _head(name: str, section: int, manual: str) -> str:
     title = f'"{_quoted(name)}" {section} {DATE} "xray\\-watcher {__version__}" "{manual}"'
-    return f'.\\" Made by `python -m xray_watcher.manual`; edit that.\n.TH {title}\n.nh\n.ad l\n'
+    made_by = "Made by `python -m xray_watcher.cli.manual`; edit that."
+    return f'.\\" {made_by}\n.TH {title}\n.nh\n.ad l\n'
 
 
 def _section(name: str) -> str:

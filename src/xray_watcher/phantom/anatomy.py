@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xray_watcher.model.phantom_shapes import Plane
+from xray_watcher.phantom.shapes import Plane
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def wait_s(attempts: int) -> float:
     return float(min(FIRST_WAIT_S * 2 ** min(attempts - 1, 16), LONGEST_WAIT_S))
 
 
-class TroubleWatch:
+class ProblemWatch:
     """Which troubles have lasted long enough to be told, and which have been gone as long.
 
     One that comes and goes is one trouble until it has been gone for that long: some are only
@@ -100,17 +100,17 @@ class TroubleWatch:
             `note` says that it was done.
         """
         self._is_there = set(current)
-        for cause in self._is_there:
-            self._since_s.setdefault(cause, now_s)
-            self._last_s[cause] = now_s
-        for cause in self._told:
-            self._last_s.setdefault(cause, now_s)
+        for component in self._is_there:
+            self._since_s.setdefault(component, now_s)
+            self._last_s[component] = now_s
+        for component in self._told:
+            self._last_s.setdefault(component, now_s)
         gone = {c for c, last_s in self._last_s.items()
                 if c not in self._is_there and now_s - last_s >= self._after_s}  # fmt: skip
-        for cause in gone:
-            self._since_s.pop(cause, None)
-            if cause not in self._told:
-                del self._last_s[cause]
+        for component in gone:
+            self._since_s.pop(component, None)
+            if component not in self._told:
+                del self._last_s[component]
         lasting = {c for c in self._is_there if now_s - self._since_s[c] >= self._after_s}
         return sorted(lasting - self._told), sorted(gone & self._told)
 
@@ -122,13 +122,15 @@ class TroubleWatch:
         """The causes that are told and not over, once these are."""
         return self._told.union(degraded).difference(recovered)
 
-    def is_lasting(self, cause: str) -> bool:
+    def is_lasting(self, component: str) -> bool:
         """Whether a trouble is there, or has not been gone for long enough to be over."""
-        return cause in self._since_s
+        return component in self._since_s
 
     @property
     def next_due_s(self) -> float:
         """When there may be something to tell."""
-        begun = [self._since_s[cause] for cause in self._is_there - self._told]
-        gone = [last_s for cause, last_s in self._last_s.items() if cause not in self._is_there]
+        begun = [self._since_s[component] for component in self._is_there - self._told]
+        gone = [
+            last_s for component, last_s in self._last_s.items() if component not in self._is_there
+        ]
         return min([*begun, *gone], default=float("inf")) + self._after_s

@@ -23,6 +23,7 @@ import structlog
 from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.tally import Tally, tally_image
 from xray_watcher.core.times import to_us
+from xray_watcher.core.values import DUPLICATES_FOLDER, REJECTED_FOLDER
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.reader import LedgerReader
@@ -38,7 +39,6 @@ from xray_watcher.records import (
     from_jsonl,
     to_jsonl,
 )
-from xray_watcher.sealing import DUPLICATES_FOLDER, REJECTED_FOLDER
 
 _LOG = re.compile(r"(results-\d{4}-\d\d-\d\d(?:\.\d+)?)\.jsonl", re.ASCII)
 _DAY = len("results-2026-11-23")

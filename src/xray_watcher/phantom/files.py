@@ -1,6 +1,6 @@
 """Made chest images as files: for the demonstration, for tests, and for users' own trials.
 
-What is drawn is `model/phantom.py`'s; here it gets the sizes and file forms that people have.
+What is drawn is `phantom/drawing.py`'s; here it gets the sizes and file forms that people have.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xray_watcher.errors import UsageError
-from xray_watcher.model.phantom import CONDITIONS, draw, frame, to_uint8, to_uint16
+from xray_watcher.phantom.drawing import CONDITIONS, draw, frame, to_uint8, to_uint16
 
 NORMAL = "normal"
 """What stands for "no condition drawn" in names and tables."""
