@@ -74,7 +74,7 @@ def test_a_look_that_hung_for_long_is_followed_by_the_next_within_half_a_minute(
         return begin_scan()
 
     rig.tick()
-    monkeypatch.setattr(rig.arrivals.inbox._inbox, "begin_look", hung)
+    monkeypatch.setattr(rig.arrivals.inbox._inbox, "begin_scan", hung)
     rig.ticks(SCAN_S)
     monkeypatch.undo()
     arrived = rig.drop("a.jpg", "picture:Edema")

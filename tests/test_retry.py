@@ -30,7 +30,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 def rings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The bells that were rung."""
     rung: list[str] = []
-    monkeypatch.setattr(retry, "ring_from_outside", rung.append)
+    monkeypatch.setattr(retry, "wake_from_outside", rung.append)
     return rung
 
 
