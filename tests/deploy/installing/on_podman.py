@@ -137,6 +137,22 @@ def test_it_is_confined_and_runs_as_its_own_user(engine: Engine, watcher: str) -
     assert "CapEff:\t0000000000000000" in told
 
 
+def test_all_that_a_child_which_was_taken_over_tries_is_refused_in_the_container(
+    engine: Engine, watcher: str
+) -> None:
+    """With the engine's own filter of system calls, and what compose.yaml takes away."""
+    told = json.loads(engine.podman("exec", watcher, "xray-watcher", "status", "--json"))
+    assert told["sandbox_lacks"] == []
+    found = engine.podman(
+        "run", "--rm", *CONFINED, *LIMITS, f"--volume={CHECKOUT}/tests:/tests:ro",
+        "--entrypoint=/opt/xray-watcher/venv/bin/python", "xray-watcher",
+        "/tests/attacked.py", "/tmp/attacked",
+    )  # fmt: skip
+    became = json.loads(found.splitlines()[-1])
+    assert {name: how for name, how in became.items() if how != "EPERM"} == {}
+    assert len(became) > 75
+
+
 def test_the_engine_sees_that_it_is_healthy(engine: Engine, watcher: str) -> None:
     check = json.loads(
         engine.podman("inspect", "--format", "{{json .Config.Healthcheck}}", watcher)
