@@ -108,15 +108,7 @@ def test_others_are_served_within_a_second(site: Site, name: str) -> None:
 
 
 @needs_nginx
-@pytest.mark.parametrize(
-    "name",
-    [
-        "300 sign-ins without their body, no token",
-        "8 uploads at 1.1 kB/s",
-        "8 uploads that stop between files",
-        "200 live pages of one reader",
-    ],
-)
+@pytest.mark.parametrize("name", CROWDS)
 def test_others_are_served_within_a_second_through_nginx(proxied: Site, name: str) -> None:
     check_others_are_served(proxied, name)
     check_all_comes_back(proxied)
