@@ -122,6 +122,21 @@ def test_a_body_in_wrong_chunks_is_refused_without_a_mistake_of_ours(
     assert "Traceback" not in log
 
 
+def test_a_request_with_two_lengths_is_refused_and_what_follows_it_is_no_request(
+    service: WebService,
+) -> None:
+    """A proxy that goes by the other length would take what follows for a body (RFC 9112, 6.1)."""
+    host = b"Host: 127.0.0.1:%d\r\n" % service.port
+    lengths = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    hidden = b"GET /healthz HTTP/1.1\r\n" + host + b"\r\n"
+    with connect(service) as client:
+        client.sendall(b"POST /login HTTP/1.1\r\n" + host + lengths + b"0\r\n\r\n" + hidden)
+        answer = read_to_the_end(client)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b'"malformed"' in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_a_body_that_comes_too_slowly_is_cut_off_and_what_came_whole_is_filed(
     service: WebService,
 ) -> None:
