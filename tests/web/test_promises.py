@@ -162,6 +162,8 @@ HELD = {
         "test_security.py::test_a_person_signs_in_with_a_token_and_holds_a_strict_cookie",
     "`Bearer` has no such limit: a token has 256 random bits": "test_security.py::"
         "test_a_program_with_a_wrong_token_is_refused_each_time_and_keeps_nobody_out",
+    "one form, wherever it arises":
+        "test_shares.py::test_a_refusal_of_a_large_upload_comes_through_nginx",
     "uploads stream through":
         "test_shares.py::test_others_are_served_within_a_second_through_nginx",
 }  # fmt: skip

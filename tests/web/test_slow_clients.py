@@ -210,6 +210,22 @@ def is_cut_off_while_it_sips(client: socket.socket, seconds: float) -> bool:
     return False
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_refusal_reaches_a_client_that_still_sends_and_wants_no_other_request(
+    service: WebService, version: bytes
+) -> None:
+    """As nginx does: it asks by HTTP/1.0, and says 502 where it can send no more."""
+    host = b"Host: 127.0.0.1:%d\r\n" % service.port
+    refused = b"POST /nowhere HTTP/%s\r\nConnection: close\r\n" % version + host
+    with connect(service) as client:
+        client.sendall(refused + b"Content-Length: 100000000\r\n\r\n" + bytes(1_000_000))
+        for _ in range(10):
+            time.sleep(0.1)
+            client.sendall(bytes(100_000))
+        answer = read_to_the_end(client)
+    assert answer.startswith(b"HTTP/1.1 404")
+
+
 def test_a_client_that_asks_and_never_reads_is_cut_off(service: WebService) -> None:
     with connect(service, 2048) as client:
         client.sendall(style(service, 200))
