@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import resource
 import signal
-import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +19,7 @@ import pictures
 import pytest
 from PIL import Image
 
+from attacked import attack, check_untouched, prepare
 from xray_watcher.core.values import Rejection
 from xray_watcher.errors import Unavailable, UnreadableImage
 from xray_watcher.imaging import opening
@@ -36,7 +34,6 @@ LIMITS = DecodeLimits()
 HAS_ALL = pytest.mark.skipif(
     bool(sandbox.missing_parts()), reason=f"this kernel is without {sandbox.missing_parts()}"
 )
-ATTACKER = (sys.executable, str(Path(__file__).parent / "attacker.py"))
 # Who is not confined does these, so that a refusal of them is the sandbox's.
 ANYBODY_DOES = (
     "open a file",
@@ -81,31 +78,8 @@ KINDS = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "victim").write_text("untouched")
-    program = tmp_path / "program"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    prepare(tmp_path)
     return tmp_path
-
-
-def attack(folder: Path, *names: str) -> dict[str, str]:
-    """What becomes of each attempt of `attacker.py`; see there."""
-    memory = ctypes.create_string_buffer(b"score: Low ")
-    near, far = socket.socketpair()
-    with socket.create_server(("127.0.0.1", 0)) as listener, near, far:
-        numbers = (os.getpid(), ctypes.addressof(memory), listener.getsockname()[1])
-        done = subprocess.run(
-            [*ATTACKER, *map(str, numbers), str(folder), *names],
-            stdin=far.fileno(),
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-    assert done.returncode == 0, done
-    assert memory.value == b"score: Low "
-    found = json.loads(done.stdout)
-    assert isinstance(found, dict)
-    return found
 
 
 @HAS_ALL
@@ -114,8 +88,7 @@ def test_all_that_a_child_which_was_taken_over_tries_is_refused(folder: Path) ->
     assert {name: became for name, became in found.items() if became != "EPERM"} == {}
     assert len(found) > 75
     assert set(ANYBODY_DOES) < found.keys()
-    assert sorted(path.name for path in folder.iterdir()) == ["program", "victim"]
-    assert (folder / "victim").read_text() == "untouched"
+    check_untouched(folder)
 
 
 def test_without_the_sandbox_the_same_attempts_succeed(folder: Path) -> None:

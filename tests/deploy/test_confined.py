@@ -189,6 +189,29 @@ def test_a_decoder_has_given_up_everything_under_the_unit(guest: Guest) -> None:
     assert json.loads(told)["sandbox_lacks"] == []
 
 
+def test_all_that_a_child_which_was_taken_over_tries_is_refused_under_the_unit(
+    guest: Guest,
+) -> None:
+    """The unit with another program: its user, its folders, its filters."""
+    told = "/var/lib/xray-watcher/attacked"
+    attacked = f"{PLACE}/venv/bin/python {PLACE}/checkout/tests/attacked.py {told}.tmp"
+    unit = guest.run("cat", "/usr/local/lib/systemd/system/xray-watcher.service").stdout
+    lines = [
+        line
+        for line in unit.splitlines()
+        if not line.startswith(("Exec", "Type=", "Restart", "Watchdog", "NotifyAccess"))
+    ]
+    at = lines.index("[Service]") + 1
+    lines[at:at] = ["Type=oneshot", f"ExecStart={attacked}", f"StandardOutput=file:{told}.json"]
+    guest.write("/run/systemd/system/attacked.service", "\n".join(lines) + "\n")
+    guest.run("systemctl", "daemon-reload")
+    guest.start("attacked")
+    became = json.loads(guest.run("cat", f"{told}.json").stdout)
+    assert {name: how for name, how in became.items() if how != "EPERM"} == {}
+    assert len(became) > 75
+    guest.run("rm", "-r", f"{told}.tmp", f"{told}.json")
+
+
 def filters(guest: Guest, pid: str) -> str:
     return guest.run(
         "sh", "-c", f"sed -n 's/Seccomp_filters:.//p' /proc/{pid}/status"

@@ -6,6 +6,7 @@ import random
 import struct
 import zlib
 
+import crashers
 import numpy as np
 from pictures import chest, chunk, foreign, header, jpeg, lossless, lossy, png, raw_png, with_chunks
 from PIL import Image
@@ -38,12 +39,15 @@ def not_whole() -> dict[str, bytes]:
 def heavy_or_damaged_unseen() -> dict[str, bytes]:
     """What may be classified or set aside, but must harm nobody.
 
-    The first are whole pictures that are hard to read; of flipped bits in a JPEG nobody can know.
+    The first ended other programs, the next are whole pictures that are hard to read; of flipped
+    bits in a JPEG nobody can know.
     """
     rng = random.Random(17)
     comment = b"Comment\0\0" + zlib.compress(bytes(10**8), 9)
     profile = b"p\0\0" + zlib.compress(bytes(10**8), 9)
     found = {
+        **crashers.pngs(),
+        **crashers.jpegs(),
         "text bomb": with_chunks(PNG, chunk(b"zTXt", comment)),
         "profile bomb": with_chunks(PNG, chunk(b"iCCP", profile)),
         "flood of texts": with_chunks(PNG, chunk(b"tEXt", b"a\0bcdefghij") * 200_000),

@@ -184,8 +184,12 @@ CROWDS: Mapping[str, Crowd] = {
     "300 connections that send 1 byte": beginning(300, lambda _: b"G"),
     "1,200 connections that send 1 byte": beginning(1200, lambda _: b"G"),
     "300 heads, byte by byte": dripping(300, lambda _: b"GET / HTTP/1.1\r\nX: ", b"x", 0.3),
+    "8 heads, byte by byte": dripping(8, lambda _: b"GET / HTTP/1.1\r\nX: ", b"x", 0.3),
     "300 sign-ins without their body, no token": beginning(
         300, lambda s: s.head("POST /login", None, b"Content-Length: 100\r\n")
+    ),
+    "8 sign-ins, byte by byte, no token": dripping(
+        8, lambda s: s.head("POST /login", None, b"Content-Length: 100\r\n"), b"x", 0.3
     ),
     "300 uploads without a token that go on": dripping(
         300, lambda s: endless(s, None), b"x" * 500, 0.5
@@ -193,12 +197,16 @@ CROWDS: Mapping[str, Crowd] = {
     "8 uploads at 1.1 kB/s": dripping(8, lambda s: endless(s, "crowd"), b"x" * 550, 0.5),
     "100 uploads at 1.1 kB/s": dripping(100, lambda s: endless(s, "crowd"), b"x" * 550, 0.5),
     "8 uploads that stop between files": beginning(8, between),
+    "100 uploads that stop between files": beginning(100, between),
     "200 live pages of one reader": beginning(200, lambda s: s.head("GET /live/events", "reader")),
     "300 answers that nobody reads, no token": beginning(
         300, lambda s: s.head("GET /static/style.css"), 2048
     ),
     "300 answers that nobody reads": beginning(
         300, lambda s: s.head("GET /openapi.json", "reader"), 2048
+    ),
+    "8 answers that nobody reads": beginning(
+        8, lambda s: s.head("GET /openapi.json", "reader"), 2048
     ),
     "10,000 sign-ins of one holder": signing_in(5_000),
 }

@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -469,6 +470,28 @@ def test_uploads_beyond_the_rate_are_told_to_come_again(tmp_path: Path) -> None:
         codes = [made.predict(*pictures(1, 1310 + n)).status_code for n in range(4)]
         assert codes == [200, 200, 429, 429]
     finally:
+        made.kill()
+
+
+def test_a_batch_that_has_begun_is_answered_although_its_token_is_removed(tmp_path: Path) -> None:
+    tokens, go = tmp_path / "tokens", tmp_path / "go"
+    made = WebService(tmp_path / "root", web=f'token_file = "{tokens}"')
+    made.env["XRAY_STUB_WAITS_FOR"] = str(go)
+    token = made.command("token", "ct", "--role", "upload").stdout.strip()
+    bearer = {"Authorization": f"Bearer {token}"}
+    made.start_both()
+    status = f"{made.url}/api/v1/status"
+    try:
+        with ThreadPoolExecutor(1) as client:
+            answer = client.submit(made.predict, *pictures(2, 1320), headers=bearer)
+            made.wait_for(lambda: requests.get(status, headers=bearer).json()["pending"] == 2)
+            tokens.write_text("")
+            made.wait_for(lambda: requests.get(status, headers=bearer).status_code == 401)
+            assert not answer.done()
+            go.touch()
+            assert answer.result(100).status_code == 200
+    finally:
+        go.touch()
         made.kill()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from base64 import urlsafe_b64decode
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -410,6 +411,18 @@ def test_wrong_tokens_are_not_heard_without_end_and_a_right_one_always_gets_in(
     assert secured.sign_in(secured.tokens["view"]).headers["location"] == "/"
     assert secured.sign_in("wrong").status == 429, "a right one changes nothing for wrong ones"
     secured.clock.passed_s += 61
+    assert secured.sign_in("wrong").headers["location"] == "/login?failed=1"
+
+
+def test_a_program_with_a_wrong_token_is_refused_each_time_and_keeps_nobody_out(
+    secured: Secured,
+) -> None:
+    """It is not counted, for nobody guesses 256 bits."""
+    assert all(len(urlsafe_b64decode(t + "=")) * 8 == 256 for t in secured.tokens.values())
+    wrong = {"authorization": f"Bearer {secured.tokens['view'][::-1]}"}
+    statuses = {call(secured.app, "GET", "/api/v1/status", wrong).status for _ in range(50)}
+    assert statuses == {401}
+    assert call(secured.app, "GET", "/api/v1/status", secured.headers("view")).status == 200
     assert secured.sign_in("wrong").headers["location"] == "/login?failed=1"
 
 

@@ -5,6 +5,7 @@ The crowds stand in `crowds.py`, which also makes the table of docs/api.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crowds import CROWDS, Site, crowd_of, session
+from crowds import BOUNDARY, CROWDS, Site, crowd_of, session
 
 from webservice import free_port
 
@@ -108,18 +109,21 @@ def test_others_are_served_within_a_second(site: Site, name: str) -> None:
 
 
 @needs_nginx
-@pytest.mark.parametrize(
-    "name",
-    [
-        "300 sign-ins without their body, no token",
-        "8 uploads at 1.1 kB/s",
-        "8 uploads that stop between files",
-        "200 live pages of one reader",
-    ],
-)
+@pytest.mark.parametrize("name", CROWDS)
 def test_others_are_served_within_a_second_through_nginx(proxied: Site, name: str) -> None:
     check_others_are_served(proxied, name)
     check_all_comes_back(proxied)
+
+
+@needs_nginx
+def test_a_refusal_of_a_large_upload_comes_through_nginx(proxied: Site) -> None:
+    body, length = bytes(20_000_000), b"Content-Length: 20000000\r\n"
+    request = proxied.head("POST /predict_batch", None, BOUNDARY + length)
+    for _ in range(20):
+        with proxied.connect() as client:
+            with contextlib.suppress(OSError):  # nginx, too, may have had enough
+                client.sendall(request + body)
+            assert client.recv(65536).startswith(b"HTTP/1.1 401")
 
 
 def test_a_slow_upload_that_makes_room_is_told_so_and_what_came_whole_is_filed(site: Site) -> None:

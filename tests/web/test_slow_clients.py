@@ -122,6 +122,21 @@ def test_a_body_in_wrong_chunks_is_refused_without_a_mistake_of_ours(
     assert "Traceback" not in log
 
 
+def test_a_request_with_two_lengths_is_refused_and_what_follows_it_is_no_request(
+    service: WebService,
+) -> None:
+    """A proxy that goes by the other length would take what follows for a body (RFC 9112, 6.1)."""
+    host = b"Host: 127.0.0.1:%d\r\n" % service.port
+    lengths = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    hidden = b"GET /healthz HTTP/1.1\r\n" + host + b"\r\n"
+    with connect(service) as client:
+        client.sendall(b"POST /login HTTP/1.1\r\n" + host + lengths + b"0\r\n\r\n" + hidden)
+        answer = read_to_the_end(client)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b'"malformed"' in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_a_body_that_comes_too_slowly_is_cut_off_and_what_came_whole_is_filed(
     service: WebService,
 ) -> None:
@@ -193,6 +208,22 @@ def is_cut_off_while_it_sips(client: socket.socket, seconds: float) -> bool:
     except ConnectionResetError:
         return True
     return False
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_refusal_reaches_a_client_that_still_sends_and_wants_no_other_request(
+    service: WebService, version: bytes
+) -> None:
+    """As nginx does: it asks by HTTP/1.0, and says 502 where it can send no more."""
+    host = b"Host: 127.0.0.1:%d\r\n" % service.port
+    refused = b"POST /nowhere HTTP/%s\r\nConnection: close\r\n" % version + host
+    with connect(service) as client:
+        client.sendall(refused + b"Content-Length: 100000000\r\n\r\n" + bytes(1_000_000))
+        for _ in range(10):
+            time.sleep(0.1)
+            client.sendall(bytes(100_000))
+        answer = read_to_the_end(client)
+    assert answer.startswith(b"HTTP/1.1 404")
 
 
 def test_a_client_that_asks_and_never_reads_is_cut_off(service: WebService) -> None:

@@ -14,8 +14,10 @@ import sys
 import termios
 import weakref
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -78,6 +80,34 @@ class Connections:
         self._all.pop(gone, None)
 
 
+class _Patient:
+    """A transport whose close waits until its client has sent all, and so can read the answer.
+
+    A connection that is closed while its client sends is reset: a proxy then drops the answer and
+    says 502.
+
+    Attributes:
+        is_ending: everything is said, and what still comes in is of no use.
+    """
+
+    def __init__(self, transport: asyncio.Transport, is_sent_more: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._is_sent_more = is_sent_more
+        self.is_ending = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Close, or say that nothing follows where the client still sends; a second call closes."""
+        if self._is_sent_more() and not self.is_ending:
+            self.is_ending = True
+            with suppress(OSError):  # the client has gone meanwhile
+                self._transport.write_eof()
+                return
+        self._transport.close()
+
+
 class TimedProtocol(H11Protocol):
     """Closes connections whose client does not get on, with a request's head or with the answer.
 
@@ -96,6 +126,7 @@ class TimedProtocol(H11Protocol):
     is_ours = False
     idle_since_s: float | None = None
 
+    _is_patient = True
     _timer: asyncio.TimerHandle | None = None
     _next_look: asyncio.TimerHandle | None = None
     _was_waiting: int | None = None
@@ -112,6 +143,8 @@ class TimedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, or refuse it."""
         super().connection_made(transport)
+        self._patient = _Patient(transport, self._is_sent_more)
+        self.transport = cast(asyncio.Transport, self._patient)
         host = self.client[0] if self.client else ""
         self.address, self.is_ours = address_key(host), is_ours(host)
         self._watch()
@@ -123,8 +156,16 @@ class TimedProtocol(H11Protocol):
         """Read; the time runs until a head is whole."""
         if self.transport.is_closing():
             return
+        if self._patient.is_ending:
+            self._unset_keepalive_if_required()  # it is the time of `_watch` that runs
+            return
         super().data_received(data)
         self._watch()
+
+    def shutdown(self) -> None:
+        """End it, or have it end when its request is answered."""
+        self._is_patient = False
+        super().shutdown()
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or drop what is still sent."""
@@ -168,6 +209,13 @@ class TimedProtocol(H11Protocol):
         there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
         self.transport.abort()
 
+    def _is_sent_more(self) -> bool:
+        """Whether the client has been answered before it had sent all."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or not self._is_patient:
+            return False
+        return cycle.response_complete and cycle.more_body
+
     # -- time ---------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -188,6 +236,7 @@ class TimedProtocol(H11Protocol):
 
     def _close(self) -> None:
         self._timer = None
+        self._is_patient = False
         if not self.transport.is_closing():
             self.transport.close()
 

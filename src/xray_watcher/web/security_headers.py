@@ -75,6 +75,9 @@ class SecurityHeaders:
             return Refused(
                 "wrong_host", "The service is not known by that name (web.allowed_hosts)."
             )
+        if "content-length" in headers and "transfer-encoding" in headers:
+            words, closing = "The request says twice how long it is.", {"Connection": "close"}
+            return Refused("malformed", words, headers=closing)
         if scope["method"] not in SAFE_METHODS and _is_foreign(headers, hosts[0]):
             return Refused("foreign_origin", "Another site's page may not change anything here.")
         return None

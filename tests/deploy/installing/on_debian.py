@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ from guest import Guest, debian, pip_sources, why_not
 CHECKOUT = Path(__file__).parents[3]
 CHECKOUT_THERE = "/the checkout"
 INSTALL = ("sh", f"{CHECKOUT_THERE}/deploy/install.sh")
+BEFORE = "86a8508"  # before packages had hashes, and before the ledger's present form
+BEFORE_THERE = "/root/the checkout of before"
 PROGRAM = "/usr/local/bin/xray-watcher"
 CONFIG = "/etc/xray-watcher/config.toml"
 TOKENS = "/var/lib/xray-watcher/tokens"
@@ -56,9 +59,9 @@ class Server:
             guest.write("/etc/resolv.conf", Path("/etc/resolv.conf").read_text())
         return guest
 
-    def install(self, *arguments: str, check: bool = True) -> str:
-        """Run the installer; returns what it printed."""
-        command = (*INSTALL, *self.options, *arguments)
+    def install(self, *arguments: str, check: bool = True, checkout: str = CHECKOUT_THERE) -> str:
+        """Run the installer of a checkout; returns what it printed."""
+        command = ("sh", f"{checkout}/deploy/install.sh", *self.options, *arguments)
         done = self.guest.run(*command, check=check, timeout=3000, **self.pip)
         print(done.stdout)
         return done.stdout
@@ -231,3 +234,42 @@ def test_what_it_installed_is_removed_and_what_is_theirs_is_kept(server: Server)
     server.install("--uninstall", "--purge")
     assert server.guest.run("test", "-e", CONFIG, check=False).returncode != 0
     server.guest.run("sh", "-c", "ls /srv/xray/classified_images/High/0000_phantom-003-*")
+
+
+def test_an_earlier_version_elsewhere_is_brought_up_to_date(server: Server, tmp_path: Path) -> None:
+    """Nobody has to say again where it is; what it filed is known, and it goes on counting."""
+    server.guest.__exit__()
+    server.guest = server.booted(network=True)
+    root, prefix = "/data/x-ray_films.1", "/usr/local/lib/x.ray_1"
+    tree = subprocess.run(["git", "archive", BEFORE], cwd=CHECKOUT, capture_output=True, check=True)
+    there = f"/proc/{server.guest.init}/root{BEFORE_THERE}"
+    server.guest.run("mkdir", BEFORE_THERE)
+    subprocess.run(["tar", "-x", "-C", there], input=tree.stdout, check=True)
+    given = ("--weights", BROUGHT, "--sha256", bring(server, tmp_path))
+    elsewhere = ("--prefix", prefix, "--root", root)
+    server.install(*elsewhere, *given, checkout=BEFORE_THERE)
+    server.guest.run("sh", "-c", "id nurse || useradd --groups xray nurse")
+    server.guest.run("sh", "-c", f"test -e /drawn || {PROGRAM} phantoms /drawn --count 4")
+    drop(server, f"{root}/inbox", "003-pneumothorax")
+    server.guest.wait_until("sh", "-c", f"ls {root}/classified_images/*/0000_*", seconds=120)
+    pid = server.guest.run("systemctl", "show", "-P", "MainPID", "xray-watcher").stdout
+    before = server.guest.run("cat", CONFIG).stdout
+    told = server.install()
+    assert "STILL TO DO" not in told
+    assert server.guest.run("cat", CONFIG).stdout == before
+    assert server.guest.run("systemctl", "show", "-P", "MainPID", "xray-watcher").stdout != pid
+    assert server.guest.run("readlink", PROGRAM).stdout.strip() == f"{prefix}/venv/bin/xray-watcher"
+    server.guest.wait_until("sh", "-c", f"{PROGRAM} status | grep 'is running, healthy'")
+    drop(server, f"{root}/inbox", "001-atelectasis")
+    server.guest.wait_until("sh", "-c", f"ls {root}/classified_images/*/0001_*", seconds=120)
+    assert "0 differences" in server.guest.run(PROGRAM, "fsck", "--deep").stdout
+    server.install("--uninstall", "--purge")
+    assert server.guest.run("test", "-e", prefix, check=False).returncode != 0
+    listed = server.guest.run("sh", "-c", f"ls {root}/classified_images/*/*").stdout
+    assert len(listed.splitlines()) == 2
+
+
+def drop(server: Server, inbox: str, drawn: str) -> None:
+    """Have somebody of the group copy a drawn image into the inbox."""
+    copy = f"umask 077; cp /drawn/phantom-{drawn}.png {inbox}/"
+    server.guest.run("runuser", "-u", "nurse", "--", "sh", "-c", copy)

@@ -131,10 +131,27 @@ def test_an_image_is_filed_in_a_container_without_a_network(engine: Engine, watc
 
 
 def test_it_is_confined_and_runs_as_its_own_user(engine: Engine, watcher: str) -> None:
-    told = engine.podman("exec", watcher, "sh", "-c", "id; touch /usr/x; grep Cap /proc/1/status")
+    told = engine.podman("exec", watcher, "sh", "-c", "id; touch /usr/x; cat /proc/1/status")
     assert "uid=2000(xray-watcher) gid=2000(xray)" in told
     assert "Read-only file system" in told
     assert "CapEff:\t0000000000000000" in told
+    assert "Seccomp:\t2" in told
+
+
+def test_all_that_a_child_which_was_taken_over_tries_is_refused_in_the_container(
+    engine: Engine, watcher: str
+) -> None:
+    """With the engine's own filter of system calls, and what compose.yaml takes away."""
+    told = json.loads(engine.podman("exec", watcher, "xray-watcher", "status", "--json"))
+    assert told["sandbox_lacks"] == []
+    found = engine.podman(
+        "run", "--rm", *CONFINED, *LIMITS, f"--volume={CHECKOUT}/tests:/tests:ro",
+        "--entrypoint=/opt/xray-watcher/venv/bin/python", "xray-watcher",
+        "/tests/attacked.py", "/tmp/attacked",
+    )  # fmt: skip
+    became = json.loads(found.splitlines()[-1])
+    assert {name: how for name, how in became.items() if how != "EPERM"} == {}
+    assert len(became) > 75
 
 
 def test_the_engine_sees_that_it_is_healthy(engine: Engine, watcher: str) -> None:
