@@ -21,6 +21,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.reader import LedgerReader, LogLine, LogState
 from xray_watcher.system.files import (
     OPEN_FILE,
+    names_in,
     rename_noreplace,
     sync,
     sync_folder,
@@ -265,8 +266,8 @@ def edited_copies(folder: str) -> list[str]:
     Raises:
         OSError: the folder cannot be listed.
     """
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    kept = sorted((name.partition(_CONFLICT)[2], name) for name in names if _CONFLICT in name)
+    names = (name for name in names_in(folder) if _CONFLICT in name)
+    kept = sorted((name.partition(_CONFLICT)[2], name) for name in names)
     return [os.path.join(folder, name) for _, name in kept]
 
 

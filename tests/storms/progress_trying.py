@@ -214,10 +214,10 @@ def see_it_hang(tried: Tried) -> None:
         time.sleep(0.2)
     if tried.cells[0].call == "decode" or not lived.faults.is_on(rule):
         return  # a child hangs: it was ended, or is waited for beside the rest
-    troubles = lived.status()["troubles"]
-    hangs = troubles.get("hangs", "")
+    troubles = lived.status()["troubles"]  # a file that is read by a thread holds nothing else up
+    hangs = f"{troubles.get('hangs', '')} {troubles.get('files', '')}"
     if tried.cells[0].place == "retention":  # in its first turn, before it has told anything
-        hangs = hangs or troubles.get("starting", "")
+        hangs += troubles.get("starting", "")
     if lived.faults.is_on(rule) and not re.search("does not answer|told nothing yet", hangs):
         tried.note("said", f"does not say that it hangs: {troubles}")
 

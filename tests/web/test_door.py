@@ -300,6 +300,28 @@ def test_a_file_that_is_slowly_put_back_keeps_the_name_that_goes_with_it(tmp_pat
     rig.crash()
 
 
+def test_a_small_file_that_is_said_to_be_gone_and_is_not_is_removed_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    put(begin(rig), 0, "a.jpg", b"picture:Edema")
+    unlink = os.unlink
+
+    def gone(path: str) -> None:
+        if path.endswith(".json"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", gone)
+    rig.ticks(20)
+    assert left(rig) == [upload_name(BATCH, 0) + ".json"]
+    monkeypatch.setattr(os, "unlink", unlink)
+    rig.tick()
+    assert left(rig) == []
+    audit.check(tmp_path, [b"picture:Edema"])
+    rig.crash()
+
+
 def test_part_of_an_upload_is_gone_when_it_is_discarded(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     upload = Upload(begin(rig), upload_name(BATCH, 0))

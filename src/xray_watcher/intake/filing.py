@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -35,7 +35,14 @@ from xray_watcher.intake.refusals import (
 )
 from xray_watcher.intake.work_names import work_name
 from xray_watcher.system.advice import refusal
-from xray_watcher.system.files import copy, probe, rename_noreplace, sync_folder, write_whole
+from xray_watcher.system.files import (
+    copy,
+    names_in,
+    probe,
+    rename_noreplace,
+    sync_folder,
+    write_whole,
+)
 from xray_watcher.system.mounts import Place, has_vanished, is_same_mount, longest_name
 
 UNREAD = "unread"
@@ -138,15 +145,7 @@ class Filing:
         Raises:
             OSError: it cannot be listed.
         """
-        try:
-            return sorted(os.listdir(self._targets[folder]))
-        except FileNotFoundError:
-            return []
-
-    def filed_names(self) -> Iterator[tuple[str, str]]:
-        """Every file in the target folders: key of the folder, and name."""
-        for folder in self.folders:
-            yield from ((folder, name) for name in self.names_in(folder))
+        return sorted(names_in(self._targets[folder]))
 
     def shown_path(self, folder: str, name: str) -> str:
         """The path of a filed image as records show it: relative where it lies below the root."""

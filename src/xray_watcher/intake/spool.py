@@ -37,6 +37,7 @@ from xray_watcher.system.files import (
     directory,
     flush,
     probe,
+    remove,
     rename_noreplace,
     replace,
     sha256_of,
@@ -330,8 +331,7 @@ class Spool(Filing):
             Unavailable: it cannot be removed.
         """
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(self.target_path(folder, name) + ".json")
+            remove(self.target_path(folder, name) + ".json")
         except OSError as error:
             what = "It is put back, but the reason beside it cannot be removed"
             raise unavailable("storage", what, error) from error

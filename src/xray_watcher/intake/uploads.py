@@ -45,6 +45,7 @@ from xray_watcher.system.files import (
     needed_facts,
     probe,
     read_facts,
+    remove,
     rename_noreplace,
     sha256_of,
     sync,
@@ -141,8 +142,7 @@ class Upload:
         self._close()
         with suppress(OSError):
             os.unlink(self._path(_PART))
-            with suppress(FileNotFoundError):
-                os.unlink(self._path(_SIDECAR))
+            remove(self._path(_SIDECAR))
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -322,8 +322,7 @@ class Uploads:
         """Remove the small files of claimed uploads; one that stays is tried at the next look."""
         for name in list(self._claimed):
             with suppress(OSError):
-                with suppress(FileNotFoundError):
-                    os.unlink(self._path(name, _SIDECAR))
+                remove(self._path(name, _SIDECAR))
                 self._claimed.discard(name)
 
     def waits(self, name: str) -> bool:
