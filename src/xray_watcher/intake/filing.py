@@ -39,6 +39,7 @@ from xray_watcher.system.files import (
     copy,
     names_in,
     probe,
+    remove,
     rename_noreplace,
     sync_folder,
     write_whole,
@@ -286,9 +287,8 @@ class Filing:
         for image_id, signature in list(self._left.items()):
             path = self.work_path(image_id)
             with suppress(OSError):
-                with suppress(FileNotFoundError):
-                    if signature_of(os.lstat(path)) == signature:
-                        os.unlink(path)
+                if _is_there(path) and signature_of(os.lstat(path)) == signature:
+                    remove(path)
                 del self._left[image_id]  # one that has changed since stays for the next start
 
     def _clear_copied(self, source: str, move: Move) -> None:
