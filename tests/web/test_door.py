@@ -196,6 +196,28 @@ def test_an_image_without_its_name_is_taken_all_the_same(tmp_path: Path) -> None
     rig.crash()
 
 
+def test_a_name_that_is_said_to_be_gone_and_is_not_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    put(begin(rig), 0, "a.jpg", b"picture:Edema")
+    opened = os.open
+
+    def gone(path: str, *how: Any, **more: Any) -> int:
+        if str(path).endswith(f"{upload_name(BATCH, 0)}.json"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return opened(path, *how, **more)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "open", gone)
+        rig.ticks(20)
+        assert audit.jsonl_records(tmp_path) == []
+    rig.ticks(60)
+    (record,) = audit.jsonl_records(tmp_path)
+    assert record["filename"] == "a.jpg"
+    rig.crash()
+
+
 def test_uploads_whose_share_fails_for_a_moment_are_offered_at_the_next_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -379,7 +379,8 @@ def needed_facts(path: str) -> dict[str, Any]:
     try:
         fd = os.open(path, OPEN_FILE)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):  # a link is nothing of ours
+        is_gone = error.errno == errno.ENOENT and not os.path.lexists(path)
+        if is_gone or error.errno == errno.ELOOP:  # a link is nothing of ours
             return {}
         raise
     try:
