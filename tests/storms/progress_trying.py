@@ -90,14 +90,14 @@ class Tried:
         """So much longer may good files take."""
         return LATER_S + (self.hang_s if self.hangs else 0)
 
-    def make_rules(self, *, on: bool = True) -> None:
-        """Let each cell's call fail on its file; off, a file is only followed."""
+    def make_rules(self, *, on: bool = True, everywhere: bool = False) -> None:
+        """Let each call fail on its file, in its place or everywhere; off, it is only followed."""
         for number, cell in enumerate(self.cells):
             mark, below = _mark(number), BELOW[cell.place]
             if cell.fails_folder and cell.place != "subfolder":
                 mark, below = ("uploads", "/.xray-watcher/") if cell.place == "upload" else (
                     "Low", "")  # fmt: skip
-            if cell.call == "decode":
+            if cell.call == "decode" or everywhere:
                 below = ""
             rule = self.lived.faults.add(cell.call, cell.error, mark=mark, below=below, on=on)
             self.rules.append(rule)

@@ -129,6 +129,7 @@ class IntakeSettings(Section):
             "__MACOSX",
             "lost+found",
             "System Volume Information",
+            "Network Trash Folder",
         ),
         description="Names of files and folders that are left alone in the inbox, as shell "
         "patterns without regard to case; in the default also what NAS systems leave about.",
