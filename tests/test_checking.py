@@ -183,10 +183,11 @@ def test_what_cannot_be_read_beside_a_running_service_is_read_again(
     ("call", "wanted", "what"),
     [("listdir", "/rejected", "rejected/"), ("scandir", ".xray-watcher", ".xray-watcher")],
 )
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ENOENT])
 def test_a_folder_that_cannot_be_listed_is_named(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, call: str, wanted: str, what: str
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, call: str, wanted: str, what: str, error: int
 ) -> None:
-    failing(monkeypatch, os, call, wanted, errno.EACCES)
+    failing(monkeypatch, os, call, wanted, error)
     ((kind, told),) = found(rig)
     assert kind == "unreadable"
     assert told.endswith(what)
@@ -223,16 +224,16 @@ def test_a_service_that_ends_during_the_comparison_has_run_beside_it(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = running(rig)
-    filed_names = ResultFolders.filed_names
+    names_in = ResultFolders.names_in
 
-    def after_the_last_one(self: ResultFolders) -> Iterator[tuple[str, str]]:
+    def after_the_last_one(self: ResultFolders, folder: str) -> list[str]:
         monkeypatch.undo()
         rig.drop("last.jpg", "picture:Edema#last")
         rig.settle()
         lock.__exit__()
-        return filed_names(self)
+        return names_in(self, folder)
 
-    monkeypatch.setattr(ResultFolders, "filed_names", after_the_last_one)
+    monkeypatch.setattr(ResultFolders, "names_in", after_the_last_one)
     monkeypatch.setattr(fsck.time, "sleep", lambda _seconds: None)
     with lock:
         assert found(rig) == []

@@ -296,6 +296,7 @@ NOT_PEOPLES = (
     "@Recently-Snapshot/old.png",
     "__MACOSX/ward7/film.png",
     "System Volume Information/film.png",
+    "Network Trash Folder/film.png",
     "lost+found/film.png",
     ".Trash-1000/files/film.png",
 )

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import faults
 import pytest
 from arrivals import picture_number
+from faults import Faults
 
 import audit
+from machine import needs
 from service import STUB, Service, environment
 from test_full_disk import fill, put, small_disk, status
 from xray_watcher.commands.status import status_of
@@ -143,6 +146,46 @@ def test_the_service_waits_for_a_held_ledger_and_goes_on_by_itself(tmp_path: Pat
         audit.check(service.root, arrived)
     finally:
         service.kill()
+
+
+def test_a_quota_that_is_used_up_is_named_and_the_service_goes_on_by_itself(
+    tmp_path: Path,
+) -> None:
+    needs(faults.missing())
+    quota = Faults(tmp_path)
+    service = Service(tmp_path / "root", command=STUB, **quota.env)
+    service.start()
+    try:
+        arrived = put(service, 1)
+        service.wait_until(lambda: len(audit.logged(service.root)) == 1)
+        used_up = quota.add("copy", "EDQUOT", mark="ledger.sqlite3-wal")
+        arrived += put(service, 2, 3)
+        service.wait_until(lambda: "raise the quota" in status(service)["troubles"].get("disk", ""))
+        assert quota.hits(used_up)
+        quota.lift(used_up)
+        service.wait_until(lambda: len(audit.logged(service.root)) == 3)
+        service.wait_until(lambda: status(service)["healthy"])
+        assert service.stop() == 0
+        audit.check(service.root, arrived)
+    finally:
+        service.kill()
+        quota.close()
+
+
+def test_a_start_beside_a_held_ledger_says_how_to_find_who_holds_it(tmp_path: Path) -> None:
+    service = Service(tmp_path / "root", command=STUB)
+    arrived = put(service, 1)
+    assert run_once(service)[0] == 0
+    arrived += put(service, 2)
+    ledger = tmp_path / "root-state" / "ledger.sqlite3"
+    with held_by_another(ledger):
+        code, said = run_once(service)
+    assert code == 1
+    assert f"`fuser {ledger}` names it" in said
+    for untrue in (*HARMFUL, "waited for"):
+        assert untrue not in said
+    assert run_once(service)[0] == 0
+    audit.check(service.root, arrived)
 
 
 # -- the folder of the state ------------------------------------------------------------------

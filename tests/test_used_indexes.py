@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -74,6 +75,19 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match=r"/file cannot be listed \(Not a directory\)"):
         highest_index(str(tmp_path / "logs"), [str(tmp_path / "file")])
+
+
+def test_a_folder_that_is_said_to_be_gone_and_is_not_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "High").mkdir()
+
+    def gone(path: str) -> list[str]:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    monkeypatch.setattr(os, "listdir", gone)
+    with pytest.raises(Unavailable, match=r"/High cannot be listed \(No such file"):
+        highest_index(str(tmp_path / "logs"), [str(tmp_path / "High")])
 
 
 def drop(rig: Rig, first: int, count: int) -> None:

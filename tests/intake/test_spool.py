@@ -606,8 +606,9 @@ def test_a_folder_that_cannot_be_made_is_told_by_name(tmp_path: Path) -> None:
         spool.results.make_targets()
 
 
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOENT])
 def test_what_is_left_of_a_filed_image_is_read_once_and_removed_when_it_can_be(
-    spool: Spool, tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, tmp_path: Path, targets: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     move = claimed(spool, tmp_path)
     (targets / "High" / move.name).write_bytes(WHOLE_PNG)  # as after a copy
@@ -615,7 +616,7 @@ def test_what_is_left_of_a_filed_image_is_read_once_and_removed_when_it_can_be(
 
     def refusing(path: str, **how: Any) -> None:
         if ".xray-watcher" in str(path) or "/work/" in str(path):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise OSError(error, os.strerror(error))
         unlink(path, **how)
 
     with monkeypatch.context() as failing:

@@ -90,14 +90,14 @@ class Tried:
         """So much longer may good files take."""
         return LATER_S + (self.hang_s if self.hangs else 0)
 
-    def make_rules(self, *, on: bool = True) -> None:
-        """Let each cell's call fail on its file; off, a file is only followed."""
+    def make_rules(self, *, on: bool = True, everywhere: bool = False) -> None:
+        """Let each call fail on its file, in its place or everywhere; off, it is only followed."""
         for number, cell in enumerate(self.cells):
             mark, below = _mark(number), BELOW[cell.place]
             if cell.fails_folder and cell.place != "subfolder":
                 mark, below = ("uploads", "/.xray-watcher/") if cell.place == "upload" else (
                     "Low", "")  # fmt: skip
-            if cell.call == "decode":
+            if cell.call == "decode" or everywhere:
                 below = ""
             rule = self.lived.faults.add(cell.call, cell.error, mark=mark, below=below, on=on)
             self.rules.append(rule)
@@ -214,10 +214,10 @@ def see_it_hang(tried: Tried) -> None:
         time.sleep(0.2)
     if tried.cells[0].call == "decode" or not lived.faults.is_on(rule):
         return  # a child hangs: it was ended, or is waited for beside the rest
-    problems = lived.status()["troubles"]
-    hangs = problems.get("hangs", "")
-    if tried.cells[0].place == "retention":  # in its first turn, before it has told anything
-        hangs = hangs or problems.get("starting", "")
+    problems = lived.status()["troubles"]  # a file that a thread reads holds nothing else up
+    hangs = f"{problems.get('hangs', '')} {problems.get('files', '')}"
+    if tried.cells[0].place == "retention":  # in its first turn, before it has reported anything
+        hangs += problems.get("starting", "")
     if lived.faults.is_on(rule) and not re.search("does not answer|told nothing yet", hangs):
         tried.note("said", f"does not say that it hangs: {problems}")
 

@@ -264,6 +264,28 @@ def test_an_image_without_its_name_is_taken_all_the_same(tmp_path: Path) -> None
     rig.crash()
 
 
+def test_a_name_that_is_said_to_be_gone_and_is_not_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    put(begin(rig), 0, "a.jpg", b"picture:Edema")
+    opened = os.open
+
+    def gone(path: str, *how: Any, **more: Any) -> int:
+        if str(path).endswith(f"{upload_name(BATCH, 0)}.json"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return opened(path, *how, **more)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "open", gone)
+        rig.ticks(20)
+        assert audit.jsonl_records(tmp_path) == []
+    rig.ticks(60)
+    (record,) = audit.jsonl_records(tmp_path)
+    assert record["filename"] == "a.jpg"
+    rig.crash()
+
+
 def test_uploads_whose_share_fails_for_a_moment_are_offered_at_the_next_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +387,28 @@ def test_a_file_that_is_slowly_put_back_keeps_the_name_that_goes_with_it(tmp_pat
     part.unlink()
     rig.ticks(STALE_S * 2, step_s=300.0)
     assert left(rig) == []
+    rig.crash()
+
+
+def test_a_small_file_that_is_said_to_be_gone_and_is_not_is_removed_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    put(begin(rig), 0, "a.jpg", b"picture:Edema")
+    unlink = os.unlink
+
+    def gone(path: str) -> None:
+        if path.endswith(".json"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", gone)
+    rig.ticks(20)
+    assert left(rig) == [upload_name(BATCH, 0) + ".json"]
+    monkeypatch.setattr(os, "unlink", unlink)
+    rig.tick()
+    assert left(rig) == []
+    audit.check(tmp_path, [b"picture:Edema"])
     rig.crash()
 
 

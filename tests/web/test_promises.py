@@ -137,7 +137,7 @@ HELD = {
         "test_the_same_bytes_twice_are_two_results_of_which_the_second_has_a_flag",
     "`code` is for programs and does not change": "test_refusals.py::"
         "test_every_code_stands_in_the_documents_with_its_status_and_no_other",
-    "to a request that broke off also has `request_id`, `batch` and `accepted`": "test_predicting.py::"
+    "broke off also has `request_id`, `batch` and `accepted`": "test_predicting.py::"
         "test_ten_thousand_part_headers_are_refused_and_the_files_before_them_are_filed",
     "use the method that the table of calls names":
         "test_refusals.py::test_a_wrong_method_names_the_right_ones",

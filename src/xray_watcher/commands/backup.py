@@ -8,7 +8,7 @@ from contextlib import suppress
 from xray_watcher.errors import UsageError
 from xray_watcher.ledger.connection import CopyFailed
 from xray_watcher.ledger.reader import LedgerReader
-from xray_watcher.system.files import NEW_FILE, rename_noreplace, sync_folder
+from xray_watcher.system.files import NEW_FILE, remove, rename_noreplace, sync_folder
 
 _MODE = 0o640
 
@@ -30,8 +30,7 @@ def backup(ledger_path: str, target: str) -> int:
     part = f"{target}.part"
     try:
         with LedgerReader.open(ledger_path) as ledger:
-            with suppress(FileNotFoundError):
-                os.unlink(part)  # what a kill left; a link there leads to somebody's file
+            remove(part)  # what a kill left; a link there leads to somebody's file
             os.close(os.open(part, NEW_FILE, _MODE))
             images = ledger.copy_to(part)
         rename_noreplace(part, target)

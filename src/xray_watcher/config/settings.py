@@ -114,6 +114,7 @@ class IntakeSettings(Section):
             "__MACOSX",
             "lost+found",
             "System Volume Information",
+            "Network Trash Folder",
         ),
         description="Names of files and folders that are left alone in the inbox, as shell "
         "patterns without regard to case; the default also has what NAS systems add.",

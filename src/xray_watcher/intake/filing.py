@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -35,7 +35,15 @@ from xray_watcher.intake.refusals import (
 from xray_watcher.intake.work_folder import WorkFolder
 from xray_watcher.intake.work_names import work_name
 from xray_watcher.system.advice import refusal
-from xray_watcher.system.files import copy, probe, rename_noreplace, sync_folder, write_whole
+from xray_watcher.system.files import (
+    copy,
+    names_in,
+    probe,
+    remove,
+    rename_noreplace,
+    sync_folder,
+    write_whole,
+)
 from xray_watcher.system.mounts import Place, has_vanished, is_same_mount, longest_name
 
 UNREAD = "unread"
@@ -112,15 +120,7 @@ class ResultFolders:
         Raises:
             OSError: it cannot be listed.
         """
-        try:
-            return sorted(os.listdir(self._targets[folder]))
-        except FileNotFoundError:
-            return []
-
-    def filed_names(self) -> Iterator[tuple[str, str]]:
-        """Every file in the target folders: key of the folder, and name."""
-        for folder in self.folders:
-            yield from ((folder, name) for name in self.names_in(folder))
+        return sorted(names_in(self._targets[folder]))
 
     def shown_path(self, folder: str, name: str) -> str:
         """The path of a filed image as records show it: relative where it lies below the root."""
@@ -261,9 +261,8 @@ class ResultFolders:
         for image_id, signature in list(self._left.items()):
             path = self._work.path_of(image_id)
             with suppress(OSError):
-                with suppress(FileNotFoundError):
-                    if signature_of(os.lstat(path)) == signature:
-                        os.unlink(path)
+                if _is_there(path) and signature_of(os.lstat(path)) == signature:
+                    remove(path)
                 del self._left[image_id]  # one that has changed since stays for the next start
 
     def _clear_copied(self, source: str, move: Move) -> None:
@@ -303,8 +302,7 @@ class ResultFolders:
             Unavailable: it cannot be removed.
         """
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(self.target_path(folder, name) + ".json")
+            remove(self.target_path(folder, name) + ".json")
         except OSError as error:
             what = "It is put back, but the reason beside it cannot be removed"
             raise unavailable("storage", what, error) from error

@@ -33,6 +33,7 @@ from xray_watcher.core.naming import client_name
 from xray_watcher.system.files import (
     NEW_FILE,
     read_facts,
+    remove,
     rename_noreplace,
     sync,
     sync_folder,
@@ -130,8 +131,7 @@ class Upload:
         self._close()
         with suppress(OSError):
             os.unlink(self._path(PART))
-            with suppress(FileNotFoundError):
-                os.unlink(self._path(SIDECAR))
+            remove(self._path(SIDECAR))
 
     def _close(self) -> None:
         if self._fd >= 0:

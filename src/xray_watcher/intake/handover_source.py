@@ -36,6 +36,7 @@ from xray_watcher.system.files import (
     move,
     needed_facts,
     probe,
+    remove,
     rename_noreplace,
     sha256_of,
     sync_folder,
@@ -187,8 +188,7 @@ class HandoverSource:
         """Remove the side-cars of claimed files; one that stays is tried at the next look."""
         for name in list(self._claimed):
             with suppress(OSError):
-                with suppress(FileNotFoundError):
-                    os.unlink(self._path(name, SIDECAR))
+                remove(self._path(name, SIDECAR))
                 self._claimed.discard(name)
 
     def put_back(self, source: str, returned: Returned) -> None:

@@ -22,6 +22,7 @@ from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import LogLine, LogState
 from xray_watcher.system.files import (
     OPEN_FILE,
+    names_in,
     rename_noreplace,
     sync,
     sync_folder,
@@ -266,8 +267,8 @@ def edited_copies(folder: str) -> list[str]:
     Raises:
         OSError: the folder cannot be listed.
     """
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    kept = sorted((name.partition(_CONFLICT)[2], name) for name in names if _CONFLICT in name)
+    names = (name for name in names_in(folder) if _CONFLICT in name)
+    kept = sorted((name.partition(_CONFLICT)[2], name) for name in names)
     return [os.path.join(folder, name) for _, name in kept]
 
 

@@ -51,7 +51,7 @@ def refused(path: str, error: sqlite3.Error) -> XrayWatcherError:
     if code & 0xFF in _HELD:
         return Unavailable(
             "ledger",
-            f"Another program holds the ledger {path} ({error}). It is waited for; `fuser {path}` "
+            f"Another program holds the ledger {path} ({error}). Nothing is lost; `fuser {path}` "
             "names it.",
         )
     if code in _NO_ROOM:

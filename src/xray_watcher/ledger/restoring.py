@@ -39,6 +39,7 @@ from xray_watcher.records import (
     from_jsonl,
     to_jsonl,
 )
+from xray_watcher.system.files import names_in
 
 _LOG = re.compile(r"(results-\d{4}-\d\d-\d\d(?:\.\d+)?)\.jsonl", re.ASCII)
 _DAY = len("results-2026-11-23")
@@ -82,8 +83,7 @@ def logs_ahead(ledger: LedgerReader, folder: str) -> list[str]:
     Raises:
         OSError: a log cannot be read.
     """
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    found = sorted(match[1] for name in names if (match := _LOG.fullmatch(name)))
+    found = sorted(match[1] for name in names_in(folder) if (match := _LOG.fullmatch(name)))
     last = {name: last_index_in(os.path.join(folder, f"{name}.jsonl")) for name in found}
     return [name for name in found if last[name] >= ledger.next_index]
 

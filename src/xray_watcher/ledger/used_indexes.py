@@ -14,6 +14,7 @@ import structlog
 
 from xray_watcher.core.naming import LARGEST_INDEX, index_of
 from xray_watcher.errors import Unavailable
+from xray_watcher.system.files import names_in
 
 _LARGEST_OF_OURS = LARGEST_INDEX // 10
 """A larger number in a name is a time or another stranger's; 100 images a second take 30 years."""
@@ -57,9 +58,7 @@ def last_index_in(path: str) -> int:
 
 def _names(folder: str, component: str) -> list[str]:
     try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
+        return names_in(folder)
     except OSError as error:
         raise Unavailable(
             component,

@@ -208,6 +208,33 @@ def sha256_of(
     return digest.digest()
 
 
+def names_in(folder: str) -> list[str]:
+    """The names in a folder; none when there is no such folder.
+
+    Raises:
+        OSError: it cannot be listed, or is said to be gone and is not.
+    """
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        if os.path.lexists(folder):
+            raise
+        return []
+
+
+def remove(path: str) -> None:
+    """Remove a file; nothing is done when there is none.
+
+    Raises:
+        OSError: it cannot be removed, or is said to be gone and is not.
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        if os.path.lexists(path):
+            raise
+
+
 def probe(folder: str) -> None:
     """Create, flush, rename and remove a file there, to see that all of that is possible.
 
@@ -331,8 +358,7 @@ def write_whole(
 
 def _made_anew(path: str, mode: int) -> int:
     """Open a new file under a name of our own, for writing; what a kill left there goes."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
+    remove(path)
     return os.open(path, NEW_FILE, mode)
 
 
@@ -353,7 +379,8 @@ def needed_facts(path: str) -> dict[str, Any]:
     try:
         fd = os.open(path, OPEN_FILE)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):  # a link is nothing of ours
+        is_gone = error.errno == errno.ENOENT and not os.path.lexists(path)
+        if is_gone or error.errno == errno.ELOOP:  # a link is nothing of ours
             return {}
         raise
     try:
