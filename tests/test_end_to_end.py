@@ -239,10 +239,10 @@ import sys
 from xray_watcher.cli import main as cli
 from xray_watcher.intake.watcher import Inbox
 
-def begin_look(self):
+def begin_scan(self):
     raise FileNotFoundError(2, "No such file or directory", "/inbox/DOE^JOHN_19700101.png")
 
-Inbox.begin_look = begin_look
+Inbox.begin_scan = begin_look
 sys.argv[0] = "xray-watcher"
 cli.main()
 """
@@ -257,7 +257,7 @@ def test_an_error_that_nobody_expected_is_told_without_naming_a_file(tmp_path: P
     assert "DOE" not in service.log.read_text()
     last = service.events()[-1]
     assert last["kind"] == "FileNotFoundError"
-    assert last["where"][-1].endswith("begin_look")
+    assert last["where"][-1].endswith("begin_scan")
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(filing: Service) -> None:
