@@ -242,7 +242,7 @@ from xray_watcher.intake.watcher import Inbox
 def begin_scan(self):
     raise FileNotFoundError(2, "No such file or directory", "/inbox/DOE^JOHN_19700101.png")
 
-Inbox.begin_scan = begin_look
+Inbox.begin_scan = begin_scan
 sys.argv[0] = "xray-watcher"
 cli.main()
 """
