@@ -90,7 +90,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Filing:
+class Placement:
     """Where and when the decision puts an image: its index, its path as shown, the time."""
 
     index: int
@@ -100,7 +100,7 @@ class Filing:
 
 def classified_record(
     facts: Facts,
-    filing: Filing,
+    placement: Placement,
     model: ModelInfo,
     timings: Timings,
     scores: Scores,
@@ -110,7 +110,7 @@ def classified_record(
     """The record of an image that was scored."""
     ranking = assessment.ranking[:TOP_PREDICTIONS]
     return ImageRecord(
-        **_common(facts, filing, model, timings),
+        **_common(facts, placement, model, timings),
         top_label=assessment.top_label,
         top_probability=_score(assessment.top_score),
         risk_level=assessment.level,
@@ -123,11 +123,11 @@ def classified_record(
 
 
 def rejected_record(
-    facts: Facts, filing: Filing, model: ModelInfo, timings: Timings, rejection: Rejection
+    facts: Facts, placement: Placement, model: ModelInfo, timings: Timings, rejection: Rejection
 ) -> ImageRecord:
     """The record of an image that was set aside."""
     return ImageRecord(
-        **_common(facts, filing, model, timings),
+        **_common(facts, placement, model, timings),
         risk_level=REJECTED,
         flags=_flags((), facts),
         rejected=rejection,
@@ -281,22 +281,24 @@ def _value_of(column: str) -> Callable[[ImageRecord, tzinfo | None], object]:
 # -- making -------------------------------------------------------------------------------
 
 
-def _common(facts: Facts, filing: Filing, model: ModelInfo, timings: Timings) -> dict[str, Any]:
+def _common(
+    facts: Facts, placement: Placement, model: ModelInfo, timings: Timings
+) -> dict[str, Any]:
     """The fields that all records have, whatever the outcome."""
     rounded = {step: round(getattr(timings, step), _MS_DIGITS) for step in _STEPS}
     return {
         "schema": SCHEMA,
-        "index": filing.index,
+        "index": placement.index,
         **_names(facts),
         "received_at": utc_text(facts.received_at),
-        "classified_at": utc_text(filing.decided_at),
+        "classified_at": utc_text(placement.decided_at),
         "sha256": facts.sha256,
         "bytes": facts.size,
         "width": facts.width,
         "height": facts.height,
         "duplicate_of": facts.duplicate_of,
         "retry_of": facts.retry_of,
-        "saved_path": filing.saved_path,
+        "saved_path": placement.saved_path,
         "request_id": facts.request_id,
         "batch_id": facts.batch_id,
         "batch_size": facts.batch_size,

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from xray_watcher.core.notices import (
     MINUTE_US,
-    NOBODY,
-    Audience,
+    NO_SUBSCRIPTIONS,
     Notice,
     ProblemWatch,
-    told_again_us,
+    Subscriptions,
+    next_message_us,
     wait_s,
 )
 
@@ -20,14 +20,14 @@ S = 1_000_000
 
 
 def test_only_those_are_told_who_want_to_hear_of_it() -> None:
-    audience = Audience({"webhook": ("high", "summary"), "command": ("high",)})
-    assert audience.notices("high", S, "7") == [
+    subscriptions = Subscriptions({"webhook": ("high", "summary"), "command": ("high",)})
+    assert subscriptions.notices("high", S, "7") == [
         Notice("webhook", "high", S, "7"),
         Notice("command", "high", S, "7"),
     ]
-    assert audience.notices("summary", S, "{}") == [Notice("webhook", "summary", S, "{}")]
-    assert audience.notices("rejected", S, "7") == []
-    assert NOBODY.notices("high", S, "7") == []
+    assert subscriptions.notices("summary", S, "{}") == [Notice("webhook", "summary", S, "{}")]
+    assert subscriptions.notices("rejected", S, "7") == []
+    assert NO_SUBSCRIPTIONS.notices("high", S, "7") == []
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_only_those_are_told_who_want_to_hear_of_it() -> None:
     ],
 )
 def test_three_messages_a_minute_and_no_more(made_s: list[int], now_s: int, next_s: int) -> None:
-    assert told_again_us([m * S for m in made_s], now_s * S, 3) == next_s * S
+    assert next_message_us([m * S for m in made_s], now_s * S, 3) == next_s * S
 
 
 @given(st.lists(st.integers(0, 300 * S), max_size=200), st.integers(1, 5))
 def test_no_minute_has_more_messages_than_allowed(wanted_us: list[int], per_minute: int) -> None:
     made: list[int] = []
     for now_us in sorted(wanted_us):
-        if told_again_us(made, now_us, per_minute) <= now_us:
+        if next_message_us(made, now_us, per_minute) <= now_us:
             made.append(now_us)
     for start in made:
         assert sum(start <= at < start + MINUTE_US for at in made) <= per_minute

@@ -27,8 +27,8 @@ from xray_watcher.config.upkeep import (
 from xray_watcher.errors import ConfigError
 from xray_watcher.notify.channels import Command, DeliveryFailed, Mail, Webhook
 from xray_watcher.notify.secrets import SecretFileError, read_secret
-from xray_watcher.notify.setup import audience_of, channels_of
-from xray_watcher.notify.texts import body_of
+from xray_watcher.notify.setup import build_channels, build_subscriptions
+from xray_watcher.notify.texts import render_body
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 ITEM = {
@@ -40,7 +40,7 @@ ITEM = {
     "flags": ["low_margin"],
     "simulated": True,
 }
-BODY = body_of("id-1", "high", [ITEM], count=3, now=NOW)
+BODY = render_body("id-1", "high", [ITEM], count=3, now=NOW)
 SECRET = b"a secret of some length"
 
 
@@ -122,7 +122,7 @@ def test_an_address_that_is_a_secret_stands_in_a_file_of_its_own(tmp_path: Path)
                 made = Webhook(WebhookSettings(url_file=str(file)))
             made.send("id-1", "high", BODY)
     assert first.targets == second.targets == ["/T0/geheim"]
-    assert list(channels_of(NotifySettings(webhook=WebhookSettings(url_file=str(file))))) == [
+    assert list(build_channels(NotifySettings(webhook=WebhookSettings(url_file=str(file))))) == [
         "webhook"
     ]
 
@@ -146,7 +146,7 @@ def test_a_file_without_an_address_of_use_is_told_and_not_repeated(
     file.write_bytes(content)
     file.chmod(mode)
     with pytest.raises(ConfigError, match=said) as raised:
-        channels_of(NotifySettings(webhook=WebhookSettings(url_file=str(file))))
+        build_channels(NotifySettings(webhook=WebhookSettings(url_file=str(file))))
     assert str(file) in str(raised.value)
     assert "geheim" not in str(raised.value)
 
@@ -203,7 +203,7 @@ def test_a_secret_that_others_may_read_or_change_is_refused(tmp_path: Path, mode
         webhook=WebhookSettings(url="http://x/", secret_file=secret_file(tmp_path, mode=mode))
     )
     with pytest.raises(ConfigError, match="open to others") as raised:
-        channels_of(settings)
+        build_channels(settings)
     assert SECRET.decode() not in str(raised.value)
 
 
@@ -353,7 +353,7 @@ def test_a_password_that_is_no_text_is_told_at_the_start(tmp_path: Path, content
         password_file=secret_file(tmp_path, content),
     )  # fmt: skip
     with pytest.raises(ConfigError, match="UTF-8") as raised:
-        channels_of(NotifySettings(smtp=smtp))
+        build_channels(NotifySettings(smtp=smtp))
     assert len(raised.value.problems) == 1, "of one file once"
     assert "gehe" not in str(raised.value)
 
@@ -364,7 +364,7 @@ def test_every_file_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
     )
     hook = WebhookSettings(url="http://h/", secret_file=str(tmp_path / "key"))
     with pytest.raises(ConfigError) as raised:
-        channels_of(NotifySettings(smtp=smtp, webhook=hook))
+        build_channels(NotifySettings(smtp=smtp, webhook=hook))
     assert len(raised.value.problems) == 2
 
 
@@ -402,9 +402,9 @@ def test_every_address_is_a_channel_of_its_own() -> None:
         host="h", security="none", sender="x@y.z", to=("a@b.c", "d@e.f"), events=("high",)
     )
     settings = NotifySettings(smtp=smtp)
-    assert list(channels_of(settings)) == ["smtp:a@b.c", "smtp:d@e.f"]
-    assert audience_of(settings).wants("high") == ["smtp:a@b.c", "smtp:d@e.f"]
-    assert audience_of(settings).wants("summary") == []
+    assert list(build_channels(settings)) == ["smtp:a@b.c", "smtp:d@e.f"]
+    assert build_subscriptions(settings).wants("high") == ["smtp:a@b.c", "smtp:d@e.f"]
+    assert build_subscriptions(settings).wants("summary") == []
 
 
 # -- a program ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xray_watcher.config.base import did_you_mean
-from xray_watcher.config.keys import KEYS, TABLES, is_known, kind_of, neighbours, similar
+from xray_watcher.config.keys import KEYS, TABLES, is_known, key_type, neighbours, similar
 from xray_watcher.core.naming import one_line
 from xray_watcher.errors import ConfigError
 
@@ -221,7 +221,7 @@ def _unknown_variable(name: str) -> str:
 def _read(key: str, text: str) -> object:
     """The value that a variable's text stands for; what cannot be read is left to be refused."""
     try:
-        reader: Callable[[str], object] = _TEXT_READERS.get(kind_of(key), json.loads)
+        reader: Callable[[str], object] = _TEXT_READERS.get(key_type(key), json.loads)
         return reader(text)
     except (ValueError, RecursionError):
         return text

@@ -19,7 +19,7 @@ PLACES_BEFORE_OTHERS = 3
 _Queue = deque[tuple[Arrival, float]]
 
 
-def source_of(path: str) -> str:
+def source_folder(path: str) -> str:
     """The first folder of a path below the inbox; empty for a file in the inbox itself."""
     folder, slash, _ = path.partition("/")
     return folder if slash else ""
@@ -77,7 +77,7 @@ class Batching:
     def _queue_of(self, arrival: Arrival) -> _Queue:
         if arrival.is_awaited:
             return self._first
-        source = source_of(arrival.file.path)
+        source = source_folder(arrival.file.path)
         if source in self._urgent_sources:
             return self._urgent
         return self._others.setdefault(source, deque())

@@ -29,7 +29,7 @@ class Problem:
     delay_s: float
 
 
-class Health:
+class HealthTracker:
     """The components that are degraded; each task has a back-off of its own.
 
     A task is what the daemon does in a turn, such as "uploads" or "work". One that fails names the

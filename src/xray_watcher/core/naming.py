@@ -86,7 +86,7 @@ def client_name(text: str) -> str:
     return _cut(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix
 
 
-def index_of(filed_name: str) -> int | None:
+def parse_index(filed_name: str) -> int | None:
     """The index that a filed name begins with, or None when it is not such a name."""
     digits, underscore, _ = filed_name.partition("_")
     if underscore and 4 <= len(digits) <= _MOST_DIGITS and digits.isascii() and digits.isdecimal():

@@ -31,7 +31,7 @@ class Notice:
     subject: str
 
 
-class Audience:
+class Subscriptions:
     """Who wants to hear what.
 
     Args:
@@ -50,10 +50,10 @@ class Audience:
         return [Notice(channel, event, at_us, subject) for channel in self.wants(event)]
 
 
-NOBODY = Audience({})
+NO_SUBSCRIPTIONS = Subscriptions({})
 
 
-def told_again_us(made_us: Sequence[int], now_us: int, per_minute: int) -> int:
+def next_message_us(made_us: Sequence[int], now_us: int, per_minute: int) -> int:
     """From when on another message may be made.
 
     Args:
@@ -116,9 +116,9 @@ class ProblemWatch:
 
     def note(self, degraded: Iterable[str], recovered: Iterable[str]) -> None:
         """These are told."""
-        self._told = self.told_after(degraded, recovered)
+        self._told = self.notified_after(degraded, recovered)
 
-    def told_after(self, degraded: Iterable[str], recovered: Iterable[str]) -> set[str]:
+    def notified_after(self, degraded: Iterable[str], recovered: Iterable[str]) -> set[str]:
         """The causes that are told and not over, once these are."""
         return self._told.union(degraded).difference(recovered)
 

@@ -20,7 +20,7 @@ _OTHER_INODES = 3
 
 
 @dataclass(slots=True)
-class _Watch:
+class _WatchedFile:
     """What is remembered of one file between looks."""
 
     file: SeenFile
@@ -60,8 +60,8 @@ class Settling:
     def __init__(self, settle_s: float, incomplete_after_s: float) -> None:
         self.settle_s = settle_s
         self._incomplete_after_s = incomplete_after_s
-        self._watched: dict[str, _Watch] = {}
-        self._waiting: dict[str, _Watch] = {}  # those of _watched that are not handed on
+        self._watched: dict[str, _WatchedFile] = {}
+        self._waiting: dict[str, _WatchedFile] = {}  # those of _watched that are not handed on
         self._forgotten: set[str] = set()  # since the look began that is under way
 
     def __len__(self) -> int:
@@ -120,15 +120,15 @@ class Settling:
         }
         self._waiting = {path: w for path, w in self._watched.items() if not w.released}
 
-    def _look_at(self, file: SeenFile, now_s: float) -> _Watch:
+    def _look_at(self, file: SeenFile, now_s: float) -> _WatchedFile:
         watch = self._watched.get(file.path)
         if watch is None:
-            return _Watch(file, now_s, now_s, now_s)
+            return _WatchedFile(file, now_s, now_s, now_s)
         if watch.released or watch.sees_the_same(file):
             watch.looks += 1
             watch.last_look_s = now_s
             return watch
-        return _Watch(file, watch.first_seen_s, now_s, now_s, other_inodes=watch.other_inodes)
+        return _WatchedFile(file, watch.first_seen_s, now_s, now_s, other_inodes=watch.other_inodes)
 
     def due(self, now_s: float) -> list[Arrival]:
         """Hand on the files that have settled, longest known first; each is handed on once."""
@@ -148,7 +148,7 @@ class Settling:
         watch = self._watched.get(path)
         if watch is not None:
             self._watch_again(
-                _Watch(
+                _WatchedFile(
                     watch.file, watch.first_seen_s, now_s, now_s, other_inodes=watch.other_inodes
                 )
             )
@@ -159,7 +159,7 @@ class Settling:
         if watch is not None:
             since_s = watch.unchanged_since_s
             self._watch_again(
-                _Watch(
+                _WatchedFile(
                     watch.file,
                     watch.first_seen_s,
                     since_s,
@@ -182,24 +182,24 @@ class Settling:
         self._waiting.pop(path, None)
         self._forgotten.add(path)
 
-    def _watch_again(self, watch: _Watch) -> None:
+    def _watch_again(self, watch: _WatchedFile) -> None:
         self._watched[watch.file.path] = self._waiting[watch.file.path] = watch
 
     @property
     def _overdue_after_s(self) -> float:
         return max(self._incomplete_after_s, self.settle_s)
 
-    def _settles_s(self, watch: _Watch) -> float:
+    def _settles_s(self, watch: _WatchedFile) -> float:
         if watch.held_until_s is not None:
             return watch.held_until_s
         wait_s = self._overdue_after_s if watch.unfinished else self.settle_s
         return watch.unchanged_since_s + wait_s
 
-    def _is_due(self, watch: _Watch) -> bool:
+    def _is_due(self, watch: _WatchedFile) -> bool:
         """What counts is the last look: nobody knows what has happened since."""
         return watch.looks >= MIN_LOOKS and watch.last_look_s >= self._settles_s(watch)
 
-    def _arrival(self, watch: _Watch, now_s: float) -> Arrival:
+    def _arrival(self, watch: _WatchedFile, now_s: float) -> Arrival:
         overdue = now_s >= watch.unchanged_since_s + self._overdue_after_s
         origin = Origin(INBOX, watch.file.path)
         return Arrival(watch.file, watch.first_seen_s, now_s, origin, overdue=overdue)

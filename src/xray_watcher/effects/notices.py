@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xray_watcher.core.notices import Audience, Notice
+from xray_watcher.core.notices import Notice, Subscriptions
 from xray_watcher.core.times import to_us
 from xray_watcher.ledger.effect import Commit, Filing
 from xray_watcher.records import REJECTED
@@ -17,8 +17,8 @@ class ImageNotices:
         audience: who wants to hear of images.
     """
 
-    def __init__(self, audience: Audience) -> None:
-        self._audience = audience
+    def __init__(self, subscriptions: Subscriptions) -> None:
+        self._audience = subscriptions
 
     def __call__(self, filing: Filing, commit: Commit) -> None:
         """Add the notices of a filing to its commit."""

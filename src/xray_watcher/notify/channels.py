@@ -31,7 +31,7 @@ from xray_watcher.core.addresses import WebAddress, host_name, mail_address, web
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.notify.login import log_in
 from xray_watcher.notify.secrets import SecretFileError, read_key, read_secret_text
-from xray_watcher.notify.texts import title_of, words_of
+from xray_watcher.notify.texts import render_text, render_title
 
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "TZ")
 
@@ -196,12 +196,12 @@ class Mail:
         mail = EmailMessage()
         mail["From"] = mail_address(self._settings.sender)
         mail["To"] = mail_address(self._to)
-        mail["Subject"] = title_of(told)
+        mail["Subject"] = render_title(told)
         mail["Date"] = formatdate(localtime=True)
         mail["Message-ID"] = f"<{message_id}@xray-watcher.invalid>"
         mail["Auto-Submitted"] = "auto-generated"
         mail["X-Xray-Watcher-Event"] = event
-        mail.set_content(words_of(told))
+        mail.set_content(render_text(told))
         return mail
 
 

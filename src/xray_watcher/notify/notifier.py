@@ -14,18 +14,18 @@ import structlog
 from xray_watcher.core.notices import (
     LONGEST_WAIT_S,
     MINUTE_US,
-    Audience,
     Notice,
     ProblemWatch,
-    told_again_us,
+    Subscriptions,
+    next_message_us,
     wait_s,
 )
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.outbox import Message, Outbox, Outcome, in_vain, new_id
-from xray_watcher.notify.sender import Result, Sender
-from xray_watcher.notify.texts import MOST_ITEMS, body_of, item_of
+from xray_watcher.ledger.outbox import DeliveryOutcome, Message, Outbox, in_vain, new_id
+from xray_watcher.notify.sender import Attempt, Sender
+from xray_watcher.notify.texts import MOST_ITEMS, load_item, render_body
 from xray_watcher.system.clock import Clock
 
 TOLD = "notify_told"
@@ -62,7 +62,7 @@ class Notifier:
         *,
         ledger: Ledger,
         sender: Sender,
-        audience: Audience,
+        subscriptions: Subscriptions,
         channels: Collection[str],
         problems: Callable[[], Mapping[str, str]],
         clock: Clock,
@@ -74,7 +74,7 @@ class Notifier:
         self._ledger = ledger
         self._outbox = Outbox(ledger)
         self._sender = sender
-        self._audience = audience
+        self._audience = subscriptions
         self._problems = problems
         self._clock = clock
         self._per_minute = per_minute
@@ -83,7 +83,7 @@ class Notifier:
         self._watch = ProblemWatch(degraded_after_s, json.loads(ledger.meta(TOLD) or "[]"))
         self._cried: set[tuple[str, str]] = set()  # channel and cause
         self._in_flight: set[str] = set()
-        self._results: list[Result] = []
+        self._results: list[Attempt] = []
         self._waiting: list[Message] = []
         self._seen_notices = -1
         self._next_s = float("-inf")
@@ -155,7 +155,7 @@ class Notifier:
             for event, subject in subjects
             for notice in self._audience.notices(event, now_us, json.dumps(subject))
         ]
-        told = sorted(self._watch.told_after(degraded, recovered))
+        told = sorted(self._watch.notified_after(degraded, recovered))
         try:
             with self._ledger.transaction():
                 self._ledger.add_notices(notices)
@@ -183,7 +183,7 @@ class Notifier:
         if any((m.channel, m.event) == (channel, event) for m in self._waiting):
             return now_us + int(_LONGEST_NAP_S * _US)  # it comes with the next message
         made_us = self._outbox.made_us(channel, event, now_us - MINUTE_US)
-        due_us = told_again_us(made_us, now_us, self._per_minute)
+        due_us = next_message_us(made_us, now_us, self._per_minute)
         if due_us <= now_us:
             notices, count, last = self._outbox.notices(channel, event, MOST_ITEMS)
             message_id = new_id()
@@ -195,10 +195,10 @@ class Notifier:
 
     def _body(self, message_id: str, notices: list[Notice], count: int) -> bytes:
         items = [
-            item_of(notice, self._ledger, include_names=self._include_names) for notice in notices
+            load_item(notice, self._ledger, include_names=self._include_names) for notice in notices
         ]
         now = self._clock.now()
-        return body_of(message_id, notices[0].event, items, count=count, now=now)
+        return render_body(message_id, notices[0].event, items, count=count, now=now)
 
     def _hand_over(self, now_us: int) -> list[int]:
         """Hand over the messages that are due; returns when the others are."""
@@ -225,19 +225,19 @@ class Notifier:
         self._in_flight.difference_update(outcome.id for outcome in outcomes)
         self._results.clear()
 
-    def _outcome(self, result: Result, message: Message | None, now_us: int) -> Outcome:
+    def _outcome(self, result: Attempt, message: Message | None, now_us: int) -> DeliveryOutcome:
         attempts = 1 if message is None else message.attempts + 1
         kind = _kind(result.channel)
         if result.error is None:
             _log.info("told", channel=kind, attempts=attempts)
-            return Outcome(result.message_id, kind, None, None)
+            return DeliveryOutcome(result.message_id, kind, None, None)
         is_over = message is None or now_us - message.made_us >= self._give_up_after_us
         if is_over:
             _log.error("a message is given up", channel=kind, why=result.error, attempts=attempts)
         else:
             _log.warning("not told yet", channel=kind, why=result.error, attempts=attempts)
         next_us = None if is_over else now_us + int(wait_s(attempts) * _US)
-        return Outcome(result.message_id, kind, result.error, next_us)
+        return DeliveryOutcome(result.message_id, kind, result.error, next_us)
 
 
 def _kind(channel: str) -> str:

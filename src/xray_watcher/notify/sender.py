@@ -17,7 +17,7 @@ from xray_watcher.notify.channels import Channel, DeliveryFailed
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Attempt:
     """What came of one attempt; `error` is None when the message was taken."""
 
     channel: str
@@ -41,7 +41,7 @@ class Sender:
         self._ring = wake
         self._jobs: dict[str, SimpleQueue[_Job | None]] = {}
         self._threads: list[threading.Thread] = []
-        self._results: SimpleQueue[Result] = SimpleQueue()
+        self._results: SimpleQueue[Attempt] = SimpleQueue()
         self._ringing = threading.Lock()
         self._is_stopped = False
 
@@ -61,7 +61,7 @@ class Sender:
         """Whether there is a result to take."""
         return not self._results.empty()
 
-    def results(self) -> Iterator[Result]:
+    def results(self) -> Iterator[Attempt]:
         """The results that are there."""
         while True:
             try:
@@ -82,7 +82,7 @@ class Sender:
     def _work(self, channel: str) -> None:
         jobs = self._jobs[channel]
         while (job := jobs.get()) is not None:
-            self._results.put(Result(channel, job[0], self._attempt(channel, job)))
+            self._results.put(Attempt(channel, job[0], self._attempt(channel, job)))
             with self._ringing:
                 if not self._is_stopped:
                     self._ring()

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 
 from xray_watcher.config.upkeep import NotifySettings
-from xray_watcher.core.notices import Audience
+from xray_watcher.core.notices import Subscriptions
 from xray_watcher.errors import ConfigError
 from xray_watcher.ledger.outbox import new_id
 from xray_watcher.notify.channels import (
@@ -18,10 +18,10 @@ from xray_watcher.notify.channels import (
     Webhook,
 )
 from xray_watcher.notify.secrets import SecretFileError
-from xray_watcher.notify.texts import body_of
+from xray_watcher.notify.texts import render_body
 
 
-def channels_of(settings: NotifySettings) -> dict[str, Channel]:
+def build_channels(settings: NotifySettings) -> dict[str, Channel]:
     """Every channel that is set up, by its name; each address of a mail is one.
 
     Raises:
@@ -49,7 +49,7 @@ def _makers(settings: NotifySettings) -> Iterator[tuple[str, Callable[[], Channe
         yield "command", partial(Command, settings.command)
 
 
-def audience_of(settings: NotifySettings) -> Audience:
+def build_subscriptions(settings: NotifySettings) -> Subscriptions:
     """Who wants to hear what."""
     wants: dict[str, tuple[str, ...]] = {}
     if settings.webhook.is_set_up:
@@ -58,7 +58,7 @@ def audience_of(settings: NotifySettings) -> Audience:
         wants |= {f"smtp:{to}": settings.smtp.events for to in settings.smtp.to}
     if settings.command.argv:
         wants["command"] = settings.command.events
-    return Audience(wants)
+    return Subscriptions(wants)
 
 
 def try_each(channels: Mapping[str, Channel], now: datetime) -> Iterator[tuple[str, str | None]]:
@@ -73,7 +73,7 @@ def try_each(channels: Mapping[str, Channel], now: datetime) -> Iterator[tuple[s
     """
     for name, channel in channels.items():
         message_id = new_id()
-        body = body_of(message_id, "test", [], count=0, now=now)
+        body = render_body(message_id, "test", [], count=0, now=now)
         try:
             channel.send(message_id, "test", body)
         except DeliveryFailed as error:

@@ -32,7 +32,7 @@ _NAMES = ("filename", "source", "saved_path")
 Body = dict[str, Any]
 
 
-def body_of(
+def render_body(
     message_id: str, event: str, items: Sequence[Body], *, count: int, now: datetime
 ) -> bytes:
     """The JSON that is sent.
@@ -60,7 +60,7 @@ def body_of(
     return json.dumps(body, allow_nan=False).encode("ascii")
 
 
-def item_of(notice: Notice, ledger: LedgerReader, *, include_names: bool) -> Body:
+def load_item(notice: Notice, ledger: LedgerReader, *, include_names: bool) -> Body:
     """One thing that happened.
 
     Args:
@@ -95,7 +95,7 @@ _TITLES = {
 }
 
 
-def title_of(body: Body) -> str:
+def render_title(body: Body) -> str:
     """The message in a few words, for the subject of a mail."""
     items = body["items"]
     title = _TITLES[body["event"]].format(
@@ -107,9 +107,9 @@ def title_of(body: Body) -> str:
     return f"xray-watcher: {'SIMULATION, ' if body['simulated'] else ''}{title}"
 
 
-def words_of(body: Body) -> str:
+def render_text(body: Body) -> str:
     """The message for people: a line for each thing that happened."""
-    lines = [title_of(body), ""]
+    lines = [render_title(body), ""]
     if body["simulated"]:
         lines += ["SIMULATION: these results mean nothing on patients.", ""]
     lines += [_line(item) for item in body["items"]]

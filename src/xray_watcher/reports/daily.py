@@ -10,7 +10,7 @@ from datetime import timedelta, tzinfo
 from typing import Any
 
 from xray_watcher.core.naming import safe_name
-from xray_watcher.core.notices import NOBODY, Audience, Notice
+from xray_watcher.core.notices import NO_SUBSCRIPTIONS, Notice, Subscriptions
 from xray_watcher.core.summary import DayEntry, DayFigures
 from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import Unavailable
@@ -20,7 +20,7 @@ from xray_watcher.ledger.rows import DayImage
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.files import write_whole
-from xray_watcher.system.mounts import Place
+from xray_watcher.system.mounts import GuardedFolder
 
 Summary = dict[str, Any]
 
@@ -39,10 +39,10 @@ def day_summary(
         today: the local day now; earlier days close when nothing of them is pending or waits.
         waiting_in_inbox: files that are there now and not claimed yet.
     """
-    return _Day(day).summary(ledger, today, waiting_in_inbox if day == today else 0)
+    return _RunningDay(day).summary(ledger, today, waiting_in_inbox if day == today else 0)
 
 
-class _Day:
+class _RunningDay:
     """The figures of one day, which follow the ledger: what is finished never changes."""
 
     def __init__(self, day: str) -> None:
@@ -85,20 +85,20 @@ class DailySummaries:
         zone: tzinfo | None,
         clock: Clock,
         waiting_in_inbox: Callable[[], int],
-        audience: Audience = NOBODY,
+        subscriptions: Subscriptions = NO_SUBSCRIPTIONS,
         first_seen_s: Callable[[], Iterable[float]] = tuple,
     ) -> None:
         self._ledger = ledger
         self._folder = folder
-        self._place = Place(folder)
+        self._place = GuardedFolder(folder)
         self._every_s = every_s
         self._zone = zone
         self._clock = clock
         self._waiting_in_inbox = waiting_in_inbox
-        self._audience = audience
+        self._audience = subscriptions
         self._first_seen_s = first_seen_s
         self._next_s = float("-inf")
-        self._days: dict[str, _Day] = {}
+        self._days: dict[str, _RunningDay] = {}
         self._written: dict[str, Summary] = {}
 
     @property
@@ -136,7 +136,7 @@ class DailySummaries:
         return Counter(local_day(now - age, self._zone) for age in ages if age < _LONGEST_WAIT)
 
     def _write_day(self, day: str, today: str, waiting: int) -> None:
-        figures = self._days.setdefault(day, _Day(day))
+        figures = self._days.setdefault(day, _RunningDay(day))
         summary = figures.summary(self._ledger, today, waiting)
         if self._written.get(day) == summary:
             return

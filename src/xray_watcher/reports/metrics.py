@@ -64,7 +64,7 @@ class Situation:
     channels: Sequence[str] = ()
 
 
-def metrics_of(settings: Settings, now: datetime) -> bytes:
+def collect_metrics(settings: Settings, now: datetime) -> bytes:
     """The metrics as any process may ask for them, whether the daemon runs or not.
 
     Args:
@@ -105,7 +105,7 @@ def exposition(totals: Totals | None, situation: Situation) -> bytes:
     return generate_latest(registry)
 
 
-def disks_by_name(folders: Folders) -> dict[str, str]:
+def folders_by_name(folders: Folders) -> dict[str, str]:
     """The folders whose free space is told, by the name that they are told under."""
     return {
         "state": folders.state,
@@ -117,7 +117,7 @@ def disks_by_name(folders: Folders) -> dict[str, str]:
 
 
 def _free(folders: Folders) -> dict[str, int]:
-    by_name = disks_by_name(folders)
+    by_name = folders_by_name(folders)
     free = {path: here for path, _, here in answering(by_name.values(), _ANSWER_S)}
     return {name: free[path] for name, path in by_name.items() if path in free}
 

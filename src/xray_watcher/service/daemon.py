@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from xray_watcher.core.health import Health
+from xray_watcher.core.health import HealthTracker
 from xray_watcher.core.retries import COMPONENTS, FILES, Retries
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.arrivals import Arrivals
@@ -78,7 +78,7 @@ class Reporting:
         waiting: says what single files have in the way.
     """
 
-    health: Health
+    health: HealthTracker
     heartbeat: Heartbeat
     waiting: Waiting
 

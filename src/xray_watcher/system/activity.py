@@ -32,7 +32,7 @@ class Activity:
         return is_waiting and "futex" not in self.wait
 
 
-def activity_of(pid: int) -> Activity | None:
+def read_activity(pid: int) -> Activity | None:
     """What a process does; None if it is gone."""
     folder = f"/proc/{pid}/task/{pid}"
     try:

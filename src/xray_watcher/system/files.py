@@ -187,7 +187,7 @@ def copy(source: str, target: str, beat: Callable[[], None] = lambda: None) -> N
         flush(writer.fileno())
 
 
-def sha256_of(
+def compute_sha256(
     fd: int, at_most: int | None = None, beat: Callable[[], None] = lambda: None
 ) -> bytes:
     """SHA-256 of what an open file holds, from its beginning.
@@ -365,12 +365,12 @@ def _made_anew(path: str, mode: int) -> int:
 def read_facts(path: str) -> dict[str, Any]:
     """The JSON object in a small file of our own; empty when there is none, or none readable."""
     try:
-        return needed_facts(path)
+        return load_facts(path)
     except OSError:
         return {}
 
 
-def needed_facts(path: str) -> dict[str, Any]:
+def load_facts(path: str) -> dict[str, Any]:
     """The JSON object in a small file of our own; empty when there is none.
 
     Raises:

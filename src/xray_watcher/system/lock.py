@@ -21,7 +21,7 @@ from typing import Self
 from xray_watcher.errors import AlreadyRunning, Unavailable
 from xray_watcher.system.advice import refusal
 from xray_watcher.system.files import OPEN_FILE, read_facts, write_whole
-from xray_watcher.system.mounts import mount_of
+from xray_watcher.system.mounts import find_mount
 
 OWNER_NOTE = "owner.json"
 """In the work folder: which ledger on which host the inbox belongs to."""
@@ -263,7 +263,7 @@ def _holders(path: str) -> list[int]:
     except OSError:
         return []
     # Btrfs gives its files other device numbers than the kernel counts with.
-    numbers = {f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}", mount_of(path).device}
+    numbers = {f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}", find_mount(path).device}
     devices = {tuple(map(int, number.split(":"))) for number in numbers if number}
     found = []
     for fields in lines:  # as "7: FLOCK ADVISORY WRITE 4711 fe:00:1234 0 EOF"; "->" waits

@@ -28,7 +28,7 @@ class Systemd:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
 
-    def tell(self, *lines: str) -> None:
+    def notify(self, *lines: str) -> None:
         """Send `NAME=value` lines in one datagram; that nobody takes it is no reason to stop."""
         if not self._address:
             return

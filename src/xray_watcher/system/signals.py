@@ -59,7 +59,7 @@ class Waker:
         os.close(self._write)
 
 
-def end_in_order_while_starting() -> None:
+def exit_cleanly_while_starting() -> None:
     """Until `StopRequest` listens, SIGTERM ends this process and its forks with exit code 0.
 
     Nothing is in hand yet that could not be taken up at the next start.
