@@ -67,7 +67,9 @@ FolderText = Annotated[
 class Section(BaseModel):
     """One table of the file. Strict: 16 is not "16", 1 is not true."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
