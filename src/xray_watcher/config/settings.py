@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from xray_watcher.config.base import (
     Bytes,
@@ -196,20 +195,11 @@ class LogSettings(Section):
     """The least severe messages that the service writes to stderr."""
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All settings. `loading.load_settings` makes them from file, environment and flags.
 
     Made directly, as tests do, they hold what they are given and else the defaults.
     """
-
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        case_sensitive=True,
-        use_attribute_docstrings=True,
-    )
 
     root: PathText = ""
     """The folder of the inbox and of all results; required."""
@@ -245,18 +235,6 @@ class Settings(BaseSettings):
     """What is removed when it is old enough: nothing unless it is set."""
     log: LogSettings = LogSettings()
     """The service's own log."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is handed in: the library's own sources stop at their first mistake."""
-        return (init_settings,)
 
     @property
     def folders(self) -> Folders:
