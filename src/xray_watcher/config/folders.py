@@ -15,7 +15,7 @@ class Folders:
         inbox: watched for images.
         classified: holds High, Medium and Low.
         rejected: holds what could not be scored.
-        duplicates: holds repeated images that were set aside.
+        duplicates: holds repeated images.
         logs: holds the JSONL and CSV logs and the daily figures.
         state: local disk of the service.
     """

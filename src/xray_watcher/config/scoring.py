@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from xray_watcher.config.base import Section, allowed, did_you_mean, unit, usable_path
+from xray_watcher.config.base import AnyPath, Section, allowed, did_you_mean, unit
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS
 from xray_watcher.core.values import Level
 
@@ -31,9 +31,7 @@ class ModelSettings(Section):
     )
     """The set of trained weights; "phantom" is a simulation for demonstrations and trials,
     "untrained" is random: both mean nothing on patients."""
-    weights_file: Annotated[
-        str, AfterValidator(usable_path), allowed('a path, or "" for the imported weights')
-    ] = ""
+    weights_file: Annotated[AnyPath, allowed('a path, or "" for the imported weights')] = ""
     """A checkpoint of the named set to use in place of the published one."""
     engine: Literal["torch", "onnx"] = "torch"
     """What computes the scores; "onnx" needs the extra onnx, starts at once and needs little

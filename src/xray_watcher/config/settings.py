@@ -1,7 +1,6 @@
 """The settings: one frozen tree in which every key has its type, bounds, unit and sentence.
 
-Where the values come from is told by `sources`, what only the whole can show by
-`checks`. Nothing here reads a file or the environment.
+`sources` reads the values, `checks` finds what only the whole can show.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from xray_watcher.config.base import (
     Bytes,
     FolderText,
     Minutes,
+    OptionalFile,
     PathText,
     Seconds,
     Section,
     allowed,
     did_you_mean,
     unit,
-    usable_path,
 )
 from xray_watcher.config.folders import Folders
 from xray_watcher.config.scoring import ModelSettings, RiskSettings
@@ -78,31 +77,13 @@ class IntakeSettings(Section):
     """Whether file-system events make a look come sooner; "auto" uses them on local file systems
     only."""
     ignore: tuple[str, ...] = (
-        ".*",
-        "*~",
-        "~$*",
-        "*.part",
-        "*.partial",
-        "*.tmp",
-        "*.temp",
-        "*.filepart",
-        "*.crdownload",
-        "*.download",
-        "*.lock",
-        "Thumbs.db",
-        "desktop.ini",
-        "@eaDir",
-        "#recycle",
-        "@Recycle",
-        "$RECYCLE.BIN",
-        "RECYCLER",
-        "#snapshot",
-        "~snapshot",
-        "@Recently-Snapshot",
-        "__MACOSX",
-        "lost+found",
-        "System Volume Information",
-        "Network Trash Folder",
+        *(".*", "*~", "~$*"),  # hidden files, and what editors leave
+        *("*.part", "*.partial", "*.tmp", "*.temp", "*.filepart"),  # copies that are under way
+        *("*.crdownload", "*.download", "*.lock"),
+        *("Thumbs.db", "desktop.ini"),
+        *("@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "RECYCLER"),  # of NAS systems
+        *("#snapshot", "~snapshot", "@Recently-Snapshot"),
+        *("__MACOSX", "lost+found", "System Volume Information", "Network Trash Folder"),
     )
     """Names of files and folders that are left alone in the inbox, as shell patterns without regard
     to case; the default also has what NAS systems add."""
@@ -172,7 +153,7 @@ class WebSettings(Section):
     """The address that is listened on; any but a loopback address needs token_file."""
     port: Annotated[int, unit("port")] = Field(8080, ge=1, le=65_535)
     """The TCP port that is listened on."""
-    token_file: Annotated[str, AfterValidator(usable_path), allowed('a path, or "" for none')] = ""
+    token_file: OptionalFile = ""
     """Tokens and their roles, as `xray-watcher token` writes them (mode 0600); with one, every page
     and call needs a token."""
     allowed_hosts: Annotated[tuple[str, ...], allowed("a list of host names")] = ()
@@ -196,10 +177,7 @@ class LogSettings(Section):
 
 
 class Settings(Section):
-    """All settings. `loading.load_settings` makes them from file, environment and flags.
-
-    Made directly, as tests do, they hold what they are given and else the defaults.
-    """
+    """All settings. `loading.load_settings` makes them from file, environment and flags."""
 
     root: PathText = ""
     """The folder of the inbox and of all results; required."""

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from xray_watcher.config.base import Seconds, Section, allowed, readable, unit, usable_path
+from xray_watcher.config.base import (
+    AnyPath,
+    OptionalFile,
+    Seconds,
+    Section,
+    allowed,
+    readable,
+    unit,
+)
 from xray_watcher.core.addresses import host_name, mail_address, web_address
 
 Event = Literal["high", "rejected", "degraded", "recovered", "summary"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 """What messages may be about, in the order in which they are sent."""
 
-OptionalFile = Annotated[str, AfterValidator(usable_path), allowed('a path, or "" for none')]
 Events = Annotated[
     tuple[Event, ...], allowed("a list of " + ", ".join(f'"{event}"' for event in EVENTS))
 ]
@@ -23,9 +30,9 @@ Address = Annotated[str, Field(min_length=1), readable(mail_address)]
 class MetricsSettings(Section):
     """`[metrics]`: figures for Prometheus, where it does not ask the web process."""
 
-    textfile: Annotated[
-        str, AfterValidator(usable_path), allowed('a path that ends in .prom, or "" for none')
-    ] = Field("", pattern=r"^$|\.prom$")
+    textfile: Annotated[AnyPath, allowed('a path that ends in .prom, or "" for none')] = Field(
+        "", pattern=r"^$|\.prom$"
+    )
     """A file for the textfile collector of Prometheus' node_exporter, in its folder, kept up to
     date by the daemon."""
     textfile_seconds: Seconds = Field(15.0, ge=1, le=3600)
@@ -130,7 +137,7 @@ class NotifySettings(Section):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The ways of telling that are set up."""
+        """The kinds of channels that are set up."""
         is_set = {
             "webhook": self.webhook.is_set_up,
             "smtp": self.smtp.host,
