@@ -28,7 +28,7 @@ from xray_watcher.errors import ConfigError
 from xray_watcher.notify.channels import Command, DeliveryFailed, Mail, Webhook
 from xray_watcher.notify.secrets import SecretFileError, read_secret
 from xray_watcher.notify.setup import build_channels, build_subscriptions
-from xray_watcher.notify.texts import render_body
+from xray_watcher.notify.texts import render_body, render_text, render_title
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 ITEM = {
@@ -242,6 +242,16 @@ def test_a_mail_says_in_words_what_happened_and_carries_the_id() -> None:
     assert "not a diagnosis" in text
 
 
+def test_a_mail_says_what_is_degraded_and_what_works_again() -> None:
+    items = [{"at": "2026-11-23T11:59:00.000Z", "cause": "disk", "detail": "It is full."}]
+    degraded = json.loads(render_body("id-2", "degraded", items, count=1, now=NOW))
+    assert render_title(degraded) == "xray-watcher: degraded: disk"
+    assert "disk: It is full." in render_text(degraded)
+    del items[0]["detail"]
+    recovered = json.loads(render_body("id-3", "recovered", items, count=1, now=NOW))
+    assert "disk: works again" in render_text(recovered)
+
+
 @pytest.mark.parametrize(
     ("mode", "said"),
     [("refuse", "refused the address .550"), ("busy", "said 451"), ("drop", "Disconnected")],
@@ -403,8 +413,11 @@ def test_every_address_is_a_channel_of_its_own() -> None:
     )
     settings = NotifySettings(smtp=smtp)
     assert list(build_channels(settings)) == ["smtp:a@b.c", "smtp:d@e.f"]
-    assert build_subscriptions(settings).wants("high") == ["smtp:a@b.c", "smtp:d@e.f"]
-    assert build_subscriptions(settings).wants("summary") == []
+    assert [n.channel for n in build_subscriptions(settings).notices("high", 0, "7")] == [
+        "smtp:a@b.c",
+        "smtp:d@e.f",
+    ]
+    assert build_subscriptions(settings).notices("summary", 0, "{}") == []
 
 
 # -- a program ----------------------------------------------------------------------------

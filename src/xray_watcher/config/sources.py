@@ -28,12 +28,8 @@ SYSTEM_CONFIG = "/etc/xray-watcher/config.toml"
 _ENV_NAMES: Mapping[str, str] = {
     ENV_PREFIX + key.upper().replace(".", "__"): key for key in (*KEYS, "risk.levels")
 }
-_PARSERS: Mapping[object, Callable[[str], object]] = {
-    int: int,
-    float: float,
-    str: str,
-    Literal: str,
-}
+_Parser = Callable[[str], object]
+_PARSERS: Mapping[object, _Parser] = {int: int, float: float, str: str, Literal: str}
 _IP, _PROTOCOL = "[0-9A-Fa-f.:]+", "(?:tcp|udp|sctp)"
 _OF_A_SERVICE = re.compile(
     rf"{ENV_PREFIX}(?:[A-Z0-9_]+_)?(?:SERVICE_HOST={_IP}|SERVICE_PORT(?:_[A-Z0-9_]+)?=\d+"

@@ -18,7 +18,7 @@ class ImageNotices:
     """
 
     def __init__(self, subscriptions: Subscriptions) -> None:
-        self._audience = subscriptions
+        self._subscriptions = subscriptions
 
     def __call__(self, filing: Filing, commit: Commit) -> None:
         """Add the notices of a filing to its commit."""
@@ -26,5 +26,5 @@ class ImageNotices:
         for record in filing.records:
             event = _EVENTS.get(record.risk_level)
             if event is not None:
-                notices += self._audience.notices(event, filed_us, str(record.index))
+                notices += self._subscriptions.notices(event, filed_us, str(record.index))
         commit.add_notices(notices)

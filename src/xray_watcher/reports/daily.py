@@ -95,7 +95,7 @@ class DailySummaries:
         self._zone = zone
         self._clock = clock
         self._waiting_in_inbox = waiting_in_inbox
-        self._audience = subscriptions
+        self._subscriptions = subscriptions
         self._first_seen_s = first_seen_s
         self._next_s = float("-inf")
         self._days: dict[str, _RunningDay] = {}
@@ -159,7 +159,7 @@ class DailySummaries:
 
     def _notices(self, summary: Summary) -> list[Notice]:
         told = json.dumps({key: summary[key] for key in _TOLD})
-        return self._audience.notices("summary", to_us(self._clock.now()), told)
+        return self._subscriptions.notices("summary", to_us(self._clock.now()), told)
 
 
 _TOLD = (

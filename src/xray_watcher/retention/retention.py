@@ -196,6 +196,7 @@ class Retention:
         done, self.done, self.last = self.done, Done(), self.done
         _log.info(
             "cleaned up",
+            code="cleaned_up",
             images=done.images,
             bytes=done.size,
             logs=done.logs,

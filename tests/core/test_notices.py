@@ -1,4 +1,4 @@
-"""`core.telling`: few messages for many images, and each trouble told once."""
+"""`core.notices`: few messages for many images, and each problem reported once."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ def test_the_waits_double_up_to_a_quarter_of_an_hour() -> None:
 
 def test_a_trouble_is_told_once_when_it_has_lasted_and_so_is_its_end() -> None:
     watch = ProblemWatch(60, ())
-    assert watch.look({"inbox"}, 0) == ([], [])
+    assert watch.update({"inbox"}, 0) == ([], [])
     assert watch.next_due_s == 60
-    assert watch.look({"inbox"}, 60) == (["inbox"], [])
-    assert watch.look({"inbox"}, 61) == (["inbox"], []), "until it is noted"
+    assert watch.update({"inbox"}, 60) == (["inbox"], [])
+    assert watch.update({"inbox"}, 61) == (["inbox"], []), "until it is noted"
     watch.note(["inbox"], [])
-    assert watch.look({"inbox"}, 62) == ([], [])
-    assert watch.look((), 100) == ([], [])
-    assert watch.look((), 160) == ([], ["inbox"])
+    assert watch.update({"inbox"}, 62) == ([], [])
+    assert watch.update((), 100) == ([], [])
+    assert watch.update((), 160) == ([], ["inbox"])
     watch.note([], ["inbox"])
-    assert watch.look((), 161) == ([], [])
+    assert watch.update((), 161) == ([], [])
     assert watch.next_due_s == float("inf")
 
 
 def test_a_short_trouble_is_not_told() -> None:
     watch = ProblemWatch(60, ())
     for second in range(600):
-        assert watch.look({"disk"} if 5 <= second < 45 else (), second) == ([], [])
+        assert watch.update({"disk"} if 5 <= second < 45 else (), second) == ([], [])
     assert watch.next_due_s == float("inf")
 
 
@@ -86,7 +86,7 @@ def test_a_trouble_that_comes_and_goes_is_told_once_and_so_is_its_end() -> None:
     told = []
     for second in range(600):
         is_there = second < 300 and second % 20 < 5
-        degraded, recovered = watch.look({"disk"} if is_there else (), second)
+        degraded, recovered = watch.update({"disk"} if is_there else (), second)
         watch.note(degraded, recovered)
         told += [(second, "degraded") for _ in degraded] + [(second, "over") for _ in recovered]
     assert told == [(60, "degraded"), (284 + 60, "over")]
@@ -94,5 +94,5 @@ def test_a_trouble_that_comes_and_goes_is_told_once_and_so_is_its_end() -> None:
 
 def test_the_end_of_a_trouble_is_told_after_a_restart() -> None:
     watch = ProblemWatch(60, ["share"])
-    assert watch.look((), 5) == ([], [])
-    assert watch.look((), 65) == ([], ["share"])
+    assert watch.update((), 5) == ([], [])
+    assert watch.update((), 65) == ([], ["share"])
