@@ -339,7 +339,7 @@ def test_many_files_that_cannot_be_taken_keep_no_place_in_the_batches(
     arrived = [rig.drop(f"z{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
     rig.ticks(60)
     audit.check(rig.root, arrived, inbox=rig.root / "elsewhere")
-    assert len(rig.retries.of("inbox")) == 10
+    assert len(rig.retries.waiting("inbox")) == 10
 
 
 def test_a_work_folder_that_may_not_be_written_is_no_fault_of_the_files(

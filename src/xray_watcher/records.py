@@ -302,7 +302,7 @@ def _common(
         "request_id": facts.request_id,
         "batch_id": facts.batch_id,
         "batch_size": facts.batch_size,
-        "model": ModelFields.of(model),
+        "model": ModelFields(model.name, model.sha256, model.precision),
         "timings_ms": Timings(**rounded),
         "simulated": model.simulated,
         "notice": NOTICE,

@@ -61,7 +61,7 @@ class Batching:
     def add(self, arrivals: Iterable[Arrival], now_s: float) -> None:
         """Queue images that have settled now."""
         for arrival in arrivals:
-            self._queue_of(arrival).append((arrival, now_s))
+            self._queue_for(arrival).append((arrival, now_s))
             self._newest_s = now_s
             self._count += 1
 
@@ -71,10 +71,10 @@ class Batching:
         They have waited, so they are a batch at once.
         """
         for arrival in reversed(arrivals):
-            self._queue_of(arrival).appendleft((arrival, float("-inf")))
+            self._queue_for(arrival).appendleft((arrival, float("-inf")))
             self._count += 1
 
-    def _queue_of(self, arrival: Arrival) -> _Queue:
+    def _queue_for(self, arrival: Arrival) -> _Queue:
         if arrival.is_awaited:
             return self._first
         source = source_folder(arrival.file.path)
@@ -107,10 +107,8 @@ class Batching:
         """When the next batch is ready if nothing more comes; None when nothing waits."""
         if not self._count:
             return None
-        oldest_s = min(queue[0][1] for queue in self._queues())
+        queues = (self._first, self._urgent, *self._others.values())
+        oldest_s = min(queue[0][1] for queue in queues if queue)
         if self.is_pressed or self._count >= self._max_size:
             return oldest_s
         return min(self._newest_s + self._quiet_s, oldest_s + self._max_wait_s)
-
-    def _queues(self) -> list[_Queue]:
-        return [queue for queue in (self._first, self._urgent, *self._others.values()) if queue]

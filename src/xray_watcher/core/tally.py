@@ -69,7 +69,7 @@ def tally_image(tally: Tally, record: ImageRecord, waited_s: float) -> None:
         _observe(tally, SCORE, label, score)
 
 
-def tally_of_batch(images: int) -> Tally:
+def tally_batch(images: int) -> Tally:
     """What a decided batch of so many images adds."""
     tally = Tally()
     _observe(tally, BATCH, "", images)

@@ -70,9 +70,9 @@ class DailySummaries:
         every_s: at most this often, in seconds.
         zone: local time zone; None is the system's.
         clock: the time.
-        waiting_in_inbox: tells how many files are there and not claimed.
-        audience: who wants to hear of a day that is over.
-        first_seen_s: tells when each of those files that may be taken was first seen, on the
+        waiting_in_inbox: returns how many files are there and not claimed.
+        audience: the channels that a day's figures are sent to.
+        first_seen_s: returns when each of those files that may be taken was first seen, on the
             monotonic clock. Their day waits for them: below the low-water mark they may lie there
             over midnight.
     """
@@ -107,7 +107,7 @@ class DailySummaries:
         return self._next_s
 
     def refresh(self, now_s: float) -> None:
-        """Rewrite what has changed, unless that was done a moment ago.
+        """Rewrite what has changed, unless that was done less than `every_s` ago.
 
         Raises:
             Unavailable: the files cannot be written.
@@ -154,19 +154,19 @@ class DailySummaries:
         notices = self._notices(summary) if closed else []
         self._ledger.set_summarised(day, closed=closed, notices=notices)
         self._written[day] = summary
-        if summary["closed"]:
+        if closed:
             del self._written[day], self._days[day]
 
     def _notices(self, summary: Summary) -> list[Notice]:
-        told = json.dumps({key: summary[key] for key in _TOLD})
-        return self._subscriptions.notices("summary", to_us(self._clock.now()), told)
+        figures = json.dumps({key: summary[key] for key in _NOTIFIED})
+        return self._subscriptions.notices("summary", to_us(self._clock.now()), figures)
 
 
-_TOLD = (
+_NOTIFIED = (
     *("day", "received", "classified", "rejected", "pending", "by_level", "by_top_label"),
     *("by_flag", "by_reject_code", "models", "simulated"),
 )
-"""What of a summary is told: figures, and no names of folders."""
+"""The figures that a message has of a summary, without names of folders."""
 
 
 def to_json(summary: Summary) -> bytes:
@@ -191,7 +191,7 @@ def to_markdown(summary: Summary) -> bytes:
 
 
 def banners(models: Iterable[str]) -> list[str]:
-    """What has to be said of the simulating ones among these models, named as in a summary."""
+    """The warning for each simulating model among these, named as in a summary."""
     names = {model.partition(" ")[0] for model in models}
     return [SIMULATIONS[name] for name in sorted(names & SIMULATIONS.keys())]
 
@@ -201,7 +201,7 @@ _TABLES = (
     (("Top condition", "images"), "by_top_label"),
     (("Source folder", "images"), "by_source"),
     (("Flag", "images"), "by_flag"),
-    (("Set aside because", "images"), "by_reject_code"),
+    (("Rejected because", "images"), "by_reject_code"),
     (("Model", "images"), "models"),
 )
 
@@ -227,7 +227,7 @@ def _table(first: str, second: str, rows: dict[str, int]) -> str:
 
 
 def _cell(name: str) -> str:
-    """A source folder's name is a stranger's text: no markup, no table of its own."""
+    """A source folder's name is foreign text: no markup, no table of its own."""
     text = safe_name(name) if name else "(inbox itself)"
     return "".join(f"\\{char}" if char in "\\`*_[]<>|#!" else char for char in text)
 

@@ -85,7 +85,7 @@ def become_owner(first: str, *others: str) -> Owner | None:
         folders are root's own.
 
     Raises:
-        UsageError: it cannot become that user, or as that user not do its work.
+        UsageError: it cannot become that user, or that user cannot do its work.
     """
     if os.geteuid() != 0:
         return None

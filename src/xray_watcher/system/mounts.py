@@ -47,18 +47,13 @@ class Mount:
 
 
 def find_mount(path: str) -> Mount:
-    """The file system that a path lies on; without type if the kernel does not tell."""
+    """The file system that a path lies on; without type if the kernel does not show it."""
     real, best = os.path.realpath(path), Mount("", "", "", "")
     for mount in _mounts():
         inside = real == mount.point or real.startswith(mount.point.rstrip("/") + "/")
         if inside and len(mount.point) >= len(best.point):
             best = mount
     return best
-
-
-def file_system_type(path: str) -> str:
-    """Type of the file system that a path lies on, as `ext4` or `cifs`; empty if unknown."""
-    return find_mount(path).kind
 
 
 def is_network(path: str) -> bool:
@@ -86,14 +81,14 @@ def is_network_device(device: int) -> bool:
 def longest_name(folder: str) -> int:
     """How many bytes a name in a folder may have: 255, or less if its file system says so."""
     try:
-        told = os.statvfs(folder).f_namemax
+        longest = os.statvfs(folder).f_namemax
     except OSError:
-        return MAX_NAME_BYTES  # a name that is too long then comes out when it is made
-    return min(told or MAX_NAME_BYTES, MAX_NAME_BYTES)
+        return MAX_NAME_BYTES  # a name that is too long then fails when it is made
+    return min(longest or MAX_NAME_BYTES, MAX_NAME_BYTES)
 
 
 class GuardedFolder:
-    """A folder of ours that is made anew when somebody has tidied it away.
+    """A folder of ours that is made again when somebody has removed it.
 
     Args:
         folder: it lies on its own file system when this is called, or would if it were there.
