@@ -36,7 +36,7 @@ LOW_CONTRAST = "low_contrast"
 """The flag of a picture whose values lie so close together that the scores mean little."""
 
 REJECTED: Final = "Rejected"
-"""What stands in `risk_level` of an image that was set aside."""
+"""What stands in `risk_level` of a rejected image."""
 
 _SCORE_DIGITS = 6
 _MS_DIGITS = 2
@@ -125,7 +125,7 @@ def classified_record(
 def rejected_record(
     facts: Facts, placement: Placement, model: ModelInfo, timings: Timings, rejection: Rejection
 ) -> ImageRecord:
-    """The record of an image that was set aside."""
+    """The record of a rejected image."""
     return ImageRecord(
         **_common(facts, placement, model, timings),
         risk_level=REJECTED,
@@ -347,7 +347,7 @@ def _by_label(labels: Sequence[str], scores: Sequence[float]) -> dict[str, float
 
 
 def _csv_line(cells: Sequence[object]) -> bytes:
-    """RFC 4180; only texts are quoted, so that a reader can tell no number from an empty text."""
+    """RFC 4180; only texts are quoted, so that an empty text differs from no value."""
     return (",".join(map(_cell, cells)) + "\r\n").encode()
 
 
@@ -368,7 +368,7 @@ _BEGINS_AS_FORMULA = re.compile(_FORMULA)
 _ESCAPED = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"  # what ends a line or moves a terminal's cursor
     rf"|[;,|](?={_FORMULA})"  # where it separates, a cell that is a formula would begin behind it
-    r"|\\(?=x[0-9a-f]{2}|u[0-9a-f]{4})"  # so that what is escaped can be told from what looks so
+    r"|\\(?=x[0-9a-f]{2}|u[0-9a-f]{4})"  # so that an escape differs from what looks like one
 )
 
 

@@ -91,7 +91,7 @@ def _placed_folders(settings: Settings) -> dict[str, str]:
 
 
 def _true_paths(paths: dict[str, str]) -> dict[str, str]:
-    """Where links lead to; on a share that hangs nobody can tell, and `status` must say so."""
+    """Where links lead to; the paths themselves on a share that hangs, which `status` reports."""
     try:
         true = answer_in_time(
             lambda: [os.path.realpath(path) for path in paths.values()], _ANSWER_S, "A folder"

@@ -45,7 +45,7 @@ class Folders:
 
     @property
     def heartbeat(self) -> str:
-        """The file in which the running daemon tells `status` how things are."""
+        """The file of the running daemon's status."""
         return os.path.join(self.state, "heartbeat.json")
 
     @property

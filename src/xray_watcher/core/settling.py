@@ -1,4 +1,4 @@
-"""Which files in the inbox are complete, as far as watching them can tell.
+"""Which files in the inbox are complete, as far as watching them shows.
 
 A file has settled when its size, time and inode stayed the same for the settle time on
 the monotonic clock, over at least two scans. The cases this exists for: slow and stalled
