@@ -23,7 +23,7 @@ WORDS = {
     r"company": "shared lock",
     r"bootstrap_care|live_parts": "the parts of assembly",
     r"seal|seals|sealed|sealer|sealing": "decide",
-    r"bell|ring|rings": "waker, wake",
+    r"bells?|ringing": "waker, wake",
     r"troubles?": "problem",
     r"strangers?": "unknown file, foreign data",
     r"mend|mends|mended|mending": "repair",
@@ -41,6 +41,12 @@ EXCEPTIONS = {
     "no finding": "the same, in words",
 }
 """Texts in which a word may stand, each with its reason."""
+
+FORMAT_KEYS = {
+    "web/models.py": "troubles",
+    "web/api.py": "troubles",
+}
+"""Modules in which a word stands that is a key of the API's answers, which stay as they are."""
 
 CLASS_NAMES = {"Audience", "Doorman", "Gate", "Look", "Place", "Sealer"}
 """Names that no class has any more."""
@@ -113,6 +119,7 @@ def test_no_word_of_the_private_dialect_stands_in_a_name_comment_or_docstring(pa
         f"{path}:{line}: {word}"
         for line, text in texts(path.read_text("utf-8"))
         for word in unwanted(text)
+        if word != FORMAT_KEYS.get(str(path.relative_to(SOURCE)))
     ]
     assert found == []
 

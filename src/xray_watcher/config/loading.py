@@ -71,12 +71,9 @@ def load_settings(
 
     Args:
         config_file: value of `--config`, None where it was not given.
-        flags: values of other flags by dotted key; None stands for one that was not used.
+        flags: values of other flags by dotted key; None for a flag that was not used.
         environ: the environment.
         needs_root: whether it is a mistake when `root` is set nowhere.
-
-    Returns:
-        The settings, with the origin of each. Paths have `~` expanded and are absolute.
 
     Raises:
         ConfigError: something is wrong; it carries every problem, one line each.

@@ -31,13 +31,9 @@ _LONGEST_WAIT = timedelta(days=3)  # a file that is never taken must not keep it
 def day_summary(
     ledger: LedgerReader, day: str, *, today: str, waiting_in_inbox: int = 0
 ) -> Summary:
-    """The figures of one local day as they are now.
+    """The figures of one local day, as 2026-11-23, as they are now.
 
-    Args:
-        ledger: the truth.
-        day: as 2026-11-23.
-        today: the local day now; earlier days close when nothing of them is pending or waits.
-        waiting_in_inbox: files that are there now and not claimed yet.
+    A day before today is closed when nothing of it is pending or waits in the inbox.
     """
     return _RunningDay(day).summary(ledger, today, waiting_in_inbox if day == today else 0)
 

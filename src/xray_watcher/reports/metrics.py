@@ -66,14 +66,7 @@ class Situation:
 
 
 def collect_metrics(settings: Settings, now: datetime) -> bytes:
-    """The metrics as any process may ask for them, whether the daemon runs or not.
-
-    Args:
-        settings: what is in force.
-        now: the time, aware.
-
-    Returns:
-        Prometheus' text format; its content type is `CONTENT_TYPE`.
+    """The metrics in Prometheus' text format, whether the daemon runs or not.
 
     Raises:
         LedgerError: there is a ledger, and it cannot be read.
@@ -95,12 +88,7 @@ def collect_metrics(settings: Settings, now: datetime) -> bytes:
 
 
 def exposition(totals: Totals | None, situation: Situation) -> bytes:
-    """Render everything.
-
-    Args:
-        totals: what the ledger has counted; None when there is none yet.
-        situation: how the service is.
-    """
+    """Render all metrics; there are no totals before there is a ledger."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Families([*_now(situation), *_counted(totals, situation)]))
     return generate_latest(registry)
