@@ -142,7 +142,7 @@ def _command(command: click.Command, full_name: str) -> str:
 
 def _settings() -> Iterator[str]:
     for key, field in FIELDS.items():
-        sentence = " ".join((field.description or "").split())
+        sentence = field.description or ""
         if key in TABLES:
             terms = _terms(key) if key == THRESHOLDS else ""
             yield f'.SS "[{_quoted(key)}]"\n' + _paragraphs(f"{sentence} {terms}".rstrip())

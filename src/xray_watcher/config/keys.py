@@ -36,6 +36,7 @@ _KINDS: Mapping[Any, str] = {int: "a whole number", float: "a number", str: "a t
 
 def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
+        field.description = " ".join((field.description or "").split())  # it is a docstring
         yield prefix + name, field
         if section := table_model(field):
             yield from _walk(section, f"{prefix}{name}.")
