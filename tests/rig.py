@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.batching import Batching
 from xray_watcher.core.catalogue import UNTRAINED
-from xray_watcher.core.health import Health
+from xray_watcher.core.health import HealthTracker
 from xray_watcher.core.naming import WORK_FOLDER
-from xray_watcher.core.notices import NOBODY, Audience
+from xray_watcher.core.notices import NO_SUBSCRIPTIONS, Subscriptions
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import ModelInfo, Rejection
@@ -150,14 +150,14 @@ class Rig:
         max_waiting_s: float = MAX_WAIT_S,
         urgent: Sequence[str] = (),
         chores: Callable[[Rig], Sequence[Chore]] = lambda _rig: (),
-        audience: Audience = NOBODY,
+        subscriptions: Subscriptions = NO_SUBSCRIPTIONS,
         effects: Sequence[Effect] = (),
     ) -> None:
         zone = ZoneInfo("Europe/Athens")
         self.root, self.inbox = root, root / "inbox"
         self.clock = clock or HandClock()
         self.beats_s: list[float] = []  # when the pipeline told of progress within a batch
-        self.engine, self.decoder, self.health = TextEngine(), TextDecoder(), Health()
+        self.engine, self.decoder, self.health = TextEngine(), TextDecoder(), HealthTracker()
         self.settings = settings = Settings(root=str(root), state_dir=str(root / "state"))
         folders = settings.folders
         state = root / "state"
@@ -198,7 +198,7 @@ class Rig:
             clock=self.clock,
             zone=zone,
             beat=lambda: self.beats_s.append(self.clock.monotonic_s()),
-            effects=(add_to_totals, ImageNotices(audience), *effects),
+            effects=(add_to_totals, ImageNotices(subscriptions), *effects),
         )
         self.waker = Waker()
         inbox = InboxWatch(
@@ -223,7 +223,7 @@ class Rig:
             zone,
             self.clock,
             lambda: 0,
-            audience,
+            subscriptions,
             lambda: self.settling.first_seen_s,
         )
         self.daemon = Daemon(

@@ -390,8 +390,8 @@ def test_what_is_in_force_names_every_key_with_its_origin(tmp_path: Path) -> Non
     assert [row.key for row in describe(loaded)] == list(KEYS)
     text = describe_text(loaded)
     assert len(text.splitlines()) == len(KEYS)
-    shown = json.loads(json.dumps(describe_json(loaded)))
-    assert {row["key"] for row in shown["settings"]} == set(KEYS)
+    show_value = json.loads(json.dumps(describe_json(loaded)))
+    assert {row["key"] for row in show_value["settings"]} == set(KEYS)
 
 
 def test_the_example_file_is_made_from_the_settings_and_sound(tmp_path: Path) -> None:

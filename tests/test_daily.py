@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rig import Rig
-from xray_watcher.core.notices import Audience
+from xray_watcher.core.notices import Subscriptions
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import SeenFile
 from xray_watcher.ledger.reader import LedgerReader
@@ -94,7 +94,7 @@ def test_counting_a_day_reads_one_index_alone(tmp_path: Path) -> None:
 
 def test_a_day_waits_for_the_files_that_were_seen_on_it(tmp_path: Path) -> None:
     """Below the low-water mark nothing is claimed over midnight."""
-    rig = Rig(tmp_path, audience=Audience({"mail": ["summary"]}))
+    rig = Rig(tmp_path, subscriptions=Subscriptions({"mail": ["summary"]}))
     rig.drop("a.jpg", "picture:Edema#a")
     rig.settle()
     rig.clock.set_to(datetime(2026, 11, 23, 21, 59, 50, tzinfo=UTC))  # 23:59:50 in Athens

@@ -108,11 +108,6 @@ def test_every_degraded_component_says_what_to_do() -> None:
     assert sorted(explained) == sorted(components)
 
 
-def test_every_event_of_the_log_is_explained() -> None:
-    events = literals(r"(_log|structlog\.get_logger\(\))\.(info|warning|error)")
-    assert sorted(first_cells(page("log-events.md"), "Reading the log")) == sorted(events)
-
-
 def test_every_exit_code_of_an_error_is_explained() -> None:
     codes = {
         str(kind.exit_code)

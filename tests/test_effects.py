@@ -12,13 +12,13 @@ import pytest
 
 import audit
 from rig import Rig
-from xray_watcher.core.notices import Audience, Notice
+from xray_watcher.core.notices import Notice, Subscriptions
 from xray_watcher.core.tally import CLASSIFIED, REJECTED, Tally
 from xray_watcher.core.times import to_us
 from xray_watcher.ledger.effect import Commit, Filing
 from xray_watcher.records import to_jsonl
 
-AUDIENCE = Audience({"mail": ("high", "rejected"), "hook": ("high",)})
+SUBSCRIPTIONS = Subscriptions({"mail": ("high", "rejected"), "hook": ("high",)})
 
 
 class Killed(BaseException):
@@ -47,7 +47,7 @@ def committed(root: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def test_totals_and_notices_of_filed_images_are_in_the_ledger(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, audience=AUDIENCE)
+    rig = Rig(tmp_path, subscriptions=SUBSCRIPTIONS)
     rig.drop("a.jpg", "picture:Edema")
     rig.drop("b.jpg", "words")
     rig.settle()
@@ -62,7 +62,7 @@ def test_totals_and_notices_of_filed_images_are_in_the_ledger(tmp_path: Path) ->
 def test_one_more_effect_costs_no_further_commit(tmp_path: Path) -> None:
     counts = []
     for name, effects in (("few", ()), ("more", (lambda *_: None, lambda *_: None))):
-        rig = Rig(tmp_path / name, audience=AUDIENCE, effects=effects)
+        rig = Rig(tmp_path / name, subscriptions=SUBSCRIPTIONS, effects=effects)
         statements: list[str] = []
         rig.ledger.db.sqlite.set_trace_callback(statements.append)
         rig.drop("a.jpg", "picture:Edema")
@@ -77,7 +77,7 @@ def test_an_effect_that_fails_is_heard_and_no_filing_is_lost(
     tmp_path: Path, error: BaseException
 ) -> None:
     effect = Failing(error)
-    rig = Rig(tmp_path, audience=AUDIENCE, effects=(effect,))
+    rig = Rig(tmp_path, subscriptions=SUBSCRIPTIONS, effects=(effect,))
     arrived = [rig.drop("a.jpg", "picture:Edema"), rig.drop("b.jpg", "words")]
     with pytest.raises(type(error)):
         rig.settle()
@@ -100,6 +100,6 @@ def test_an_effect_that_fails_is_heard_and_no_filing_is_lost(
 def carry_on(rig: Rig, root: Path, effect: Callable[[Filing, Commit], None]) -> None:
     """Start again, as the outer process does."""
     rig.crash()
-    again = Rig(root, audience=AUDIENCE, effects=(effect,))
+    again = Rig(root, subscriptions=SUBSCRIPTIONS, effects=(effect,))
     again.settle()
     again.crash()

@@ -258,7 +258,7 @@ def test_a_read_that_says_try_again_is_no_end_of_a_file(
     with pytest.raises(BlockingIOError):
         files.copy(str(source), str(tmp_path / "target"))
     with pytest.raises(BlockingIOError):
-        files.needed_facts(str(source))
+        files.load_facts(str(source))
     assert files.read_facts(str(source)) == {}
 
 

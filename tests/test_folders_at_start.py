@@ -15,7 +15,7 @@ from xray_watcher.errors import ConfigError, Unavailable
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.service.folders import prepare_folders
 from xray_watcher.system.files import keep_to_owner
-from xray_watcher.system.mounts import Place
+from xray_watcher.system.mounts import GuardedFolder
 
 STATE = "claimed", "decided", "filed but not logged", "not claimed yet"
 
@@ -84,7 +84,7 @@ def test_a_folder_whose_file_system_does_not_answer_is_named_at_the_start(
 
     monkeypatch.setattr(os, "stat", failing)
     with pytest.raises(Unavailable, match="It cannot be seen what"):
-        Place(str(tmp_path))
+        GuardedFolder(str(tmp_path))
 
 
 def test_a_default_acl_of_the_inbox_opens_the_work_folder_in_it_to_nobody(tmp_path: Path) -> None:

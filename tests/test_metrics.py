@@ -16,7 +16,7 @@ from xray_watcher.core.tally import Tally
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.rows import Totals
-from xray_watcher.reports.metrics import Situation, exposition, metrics_of
+from xray_watcher.reports.metrics import Situation, collect_metrics, exposition
 from xray_watcher.reports.textfile import MetricsFile
 from xray_watcher.service.chores import Chore
 from xray_watcher.system.lock import InstanceLock
@@ -153,7 +153,7 @@ def test_what_the_daemon_tells_is_passed_on() -> None:
 
 def test_without_a_daemon_or_a_ledger_it_is_told_that_none_is_up(tmp_path: Path) -> None:
     settings = Settings(root=str(tmp_path / "root"), state_dir=str(tmp_path / "state"))
-    found = samples(metrics_of(settings, NOW))
+    found = samples(collect_metrics(settings, NOW))
     assert found["xray_watcher_up",] == 0
     assert found["xray_watcher_received_total",] == 0
     assert not [key for key in found if key[0] == "xray_watcher_disk_free_bytes"]
@@ -163,7 +163,7 @@ def test_a_daemon_that_has_told_nothing_yet_is_up(tmp_path: Path) -> None:
     settings = Settings(root=str(tmp_path), state_dir=str(tmp_path))
     (tmp_path / "inbox").mkdir()
     with InstanceLock(settings.folders.lock):
-        found = samples(metrics_of(settings, NOW))
+        found = samples(collect_metrics(settings, NOW))
     assert found["xray_watcher_up",] == 1
     assert found["xray_watcher_disk_free_bytes", "inbox"] > 0
 
@@ -187,7 +187,7 @@ def test_a_scrape_of_a_million_images_is_quick(tmp_path: Path) -> None:
     took = []
     for _ in range(5):
         began_s = time.process_time()  # other tests run beside this one
-        metrics_of(settings, NOW)
+        collect_metrics(settings, NOW)
         took.append(time.process_time() - began_s)
     assert min(took) < 0.3, took
 

@@ -174,14 +174,14 @@ def test_a_file_that_was_rejected_unread_is_removed_when_it_is_old_if_it_has_its
 def test_a_claimed_file_that_cannot_be_read_waits_alone_and_is_rejected_unread_after_an_hour(
     kind: int, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = work_module.sha256_of
+    whole = work_module.compute_sha256
 
     def refusing(fd: int, *args: Any) -> bytes:
         if b"bad" in os.pread(fd, 100, 0):
             raise OSError(kind, os.strerror(kind))
         return whole(fd, *args)
 
-    monkeypatch.setattr(work_module, "sha256_of", refusing)
+    monkeypatch.setattr(work_module, "compute_sha256", refusing)
     rig.drop("bad.jpg", "picture:Edema#bad")
     arrived = [rig.drop(f"{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
     rig.ticks(20)
@@ -339,7 +339,7 @@ def test_many_files_that_cannot_be_taken_keep_no_place_in_the_batches(
     arrived = [rig.drop(f"z{n}.jpg", f"picture:Edema#{n}") for n in range(5)]
     rig.ticks(60)
     audit.check(rig.root, arrived, inbox=rig.root / "elsewhere")
-    assert len(rig.retries.of("inbox")) == 10
+    assert len(rig.retries.waiting("inbox")) == 10
 
 
 def test_a_work_folder_that_may_not_be_written_is_no_fault_of_the_files(

@@ -24,7 +24,7 @@ from xray_watcher.records import (
     CSV_COLUMNS,
     CsvLayout,
     Facts,
-    Filing,
+    Placement,
     classified_record,
     from_jsonl,
     rejected_record,
@@ -54,16 +54,16 @@ def classified(path: str = "er/a.jpg", **more: object) -> ImageRecord:
     scores = Scores(LABELS, (0.4, 0.3, 0.2, 0.1), (0.9, 0.5, 0.25, 0.125))
     ranking = tuple(zip(LABELS, scores.calibrated, strict=True))
     assessment = Assessment("High", "Edema", 0.9, ranking, ("low_margin",))
-    filing = Filing(7, "classified_images/High/0007_a.jpg", AT)
+    placement = Placement(7, "classified_images/High/0007_a.jpg", AT)
     return classified_record(
-        facts(path, **more), filing, MODEL, TIMINGS, scores, assessment, "top-condition"
+        facts(path, **more), placement, MODEL, TIMINGS, scores, assessment, "top-condition"
     )
 
 
 def rejected(path: str = "a.jpg") -> ImageRecord:
-    filing = Filing(8, "rejected/0008_a.jpg", AT)
+    placement = Placement(8, "rejected/0008_a.jpg", AT)
     return rejected_record(
-        facts(path), filing, MODEL, TIMINGS, Rejection("corrupt", "The picture is damaged.")
+        facts(path), placement, MODEL, TIMINGS, Rejection("corrupt", "The picture is damaged.")
     )
 
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 import audit
 from rig import Rig
 from xray_watcher.commands import fsck, retry
-from xray_watcher.core.naming import index_of
+from xray_watcher.core.naming import parse_index
 from xray_watcher.intake import filing as filing_module
 from xray_watcher.pipeline.batches import MAX_ATTEMPTS
 
@@ -236,7 +236,7 @@ def test_the_index_goes_on_after_a_restart_and_is_never_used_again(tmp_path: Pat
         rig.crash()
         for path in (tmp_path / "classified_images" / "High").iterdir():
             path.rename(tmp_path / path.name)  # somebody takes the results away
-    assert sorted(index_of(path.name) for path in tmp_path.glob("0*.jpg")) == [0, 1, 2]
+    assert sorted(parse_index(path.name) for path in tmp_path.glob("0*.jpg")) == [0, 1, 2]
 
 
 def put_back_one(root: Path) -> tuple[Rig, list[bytes]]:

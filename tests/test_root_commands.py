@@ -21,7 +21,7 @@ import pytest
 from service import COMMAND, PATIENCE_S, QUICK, STUB, environment
 from xray_watcher.errors import UsageError
 from xray_watcher.phantom.files import write_phantoms
-from xray_watcher.system.identity import become_owner, owner_of
+from xray_watcher.system.identity import become_owner, find_owner
 
 UID, GID = 12345, 12346
 SECRET = "what only root may know"
@@ -320,13 +320,13 @@ def test_the_owner_of_a_folder_is_whoever_has_something_on_the_way_to_it(anywher
     os.chown(anywhere / "theirs", UID, GID)
     os.chown(anywhere / "their-link", UID + 1, GID, follow_symlinks=False)
     found = {
-        name: getattr(owner_of(str(anywhere / name)), "uid", None)
+        name: getattr(find_owner(str(anywhere / name)), "uid", None)
         for name in ("own/below", "own/new/x", "theirs", "theirs/root-s", "theirs/new", "link/x")
     }
     assert list(found.values()) == [None, None, UID, UID, UID, UID]
-    assert getattr(owner_of(str(anywhere / "their-link")), "uid", None) == UID + 1
-    assert owner_of(str(anywhere / "loop")) is None
-    assert owner_of("/") is None
+    assert getattr(find_owner(str(anywhere / "their-link")), "uid", None) == UID + 1
+    assert find_owner(str(anywhere / "loop")) is None
+    assert find_owner("/") is None
 
 
 def test_their_folder_that_comes_and_goes_is_theirs_at_each_look(anywhere: Path) -> None:
@@ -345,7 +345,8 @@ def test_their_folder_that_comes_and_goes_is_theirs_at_each_look(anywhere: Path)
     swapping.start()
     try:
         seen = {
-            getattr(owner_of(str(anywhere / "theirs" / "state")), "uid", None) for _ in range(2000)
+            getattr(find_owner(str(anywhere / "theirs" / "state")), "uid", None)
+            for _ in range(2000)
         }
     finally:
         ends.set()

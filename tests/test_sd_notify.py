@@ -31,12 +31,12 @@ def systemd(address: str) -> Iterator[socket.socket]:
 def test_the_lines_of_one_message_arrive_in_one_datagram(
     systemd: socket.socket, address: str
 ) -> None:
-    Systemd({"NOTIFY_SOCKET": address}).tell(READY, WATCHDOG)
+    Systemd({"NOTIFY_SOCKET": address}).notify(READY, WATCHDOG)
     assert systemd.recv(1000) == b"READY=1\nWATCHDOG=1"
 
 
 def test_a_reload_says_when_it_began(systemd: socket.socket, address: str) -> None:
-    Systemd({"NOTIFY_SOCKET": address}).tell(*reloading())
+    Systemd({"NOTIFY_SOCKET": address}).notify(*reloading())
     first, second = systemd.recv(1000).decode().splitlines()
     name, _, microseconds = second.partition("=")
     assert (first, name) == ("RELOADING=1", "MONOTONIC_USEC")
@@ -52,10 +52,10 @@ def test_a_socket_that_is_full_or_gone_keeps_nobody_waiting(
 ) -> None:
     to_systemd = Systemd({"NOTIFY_SOCKET": address})
     for _ in range(2000):  # more than it holds
-        to_systemd.tell(WATCHDOG)
+        to_systemd.notify(WATCHDOG)
     systemd.close()
-    to_systemd.tell(READY)
+    to_systemd.notify(READY)
 
 
 def test_without_systemd_nobody_is_told() -> None:
-    Systemd({}).tell(READY)
+    Systemd({}).notify(READY)

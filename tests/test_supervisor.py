@@ -18,7 +18,7 @@ import pytest
 
 from xray_watcher.errors import Unavailable
 from xray_watcher.service.reports import in_words
-from xray_watcher.system.activity import Activity, activity_of
+from xray_watcher.system.activity import Activity, read_activity
 from xray_watcher.system.deadline import answer_in_time
 
 WORK = {
@@ -133,7 +133,7 @@ def next_child(process: subprocess.Popen[str]) -> int:
 
 
 def is_gone_now(pid: int) -> bool:
-    found = activity_of(pid)
+    found = read_activity(pid)
     return found is None or found.state == "Z"
 
 
@@ -380,7 +380,7 @@ def test_a_process_is_stuck_when_it_only_waits(now: Activity, is_stuck: bool) ->
 def test_a_process_that_is_gone_does_nothing() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    assert activity_of(gone.pid) is None
+    assert read_activity(gone.pid) is None
 
 
 def test_an_answer_in_time_is_returned() -> None:

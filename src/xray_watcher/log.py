@@ -20,19 +20,16 @@ from xray_watcher.core.naming import one_line
 
 
 def set_up(level: str) -> None:
-    """Set up structlog for this process.
-
-    Args:
-        level: "debug", "info" or "warning".
-    """
+    """Set up structlog for this process; the level is "debug", "info" or "warning"."""
     for_person = sys.stderr.isatty()
-    # It calls its own orderly end an error; whether it lives is seen to in `intake.watcher`.
+    # It logs its own regular end as an error; `intake.watcher` checks whether it lives.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
-    renderers: list[Any] = (
-        [_speechless, structlog.dev.ConsoleRenderer()]
-        if for_person
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
+    renderers: list[Any] = [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(),
+    ]
+    if for_person:
+        renderers = [_escape, structlog.dev.ConsoleRenderer()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -48,31 +45,28 @@ def set_up(level: str) -> None:
     )
 
 
-def _speechless(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Escape what could speak to the terminal; the renderer's own colours come after it."""
+def _escape(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Escape what could control the terminal; the renderer's own colours come after it."""
     return {key: one_line(text) if isinstance(text, str) else text for key, text in event.items()}
 
 
-def crashed(error: Exception) -> None:
+def log_crash(error: Exception) -> None:
     """Log an error that nobody expected: its kind and where it arose, outermost call first.
 
     Its message is left out, for it may name a file, and a file's name a patient.
     """
     frames = traceback.extract_tb(error.__traceback__)
     where = [f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in frames]
-    structlog.get_logger().error(
-        "crashed: please report this",
-        kind=type(error).__name__,
-        errno=getattr(error, "errno", None),
-        where=where,
-    )
+    structlog.get_logger().error("crashed: please report this", code="crashed",
+                                 kind=type(error).__name__, errno=getattr(error, "errno", None),
+                                 where=where)  # fmt: skip
 
 
 class _Lines:
     """Writes each line with one call, so that those of several threads do not mix.
 
     A log that cannot be written, as on a disk that is full, is no reason to stop: results do not
-    stand in it, and `status` tells how things are.
+    stand in it, and `status` shows the problems.
     """
 
     def _write(self, line: str) -> None:

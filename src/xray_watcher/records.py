@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic_core import from_json
 
+from xray_watcher.core.batching import source_folder
 from xray_watcher.core.image_record import ImageRecord, ModelFields, Prediction, Timings
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.times import local_text, utc_text
@@ -36,7 +37,7 @@ LOW_CONTRAST = "low_contrast"
 """The flag of a picture whose values lie so close together that the scores mean little."""
 
 REJECTED: Final = "Rejected"
-"""What stands in `risk_level` of an image that was set aside."""
+"""What stands in `risk_level` of a rejected image."""
 
 _SCORE_DIGITS = 6
 _MS_DIGITS = 2
@@ -85,12 +86,11 @@ class Facts:
     @property
     def source(self) -> str:
         """First folder below the inbox; empty for a file that lay in the inbox itself."""
-        first, slash, _ = self.path.partition("/")
-        return first if slash else ""
+        return source_folder(self.path)
 
 
 @dataclass(frozen=True, slots=True)
-class Filing:
+class Placement:
     """Where and when the decision puts an image: its index, its path as shown, the time."""
 
     index: int
@@ -100,7 +100,7 @@ class Filing:
 
 def classified_record(
     facts: Facts,
-    filing: Filing,
+    placement: Placement,
     model: ModelInfo,
     timings: Timings,
     scores: Scores,
@@ -108,26 +108,26 @@ def classified_record(
     policy: str,
 ) -> ImageRecord:
     """The record of an image that was scored."""
-    ranking = assessment.ranking[:TOP_PREDICTIONS]
+    top = [(label, round(score, _SCORE_DIGITS)) for label, score in assessment.ranking]
     return ImageRecord(
-        **_common(facts, filing, model, timings),
+        **_common(facts, placement, model, timings),
         top_label=assessment.top_label,
-        top_probability=_score(assessment.top_score),
+        top_probability=round(assessment.top_score, _SCORE_DIGITS),
         risk_level=assessment.level,
         policy=policy,
         flags=_flags(assessment.flags, facts),
-        top_predictions=tuple(Prediction(label, _score(score)) for label, score in ranking),
+        top_predictions=tuple(Prediction(*pair) for pair in top[:TOP_PREDICTIONS]),
         all_probs=_by_label(scores.labels, scores.calibrated),
         raw_probs=_by_label(scores.labels, scores.raw),
     )
 
 
 def rejected_record(
-    facts: Facts, filing: Filing, model: ModelInfo, timings: Timings, rejection: Rejection
+    facts: Facts, placement: Placement, model: ModelInfo, timings: Timings, rejection: Rejection
 ) -> ImageRecord:
-    """The record of an image that was set aside."""
+    """The record of a rejected image."""
     return ImageRecord(
-        **_common(facts, filing, model, timings),
+        **_common(facts, placement, model, timings),
         risk_level=REJECTED,
         flags=_flags((), facts),
         rejected=rejection,
@@ -138,7 +138,7 @@ def rejected_record(
 
 _FIELDS = tuple(each.name for each in fields(ImageRecord))
 _ALWAYS = frozenset(each.name for each in fields(ImageRecord) if each.default is MISSING)
-_values_of: Callable[[ImageRecord], tuple[Any, ...]] = attrgetter(*_FIELDS)
+_read_values: Callable[[ImageRecord], tuple[Any, ...]] = attrgetter(*_FIELDS)
 _encode = json.JSONEncoder(
     check_circular=False, allow_nan=False, separators=(",", ":"), default=vars
 ).encode
@@ -150,7 +150,7 @@ def to_jsonl(record: ImageRecord) -> bytes:
     Raises:
         ValueError: a number in it is none.
     """
-    found = zip(_FIELDS, _values_of(record), strict=True)
+    found = zip(_FIELDS, _read_values(record), strict=True)
     line = {name: value for name, value in found if value is not None or name in _ALWAYS}
     return _encode(line).encode("ascii") + b"\n"
 
@@ -168,18 +168,18 @@ def from_jsonl(line: bytes) -> ImageRecord:
         found["flags"] = tuple(found["flags"])
         for name, kind in _PARTS.items():
             if name in found:
-                found[name] = _filled(kind, found[name])
+                found[name] = _fill(kind, found[name])
         if top := found.get("top_predictions"):
-            found["top_predictions"] = tuple(_filled(Prediction, each) for each in top)
+            found["top_predictions"] = tuple(_fill(Prediction, each) for each in top)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError("a line holds no record") from error
-    return _filled(ImageRecord, found)
+    return _fill(ImageRecord, found)
 
 
 _PARTS = {"rejected": Rejection, "model": ModelFields, "timings_ms": Timings}
 
 
-def _filled(kind: type[_T], found: Mapping[str, Any]) -> _T:
+def _fill(kind: type[_T], found: Mapping[str, Any]) -> _T:
     """A frozen value with these fields; its own constructor takes eight times as long."""
     value = object.__new__(kind)
     value.__dict__.update(found)
@@ -204,7 +204,7 @@ class CsvLayout:
         self._labels = tuple(labels)
         self._zone = zone
         self._columns = CSV_COLUMNS if columns is None else tuple(columns)
-        self._values = [_value_of(column) for column in self._columns]
+        self._values = [_build_reader(column) for column in self._columns]
 
     @property
     def header(self) -> bytes:
@@ -219,37 +219,12 @@ class CsvLayout:
 
 
 CSV_COLUMNS: tuple[str, ...] = (
-    "index",
-    "classified_at",
-    "filename",
-    "source",
-    "risk_level",
-    "top_label",
-    "top_probability",
-    "flags",
-    "duplicate_of",
-    "reject_code",
-    "reject_detail",
-    "received_at",
-    "saved_path",
-    "inbox_path",
-    "sha256",
-    "bytes",
-    "width",
-    "height",
-    "policy",
-    "model",
-    "model_sha256",
-    "precision",
-    "simulated",
-    "batch_id",
-    "batch_size",
-    "settle_ms",
-    "queue_ms",
-    "decode_ms",
-    "infer_ms",
-    "file_ms",
-    "notice",
+    *("index", "classified_at", "filename", "source"),
+    *("risk_level", "top_label", "top_probability", "flags", "duplicate_of"),
+    *("reject_code", "reject_detail", "received_at", "saved_path", "inbox_path"),
+    *("sha256", "bytes", "width", "height", "policy"),
+    *("model", "model_sha256", "precision", "simulated", "batch_id", "batch_size"),
+    *("settle_ms", "queue_ms", "decode_ms", "infer_ms", "file_ms", "notice"),
     "request_id",
 )
 """The columns before those of the labels; new ones are only ever added at their end."""
@@ -268,8 +243,8 @@ CSV_PARTS: Mapping[str, str] = {
 """The columns that hold a part of a field; all others have the name of theirs."""
 
 
-def _value_of(column: str) -> Callable[[ImageRecord, tzinfo | None], object]:
-    """What makes a cell's value of a record, in a time zone."""
+def _build_reader(column: str) -> Callable[[ImageRecord, tzinfo | None], object]:
+    """Build the function that reads a cell's value from a record, in a time zone."""
     get = attrgetter(CSV_PARTS.get(column, column))
     if column in ("reject_code", "reject_detail"):
         return lambda record, _zone: record.rejected and get(record)
@@ -281,26 +256,28 @@ def _value_of(column: str) -> Callable[[ImageRecord, tzinfo | None], object]:
 # -- making -------------------------------------------------------------------------------
 
 
-def _common(facts: Facts, filing: Filing, model: ModelInfo, timings: Timings) -> dict[str, Any]:
+def _common(
+    facts: Facts, placement: Placement, model: ModelInfo, timings: Timings
+) -> dict[str, Any]:
     """The fields that all records have, whatever the outcome."""
     rounded = {step: round(getattr(timings, step), _MS_DIGITS) for step in _STEPS}
     return {
         "schema": SCHEMA,
-        "index": filing.index,
+        "index": placement.index,
         **_names(facts),
         "received_at": utc_text(facts.received_at),
-        "classified_at": utc_text(filing.decided_at),
+        "classified_at": utc_text(placement.decided_at),
         "sha256": facts.sha256,
         "bytes": facts.size,
         "width": facts.width,
         "height": facts.height,
         "duplicate_of": facts.duplicate_of,
         "retry_of": facts.retry_of,
-        "saved_path": filing.saved_path,
+        "saved_path": placement.saved_path,
         "request_id": facts.request_id,
         "batch_id": facts.batch_id,
         "batch_size": facts.batch_size,
-        "model": ModelFields.of(model),
+        "model": ModelFields(model.name, model.sha256, model.precision),
         "timings_ms": Timings(**rounded),
         "simulated": model.simulated,
         "notice": NOTICE,
@@ -336,16 +313,13 @@ def _flags(flags: Sequence[str], facts: Facts) -> tuple[str, ...]:
     return (*flags, *(flag for flag, is_set in more.items() if is_set))
 
 
-def _score(score: float) -> float:
-    return round(score, _SCORE_DIGITS)
-
-
 def _by_label(labels: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
-    return {label: _score(score) for label, score in zip(labels, scores, strict=True)}
+    rounded = (round(score, _SCORE_DIGITS) for score in scores)
+    return dict(zip(labels, rounded, strict=True))
 
 
 def _csv_line(cells: Sequence[object]) -> bytes:
-    """RFC 4180; only texts are quoted, so that a reader can tell no number from an empty text."""
+    """RFC 4180; only texts are quoted, so that an empty text differs from no value."""
     return (",".join(map(_cell, cells)) + "\r\n").encode()
 
 
@@ -357,7 +331,7 @@ def _cell(value: object) -> str:
     elif isinstance(value, tuple):
         value = ";".join(value)
     if isinstance(value, str):
-        return '"' + _defused(value).replace('"', '""') + '"'
+        return '"' + _defuse(value).replace('"', '""') + '"'
     return repr(value)
 
 
@@ -366,11 +340,11 @@ _BEGINS_AS_FORMULA = re.compile(_FORMULA)
 _ESCAPED = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"  # what ends a line or moves a terminal's cursor
     rf"|[;,|](?={_FORMULA})"  # where it separates, a cell that is a formula would begin behind it
-    r"|\\(?=x[0-9a-f]{2}|u[0-9a-f]{4})"  # so that what is escaped can be told from what looks so
+    r"|\\(?=x[0-9a-f]{2}|u[0-9a-f]{4})"  # so that an escape differs from what looks like one
 )
 
 
-def _defused(text: str) -> str:
+def _defuse(text: str) -> str:
     """Text that runs as a formula nowhere and stays on one line (CWE-1236).
 
     What separates the cells is the reader's to choose: Excel takes `;` where a comma stands in

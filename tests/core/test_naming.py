@@ -12,9 +12,9 @@ from xray_watcher.core.naming import (
     LARGEST_INDEX,
     MAX_NAME_BYTES,
     PLAIN_NAME_BYTES,
-    index_of,
     indexed_name,
     is_plain,
+    parse_index,
     plain_name,
     safe_name,
 )
@@ -65,7 +65,7 @@ def test_every_name_becomes_one_safe_component(index: int, name: str) -> None:
     assert "/" not in filed
     assert "\0" not in filed
     assert filed.isprintable()
-    assert index_of(filed) == index
+    assert parse_index(filed) == index
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_every_name_has_a_plain_one_which_is_plain_and_has_the_index(index: int,
     filed = plain_name(index, name)
     assert is_plain(filed)
     assert len(filed) <= PLAIN_NAME_BYTES
-    assert index_of(filed) == index
+    assert parse_index(filed) == index
 
 
 @pytest.mark.parametrize("name", ["0001_ä.jpg", "0001_a b.jpg", "0001_a:b.jpg", "x" * 101])
@@ -114,10 +114,10 @@ def test_a_safe_name_is_not_escaped_again_into_something_else(name: str) -> None
     ],
 )
 def test_what_has_no_index_has_none(name: str) -> None:
-    assert index_of(name) is None
+    assert parse_index(name) is None
 
 
 def test_a_number_that_is_too_large_is_no_index() -> None:
-    assert index_of(f"{LARGEST_INDEX}_a.jpg") == LARGEST_INDEX
-    assert index_of(f"{LARGEST_INDEX + 1}_a.jpg") is None
-    assert index_of("9" * 5000 + "_a.jpg") is None
+    assert parse_index(f"{LARGEST_INDEX}_a.jpg") == LARGEST_INDEX
+    assert parse_index(f"{LARGEST_INDEX + 1}_a.jpg") is None
+    assert parse_index("9" * 5000 + "_a.jpg") is None

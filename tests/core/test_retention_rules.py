@@ -13,8 +13,8 @@ from xray_watcher.core.retention import (
     RetentionRules,
     believed_us,
     images_before_us,
+    is_log_due,
     log_day,
-    log_goes,
     witnessed_us,
 )
 
@@ -65,10 +65,10 @@ def test_the_newest_and_the_young_stay(
 
 def test_a_log_goes_by_the_day_in_its_name() -> None:
     assert log_day("results-2026-11-23.2") == "2026-11-23"
-    assert not log_goes(rules(), "results-2020-01-01", "2026-11-23")
-    assert log_goes(rules(logs=30), "results-2026-10-24.2", "2026-11-23")
-    assert not log_goes(rules(logs=30), "results-2026-10-25", "2026-11-23")
-    assert not log_goes(rules(logs=30, keep_days=60), "results-2026-10-01", "2026-11-23")
+    assert not is_log_due(rules(), "results-2020-01-01", "2026-11-23")
+    assert is_log_due(rules(logs=30), "results-2026-10-24.2", "2026-11-23")
+    assert not is_log_due(rules(logs=30), "results-2026-10-25", "2026-11-23")
+    assert not is_log_due(rules(logs=30, keep_days=60), "results-2026-10-01", "2026-11-23")
 
 
 @pytest.mark.parametrize(

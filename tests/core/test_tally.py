@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from xray_watcher.core.image_record import ImageRecord, ModelFields, Timings
-from xray_watcher.core.tally import BOUNDS, Tally, tally_image, tally_of_batch
+from xray_watcher.core.tally import BOUNDS, Tally, tally_batch, tally_image
 from xray_watcher.core.values import Rejection
 
 RECORD = ImageRecord(
@@ -83,7 +83,7 @@ def test_bounds_are_inclusive_and_a_clock_that_was_set_back_adds_nothing(
 
 
 def test_a_batch_counts_by_its_size() -> None:
-    assert tally_of_batch(16) == {("batch_images", "", "16.0"): 1, ("batch_images", "", "sum"): 16}
+    assert tally_batch(16) == {("batch_images", "", "16.0"): 1, ("batch_images", "", "sum"): 16}
 
 
 def test_the_bounds_ascend() -> None:

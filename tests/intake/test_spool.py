@@ -360,7 +360,7 @@ def test_a_file_that_its_writer_goes_on_with_while_it_is_hashed_is_not_unchanged
 ) -> None:
     put(tmp_path, "a.png", WHOLE_PNG)
     assert spool.inbox.claim("a.png", 1)
-    hashed = work_module.sha256_of
+    hashed = work_module.compute_sha256
 
     def while_somebody_writes(fd: int, at_most: int) -> bytes:
         digest = hashed(fd, at_most)
@@ -368,7 +368,7 @@ def test_a_file_that_its_writer_goes_on_with_while_it_is_hashed_is_not_unchanged
             writer.write(b"more")
         return digest
 
-    monkeypatch.setattr(work_module, "sha256_of", while_somebody_writes)
+    monkeypatch.setattr(work_module, "compute_sha256", while_somebody_writes)
     claimed = spool.work.examine(1)
     assert claimed is not None
     assert not is_unchanged(claimed)

@@ -27,8 +27,8 @@ from xray_watcher.config.upkeep import (
 from xray_watcher.errors import ConfigError
 from xray_watcher.notify.channels import Command, DeliveryFailed, Mail, Webhook
 from xray_watcher.notify.secrets import SecretFileError, read_secret
-from xray_watcher.notify.setup import audience_of, channels_of
-from xray_watcher.notify.texts import body_of
+from xray_watcher.notify.setup import build_channels, build_subscriptions
+from xray_watcher.notify.texts import render_body, render_text, render_title
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 ITEM = {
@@ -40,7 +40,7 @@ ITEM = {
     "flags": ["low_margin"],
     "simulated": True,
 }
-BODY = body_of("id-1", "high", [ITEM], count=3, now=NOW)
+BODY = render_body("id-1", "high", [ITEM], count=3, now=NOW)
 SECRET = b"a secret of some length"
 
 
@@ -122,7 +122,7 @@ def test_an_address_that_is_a_secret_stands_in_a_file_of_its_own(tmp_path: Path)
                 made = Webhook(WebhookSettings(url_file=str(file)))
             made.send("id-1", "high", BODY)
     assert first.targets == second.targets == ["/T0/geheim"]
-    assert list(channels_of(NotifySettings(webhook=WebhookSettings(url_file=str(file))))) == [
+    assert list(build_channels(NotifySettings(webhook=WebhookSettings(url_file=str(file))))) == [
         "webhook"
     ]
 
@@ -146,7 +146,7 @@ def test_a_file_without_an_address_of_use_is_told_and_not_repeated(
     file.write_bytes(content)
     file.chmod(mode)
     with pytest.raises(ConfigError, match=said) as raised:
-        channels_of(NotifySettings(webhook=WebhookSettings(url_file=str(file))))
+        build_channels(NotifySettings(webhook=WebhookSettings(url_file=str(file))))
     assert str(file) in str(raised.value)
     assert "geheim" not in str(raised.value)
 
@@ -203,7 +203,7 @@ def test_a_secret_that_others_may_read_or_change_is_refused(tmp_path: Path, mode
         webhook=WebhookSettings(url="http://x/", secret_file=secret_file(tmp_path, mode=mode))
     )
     with pytest.raises(ConfigError, match="open to others") as raised:
-        channels_of(settings)
+        build_channels(settings)
     assert SECRET.decode() not in str(raised.value)
 
 
@@ -240,6 +240,16 @@ def test_a_mail_says_in_words_what_happened_and_carries_the_id() -> None:
     assert "index 0042  High: Edema 0.930 (low_margin)" in text
     assert "and 2 more" in text
     assert "not a diagnosis" in text
+
+
+def test_a_mail_says_what_is_degraded_and_what_works_again() -> None:
+    items = [{"at": "2026-11-23T11:59:00.000Z", "cause": "disk", "detail": "It is full."}]
+    degraded = json.loads(render_body("id-2", "degraded", items, count=1, now=NOW))
+    assert render_title(degraded) == "xray-watcher: degraded: disk"
+    assert "disk: It is full." in render_text(degraded)
+    del items[0]["detail"]
+    recovered = json.loads(render_body("id-3", "recovered", items, count=1, now=NOW))
+    assert "disk: works again" in render_text(recovered)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +363,7 @@ def test_a_password_that_is_no_text_is_told_at_the_start(tmp_path: Path, content
         password_file=secret_file(tmp_path, content),
     )  # fmt: skip
     with pytest.raises(ConfigError, match="UTF-8") as raised:
-        channels_of(NotifySettings(smtp=smtp))
+        build_channels(NotifySettings(smtp=smtp))
     assert len(raised.value.problems) == 1, "of one file once"
     assert "gehe" not in str(raised.value)
 
@@ -364,7 +374,7 @@ def test_every_file_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
     )
     hook = WebhookSettings(url="http://h/", secret_file=str(tmp_path / "key"))
     with pytest.raises(ConfigError) as raised:
-        channels_of(NotifySettings(smtp=smtp, webhook=hook))
+        build_channels(NotifySettings(smtp=smtp, webhook=hook))
     assert len(raised.value.problems) == 2
 
 
@@ -402,9 +412,12 @@ def test_every_address_is_a_channel_of_its_own() -> None:
         host="h", security="none", sender="x@y.z", to=("a@b.c", "d@e.f"), events=("high",)
     )
     settings = NotifySettings(smtp=smtp)
-    assert list(channels_of(settings)) == ["smtp:a@b.c", "smtp:d@e.f"]
-    assert audience_of(settings).wants("high") == ["smtp:a@b.c", "smtp:d@e.f"]
-    assert audience_of(settings).wants("summary") == []
+    assert list(build_channels(settings)) == ["smtp:a@b.c", "smtp:d@e.f"]
+    assert [n.channel for n in build_subscriptions(settings).notices("high", 0, "7")] == [
+        "smtp:a@b.c",
+        "smtp:d@e.f",
+    ]
+    assert build_subscriptions(settings).notices("summary", 0, "{}") == []
 
 
 # -- a program ----------------------------------------------------------------------------

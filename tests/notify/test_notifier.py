@@ -13,12 +13,12 @@ from sinks import http_sink, wait_for
 
 from rig import Rig
 from xray_watcher.config.upkeep import EVENTS, WebhookSettings
-from xray_watcher.core.notices import Audience
+from xray_watcher.core.notices import Subscriptions
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.notify.channels import Channel, DeliveryFailed, Webhook
 from xray_watcher.notify.notifier import Notifier
-from xray_watcher.notify.sender import Result, Sender
+from xray_watcher.notify.sender import Attempt, Sender
 
 GIVE_UP_S = 3600.0
 
@@ -40,7 +40,7 @@ class HandSender(Sender):
     def answer(self, error: str | None = None) -> None:
         """Everything that is under way was taken, or was not."""
         for channel, message_id in self.open:
-            self._results.put(Result(channel, message_id, error))
+            self._results.put(Attempt(channel, message_id, error))
         self.open.clear()
 
     def events(self) -> list[str]:
@@ -60,13 +60,13 @@ class Telling:
         sender: Sender | None = None,
     ) -> None:
         self.sender = HandSender()
-        audience = Audience(dict.fromkeys(channels, EVENTS))
+        subscriptions = Subscriptions(dict.fromkeys(channels, EVENTS))
 
         def chores(rig: Rig) -> list[Notifier]:
             self.notifier = Notifier(
                 ledger=rig.ledger,
                 sender=sender or self.sender,
-                audience=audience,
+                subscriptions=subscriptions,
                 channels=channels,
                 problems=lambda: {c: t.reason for c, t in rig.health.problems.items()},
                 clock=rig.clock,
@@ -78,7 +78,7 @@ class Telling:
             return [self.notifier]
 
         clock = None if before is None else before.rig.clock
-        self.rig = Rig(root, chores=chores, audience=audience, clock=clock)
+        self.rig = Rig(root, chores=chores, subscriptions=subscriptions, clock=clock)
         self._number = 0 if before is None else before._number
 
     def high(self, images: int = 1) -> None:
@@ -380,7 +380,7 @@ def test_a_fault_of_a_channel_s_own_is_told_and_ends_no_thread() -> None:
             raise DeliveryFailed("as usual")
 
     sender = Sender({"x": Broken()}, lambda: None)
-    results: list[Result] = []
+    results: list[Attempt] = []
     for number in "12":
         sender.send("x", number, "high", b"{}")
     wait_for(lambda: results.extend(sender.results()) or len(results) == 2)

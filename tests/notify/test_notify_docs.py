@@ -13,7 +13,7 @@ from sinks import http_sink
 from xray_watcher.config.loading import load_settings
 from xray_watcher.config.upkeep import EVENTS, WebhookSettings
 from xray_watcher.notify.channels import Webhook
-from xray_watcher.notify.texts import body_of
+from xray_watcher.notify.texts import render_body
 
 DOCS = (Path(__file__).parents[2] / "docs" / "notify.md").read_text()
 
@@ -35,7 +35,9 @@ def test_every_event_is_documented() -> None:
 def test_the_message_in_the_documentation_has_the_fields_that_are_sent() -> None:
     (block,) = [b for b in re.findall(r"(?:^    .*\n)+", DOCS, re.MULTILINE) if '"schema"' in b]
     documented = json.loads(block)
-    sent = json.loads(body_of("id", "high", [], count=0, now=datetime(2026, 11, 23, tzinfo=UTC)))
+    sent = json.loads(
+        render_body("id", "high", [], count=0, now=datetime(2026, 11, 23, tzinfo=UTC))
+    )
     assert list(documented) == list(sent)
 
 

@@ -14,16 +14,16 @@ from xray_watcher.intake.handover import Upload, upload_name
 from xray_watcher.system.clock import SystemClock
 from xray_watcher.web import answers
 from xray_watcher.web.answers import (
-    Batches,
     DaemonGone,
     Filed,
+    UploadRequests,
     counts,
     filed_images,
     results_in_order,
 )
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.models import Result
-from xray_watcher.web.receiving import Batch, Refusal
+from xray_watcher.web.receiving import Refusal, UploadRequest
 
 ID = "20261123T120000-0123456789ab"
 OTHER = "20261123T120000-0123456789ac"
@@ -53,7 +53,7 @@ async def leaves() -> bool:
     return True
 
 
-def all_filed(root: Path, batch: Batch) -> list[Filed]:
+def all_filed(root: Path, batch: UploadRequest) -> list[Filed]:
     async def wait() -> list[Filed]:
         images: list[Filed] = []
         async for new in filed_images(context_of(root), batch, stays):
@@ -63,7 +63,7 @@ def all_filed(root: Path, batch: Batch) -> list[Filed]:
     return asyncio.run(wait())
 
 
-def results(root: Path, batch: Batch, images: list[Filed]) -> list[Result]:
+def results(root: Path, batch: UploadRequest, images: list[Filed]) -> list[Result]:
     async def read() -> list[Result]:
         return [one async for one in results_in_order(context_of(root), batch, images)]
 
@@ -77,7 +77,7 @@ def test_refused_files_stand_in_their_place_among_those_that_are_filed(tmp_path:
         1: Refusal("b.png", "too_large", "Too large."),
         4: Refusal("e", "incomplete", "No."),
     }
-    batch = Batch(ID, files=5, accepted=3, refusals=refusals, is_over=True)
+    batch = UploadRequest(ID, files=5, accepted=3, refusals=refusals, is_over=True)
     images = all_filed(tmp_path, batch)
     names = [result.filename for result in results(tmp_path, batch, images)]
     assert names == ["0.png", "b.png", "2.png", "3.png", "e"]
@@ -90,7 +90,7 @@ def test_what_is_filed_already_comes_in_pieces(tmp_path: Path) -> None:
     rig = with_uploads(tmp_path, *range(250))
     while rig.pipeline.done < 250:
         rig.tick(1)
-    batch = Batch(ID, files=250, accepted=250, is_over=True)
+    batch = UploadRequest(ID, files=250, accepted=250, is_over=True)
 
     async def wait() -> list[list[int]]:
         found = filed_images(context_of(tmp_path), batch, stays)
@@ -108,14 +108,16 @@ def test_a_daemon_that_is_gone_is_not_waited_for_without_end(
     monkeypatch.setattr(answers, "GONE_S", 0.2)
     with_uploads(tmp_path, 0).crash()
     with pytest.raises(DaemonGone, match="safe"):
-        all_filed(tmp_path, Batch(ID, files=1, accepted=1))
+        all_filed(tmp_path, UploadRequest(ID, files=1, accepted=1))
 
 
 def test_nobody_is_answered_who_has_gone_away(tmp_path: Path) -> None:
     rig = with_uploads(tmp_path, 0)
 
     async def wait() -> None:
-        async for _ in filed_images(context_of(tmp_path), Batch(ID, files=1, accepted=1), leaves):
+        async for _ in filed_images(
+            context_of(tmp_path), UploadRequest(ID, files=1, accepted=1), leaves
+        ):
             pass
 
     with pytest.raises(ClientDisconnect):
@@ -132,9 +134,9 @@ def test_a_batch_of_an_earlier_life_is_known_by_what_waits_and_what_was_claimed(
     upload = Upload(rig.spool.handover.folder, upload_name(ID, 2))
     upload.write(b"picture:Edema")
     upload.hand_over("2.png")
-    batch = Batches().find(context, ID)
-    assert batch == Batch(ID, files=3, accepted=3, is_over=True)
-    assert Batches().find(context, OTHER) is None
+    batch = UploadRequests().find(context, ID)
+    assert batch == UploadRequest(ID, files=3, accepted=3, is_over=True)
+    assert UploadRequests().find(context, OTHER) is None
     rig.crash()
 
 
@@ -144,16 +146,16 @@ def test_batches_with_like_ids_are_kept_apart(tmp_path: Path) -> None:
     rig.crash()
     rig = with_uploads(tmp_path, 0, batch=OTHER)
     rig.ticks(3)
-    assert len(all_filed(tmp_path, Batch(OTHER, files=1, accepted=1))) == 1
-    assert len(all_filed(tmp_path, Batch(ID, files=2, accepted=2))) == 2
+    assert len(all_filed(tmp_path, UploadRequest(OTHER, files=1, accepted=1))) == 1
+    assert len(all_filed(tmp_path, UploadRequest(ID, files=2, accepted=2))) == 2
     rig.crash()
 
 
 def test_the_memory_of_batches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "_REMEMBERED", 3)
-    batches = Batches()
+    batches = UploadRequests()
     for number in range(10):
-        batches.add(Batch(str(number)))
+        batches.add(UploadRequest(str(number)))
     assert list(batches._batches) == ["7", "8", "9"]
 
 
@@ -161,7 +163,7 @@ def test_the_memory_of_batches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_beginning_of_an_id_is_no_id(cut: str, tmp_path: Path) -> None:
     """It would stand for all requests of that second."""
     rig = with_uploads(tmp_path, 0, 1)
-    batches, context = Batches(), context_of(tmp_path)
+    batches, context = UploadRequests(), context_of(tmp_path)
     assert batches.find(context, ID) is not None
     assert batches.find(context, cut) is None
     rig.crash()

@@ -302,7 +302,7 @@ def test_uploads_whose_share_fails_for_a_moment_are_offered_at_the_next_look(
 
     monkeypatch.setattr(os, "lstat", stale)
     rig.tick()
-    ((_, retry),) = rig.retries.of("upload").items()
+    ((_, retry),) = rig.retries.waiting("upload").items()
     assert retry.reason is not None
     assert (retry.reason.code, retry.tries) == ("unreadable", 1)
     assert len(audit.jsonl_records(tmp_path)) == 1, "the other one goes on"

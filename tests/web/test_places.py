@@ -15,9 +15,9 @@ from xray_watcher.web.limits import TooSlow, body_chunks
 from xray_watcher.web.shares import (
     Busy,
     Pace,
-    Place,
     Places,
     Shares,
+    UploadSlot,
     address_key,
     held,
     is_ours,
@@ -55,7 +55,7 @@ def test_an_address_is_counted_as_one_machine_has_it(address: str, key: str, our
 
 def test_whoever_has_two_keys_holds_what_the_fuller_one_has() -> None:
     clock = HandClock()
-    places = [Place(keys, clock) for keys in (("t", "x"), ("u", "x"), ("t", "y"))]
+    places = [UploadSlot(keys, clock) for keys in (("t", "x"), ("u", "x"), ("t", "y"))]
     assert held(places, ("t", "x")) == 2
     assert held(places, ("u",)) == 1
     assert held(places, ("v",)) == held(places, ()) == 0
@@ -143,7 +143,7 @@ class Upload:
     """An upload that sends when it is told to."""
 
     def __init__(self, places: Places, clock: HandClock, keys: shares.Keys) -> None:
-        self.place: Place | None = None
+        self.place: UploadSlot | None = None
         self.sent: asyncio.Queue[Message] = asyncio.Queue()
         self.task = asyncio.create_task(self._run(places, clock, keys))
 

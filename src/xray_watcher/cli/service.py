@@ -38,9 +38,9 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
 
     SIGHUP reads the configuration anew: whole, or not at all. Every key takes effect.
     """
-    from xray_watcher.system.signals import end_in_order_while_starting
+    from xray_watcher.system.signals import exit_cleanly_while_starting
 
-    end_in_order_while_starting()
+    exit_cleanly_while_starting()
     from xray_watcher import log
     from xray_watcher.service.supervisor import Renewal, supervised
 
@@ -54,12 +54,12 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
         return supervised(partial(_telling, partial(_run_to_the_end, settings)))
 
     def load_and_check() -> Settings:
-        from xray_watcher.notify.setup import channels_of
+        from xray_watcher.notify.setup import build_channels
         from xray_watcher.service.network import check_weights
 
         new = load()
         check_weights(new)
-        channels_of(new.notify)
+        build_channels(new.notify)
         return new
 
     def renew(former: Work) -> Renewal:
@@ -107,7 +107,7 @@ def _telling(work: Work, reports: Reports) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
         reports.fail(f"{type(error).__name__} in xray-watcher itself.")
-        log.crashed(error)
+        log.log_crash(error)
         return 1
 
 

@@ -109,7 +109,7 @@ def check_config(as_json: bool, **options: str | None) -> int:
     The files that [notify] names are read as well: call it as the service's user.
     """
     from xray_watcher.config.loading import describe_json, describe_text
-    from xray_watcher.notify.setup import channels_of
+    from xray_watcher.notify.setup import build_channels
     from xray_watcher.system.sandbox import lack_in_words, missing_parts
 
     flags = {
@@ -117,7 +117,7 @@ def check_config(as_json: bool, **options: str | None) -> int:
         "model.weights_file": options["weights_file"],
     }
     found = loaded(options["config"], options["root"], options["state_dir"], flags)
-    channels_of(found.settings.notify)
+    build_channels(found.settings.notify)
     if as_json:
         print_json(describe_json(found))
     else:

@@ -12,10 +12,10 @@ from xray_watcher.errors import UsageError
 @settings_options
 def metrics(**options: str | None) -> int:
     """Print what Prometheus is told, as /metrics and the textfile have it."""
-    from xray_watcher.reports.metrics import metrics_of
+    from xray_watcher.reports.metrics import collect_metrics
     from xray_watcher.system.clock import SystemClock
 
-    click.echo(metrics_of(settings_of(options), SystemClock().now()), nl=False)
+    click.echo(collect_metrics(settings_of(options), SystemClock().now()), nl=False)
     return 0
 
 
@@ -28,10 +28,10 @@ def notify() -> None:
 @settings_options
 def test_channels(**options: str | None) -> int:
     """Send a test message through each channel and say how it went. Exit code 1: one failed."""
-    from xray_watcher.notify.setup import channels_of, try_each
+    from xray_watcher.notify.setup import build_channels, try_each
     from xray_watcher.system.clock import SystemClock
 
-    channels = channels_of(settings_of(options).notify)
+    channels = build_channels(settings_of(options).notify)
     if not channels:
         raise UsageError("Nobody is told anything: set notify.webhook, .smtp or .command.")
     failed = 0

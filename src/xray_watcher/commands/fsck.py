@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Literal
 
 from xray_watcher.config.settings import Settings
-from xray_watcher.core.naming import index_of, safe_name
+from xray_watcher.core.naming import parse_index, safe_name
 from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.claims import Move
 from xray_watcher.intake.spool import Spool
@@ -24,7 +24,7 @@ from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.restoring import logs_ahead
 from xray_watcher.ledger.rows import ImageRow, LogState
 from xray_watcher.service.folders import build_spool
-from xray_watcher.system.files import OPEN_FILE, sha256_of
+from xray_watcher.system.files import OPEN_FILE, compute_sha256
 from xray_watcher.system.lock import InstanceLock, is_held
 
 Kind = Literal[
@@ -212,7 +212,7 @@ def _strangers(spool: Spool, known: set[tuple[str, str]]) -> Iterator[Difference
             beside = name.removesuffix(".json")
             is_ours = (folder, name) in known or (beside != name and (folder, beside) in known)
             if not is_ours and not name.startswith(".tmp."):
-                index = index_of(name)
+                index = parse_index(name)
                 shown = f"{folder}/{safe_name(name)}"
                 yield Difference("stranger", shown if index is None else f"{shown} (index {index})")
 
@@ -289,6 +289,6 @@ def _place(row: ImageRow) -> tuple[str, str]:
 def _hash(path: str) -> bytes:
     fd = os.open(path, OPEN_FILE)
     try:
-        return sha256_of(fd)
+        return compute_sha256(fd)
     finally:
         os.close(fd)

@@ -101,7 +101,7 @@ def _scored(
         "all_probs": dict(zip(found.labels, found.calibrated, strict=True)),
         "raw_probs": dict(zip(found.labels, found.raw, strict=True)),
         "simulated": engine.info.simulated,
-        "model": vars(ModelFields.of(engine.info)),
+        "model": vars(ModelFields(engine.info.name, engine.info.sha256, engine.info.precision)),
     }
 
 

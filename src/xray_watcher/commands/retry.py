@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from xray_watcher.config.settings import Settings
-from xray_watcher.core.naming import index_of
+from xray_watcher.core.naming import parse_index
 from xray_watcher.core.times import utc_text
 from xray_watcher.core.values import REJECTED_FOLDER
 from xray_watcher.errors import Unavailable, UsageError
@@ -33,7 +33,7 @@ _GONE = "It does not lie in the rejected folder any more."
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RetryOutcome:
     """What became of one rejected file.
 
     Attributes:
@@ -50,7 +50,7 @@ class Outcome:
 
 def put_back(
     settings: Settings, names: Sequence[str], now: datetime, *, every: bool
-) -> list[Outcome]:
+) -> list[RetryOutcome]:
     """Hand rejected files over to be tried again.
 
     Args:
@@ -88,17 +88,17 @@ def _alone(state: str) -> Iterator[None]:
         yield
 
 
-def _outcome(spool: Spool, row: ImageRow, now: str) -> Outcome:
+def _outcome(spool: Spool, row: ImageRow, now: str) -> RetryOutcome:
     assert row.idx is not None
     assert row.folder is not None
     assert row.filed_name is not None
     try:
         spool.put_back(Returned(row.idx, row.path, row.folder, row.filed_name, now))
     except FileNotFoundError:
-        return Outcome(row.filed_name, problem=_GONE)
+        return RetryOutcome(row.filed_name, problem=_GONE)
     except Unavailable as error:
-        return Outcome(row.filed_name, problem=error.reason)
-    return Outcome(row.filed_name, row.inbox_path)
+        return RetryOutcome(row.filed_name, problem=error.reason)
+    return RetryOutcome(row.filed_name, row.inbox_path)
 
 
 def _all(ledger: LedgerReader) -> list[ImageRow]:
@@ -107,7 +107,7 @@ def _all(ledger: LedgerReader) -> list[ImageRow]:
 
 def _named(ledger: LedgerReader, name: str) -> ImageRow:
     base = os.path.basename(name)
-    index = index_of(f"{base:0>4}_") if base.isdecimal() else index_of(base)
+    index = parse_index(f"{base:0>4}_") if base.isdecimal() else parse_index(base)
     row = None if index is None else ledger.image_with_index(index)
     if row is None or row.outcome != "rejected" or row.filed_name is None:
         raise UsageError(

@@ -18,7 +18,7 @@ from xray_watcher.ledger.log_files import edited_copies
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.reports.daily import Summary, day_summary
-from xray_watcher.system.activity import activity_of
+from xray_watcher.system.activity import read_activity
 from xray_watcher.system.deadline import answer_in_time
 from xray_watcher.system.disks import answering
 from xray_watcher.system.files import read_facts
@@ -180,7 +180,7 @@ def _problems(
 
 
 def _silence(told: dict[str, Any], age_s: float) -> str:
-    now = activity_of(told.get("pid", 0))
+    now = read_activity(told.get("pid", 0))
     is_seen = now is not None and (now.state == "D" or now.wait)  # of others' processes, D alone
     waits = now is not None and is_seen and now.is_stuck_since(now)
     why = " It waits for a disk or share that does not answer." if waits else ""

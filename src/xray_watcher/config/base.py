@@ -16,12 +16,7 @@ def unit(name: str) -> FieldInfo:
 
 
 def allowed(text: str, *, is_secret: bool = False) -> FieldInfo:
-    """What a key may hold, in words, where its type does not say it.
-
-    Args:
-        text: the words.
-        is_secret: whether the value may be a secret, so that no complaint repeats it.
-    """
+    """What a key may hold, in words. No message repeats a value that may be a secret."""
     return Field(  # type: ignore[no-any-return]
         json_schema_extra={"allowed": text, "is_secret": is_secret}
     )
@@ -39,35 +34,31 @@ def usable_path(path: str) -> str:
 
 
 def readable(read: Callable[[str], object]) -> AfterValidator:
-    """A text that is empty or that this can read; it stays as people wrote it.
+    """A text that is empty, or that `read` takes without a ValueError; it stays as written."""
 
-    Args:
-        read: raises ValueError for what it cannot read.
-    """
-
-    def as_it_is(text: str) -> str:
+    def check(text: str) -> str:
         if text:
             read(text)
         return text
 
-    return AfterValidator(as_it_is)
+    return AfterValidator(check)
 
 
 Seconds = Annotated[float, unit("seconds")]
 Minutes = Annotated[float, unit("minutes")]
 Bytes = Annotated[int, unit("bytes")]
-PathText = Annotated[str, AfterValidator(usable_path), allowed("a path")]
-FolderText = Annotated[
-    str,
-    AfterValidator(usable_path),
-    allowed('a path, below root if relative, or "" for the default'),
-]
+AnyPath = Annotated[str, AfterValidator(usable_path)]
+PathText = Annotated[AnyPath, allowed("a path")]
+OptionalFile = Annotated[AnyPath, allowed('a path, or "" for none')]
+FolderText = Annotated[AnyPath, allowed('a path, below root if relative, or "" for the default')]
 
 
 class Section(BaseModel):
     """One table of the file. Strict: 16 is not "16", 1 is not true."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from itertools import combinations
 from xray_watcher.config.base import did_you_mean
 from xray_watcher.config.keys import FOLDERS, THRESHOLDS
 from xray_watcher.config.settings import Settings
-from xray_watcher.config.sources import shown
+from xray_watcher.config.sources import show_value
 from xray_watcher.config.upkeep import NotifySettings, RetentionSettings
 from xray_watcher.core.catalogue import OUTPUTS
 from xray_watcher.core.values import LEVELS
@@ -62,11 +62,13 @@ def _missing_root(settings: Settings) -> Iterator[KeyProblem]:
 def _overlapping_folders(settings: Settings) -> Iterator[KeyProblem]:
     for (first, one), (second, other) in combinations(_placed_folders(settings).items(), 2):
         if one == other:
-            yield _overlap(first, second, f"{shown(one)} is also {second}")
+            yield _overlap(first, second, f"{show_value(one)} is also {second}")
         elif _is_below(one, other):
-            yield _overlap(first, second, f"{shown(one)} lies in {second}, {shown(other)}")
+            yield _overlap(
+                first, second, f"{show_value(one)} lies in {second}, {show_value(other)}"
+            )
         elif _is_below(other, one):
-            yield _overlap(second, first, f"{shown(other)} lies in {first}, {shown(one)}")
+            yield _overlap(second, first, f"{show_value(other)} lies in {first}, {show_value(one)}")
 
 
 def _overlap(inner: str, outer: str, text: str) -> KeyProblem:
@@ -89,7 +91,7 @@ def _placed_folders(settings: Settings) -> dict[str, str]:
 
 
 def _true_paths(paths: dict[str, str]) -> dict[str, str]:
-    """Where links lead to; on a share that hangs nobody can tell, and `status` must say so."""
+    """Where links lead to; the paths themselves on a share that hangs, which `status` reports."""
     try:
         true = answer_in_time(
             lambda: [os.path.realpath(path) for path in paths.values()], _ANSWER_S, "A folder"
@@ -114,7 +116,7 @@ def _unknown_labels(settings: Settings) -> Iterator[KeyProblem]:
     in_thresholds = [(f"{THRESHOLDS}.{label}", label) for label in settings.risk.thresholds]
     for key, label in in_levels + in_thresholds:
         if label not in OUTPUTS:
-            parts = (f"no network has the label {shown(label)}", did_you_mean(label, OUTPUTS))
+            parts = (f"no network has the label {show_value(label)}", did_you_mean(label, OUTPUTS))
             yield KeyProblem((key,), "; ".join([*filter(None, parts), f"allowed: {_LABELS}"]))
 
 
@@ -125,7 +127,7 @@ def _labels_in_two_levels(settings: Settings) -> Iterator[KeyProblem]:
             if label in others:
                 yield KeyProblem(
                     (f"risk.levels.{other}", f"risk.levels.{one}"),
-                    f"{shown(label)} stands in {one} and in {other}; "
+                    f"{show_value(label)} stands in {one} and in {other}; "
                     "a label stands in one level only",
                 )
 
@@ -137,7 +139,7 @@ def _labels_without_level(settings: Settings) -> Iterator[KeyProblem]:
         if label not in level_of:
             yield KeyProblem(
                 (*_LEVEL_KEYS, "model.weights"),
-                f"no level names {shown(label)}, which {weights.name} scores; "
+                f"no level names {show_value(label)}, which {weights.name} scores; "
                 f"add it to {', '.join(LEVELS[:-1])} or {LEVELS[-1]}",
             )
 
@@ -147,8 +149,8 @@ def _open_to_the_network(settings: Settings) -> Iterator[KeyProblem]:
     if not web.token_file and not _is_loopback(web.host):
         yield KeyProblem(
             ("web.host", "web.token_file"),
-            f"{shown(web.host)} can be reached from other machines, so web.token_file must be set; "
-            "make it with `xray-watcher token`, or allowed: 127.0.0.1",
+            f"{show_value(web.host)} can be reached from other machines, so web.token_file must be "
+            "set; make it with `xray-watcher token`, or allowed: 127.0.0.1",
         )
 
 
@@ -167,12 +169,14 @@ def _unfinished_channels(notify: NotifySettings) -> Iterator[KeyProblem]:
     if smtp.host and not smtp.sender:
         yield KeyProblem(("notify.smtp.sender", "notify.smtp.host"), "is not set; a mail needs one")
     if smtp.host and not smtp.to:
-        yield KeyProblem(("notify.smtp.to", "notify.smtp.host"), "is empty; nobody would be told")
+        yield KeyProblem(
+            ("notify.smtp.to", "notify.smtp.host"), "is empty; nobody would get a mail"
+        )
     if bool(smtp.user) != bool(smtp.password_file):
         keys = ("notify.smtp.password_file", "notify.smtp.user")
-        yield KeyProblem(keys, "goes together with notify.smtp.user; set both or none")
+        yield KeyProblem(keys, "needs notify.smtp.user; set both or none")
     if argv and not os.path.isabs(argv[0]):
-        what = f"{shown(argv[0])} is not allowed; allowed: a full path"
+        what = f"{show_value(argv[0])} is not allowed; allowed: a full path"
         yield KeyProblem(("notify.command.argv",), what)
 
 

@@ -37,22 +37,11 @@ def render_example() -> str:
 
 def _entry(key: str, field: FieldInfo) -> str:
     if key in TABLES:
-        return f"\n\n{_comment(_table_sentence(key, field))}[{key}]\n"
-    return f"\n{_comment(field.description or '')}{_comment(_terms(key, field))}{_line(key, field)}"
-
-
-def _table_sentence(key: str, field: FieldInfo) -> str:
-    terms = f" Allowed: {allowed(key)}." if key == THRESHOLDS else ""
-    return f"{field.description}{terms}"
-
-
-def _terms(key: str, field: FieldInfo) -> str:
-    default = "" if key == "root" else f" Default: {_default(field)}."
-    return f"Allowed: {allowed(key)}.{default}"
-
-
-def _default(field: FieldInfo) -> str:
-    return "as below" if isinstance(field.default, tuple) else json.dumps(field.default)
+        terms = f" Allowed: {allowed(key)}." if key == THRESHOLDS else ""
+        return f"\n\n{_comment(f'{field.description}{terms}')}[{key}]\n"
+    default = "as below" if isinstance(field.default, tuple) else json.dumps(field.default)
+    terms = f"Allowed: {allowed(key)}." + ("" if key == "root" else f" Default: {default}.")
+    return f"\n{_comment(field.description or '')}{_comment(terms)}{_line(key, field)}"
 
 
 def _line(key: str, field: FieldInfo) -> str:

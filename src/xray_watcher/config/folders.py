@@ -15,7 +15,7 @@ class Folders:
         inbox: watched for images.
         classified: holds High, Medium and Low.
         rejected: holds what could not be scored.
-        duplicates: holds repeated images that were set aside.
+        duplicates: holds repeated images.
         logs: holds the JSONL and CSV logs and the daily figures.
         state: local disk of the service.
     """
@@ -45,7 +45,7 @@ class Folders:
 
     @property
     def heartbeat(self) -> str:
-        """The file in which the running daemon tells `status` how things are."""
+        """The file of the running daemon's status."""
         return os.path.join(self.state, "heartbeat.json")
 
     @property

@@ -36,12 +36,13 @@ _KINDS: Mapping[Any, str] = {int: "a whole number", float: "a number", str: "a t
 
 def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
+        field.description = " ".join((field.description or "").split())  # it is a docstring
         yield prefix + name, field
-        if section := section_of(field):
+        if section := table_model(field):
             yield from _walk(section, f"{prefix}{name}.")
 
 
-def section_of(field: FieldInfo) -> type[BaseModel] | None:
+def table_model(field: FieldInfo) -> type[BaseModel] | None:
     """The model of a field that is a table of its own, else None."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
@@ -50,10 +51,10 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
 FIELDS: Mapping[str, FieldInfo] = dict(_walk(Settings))
 """Every key and every table, in the order of the file."""
 
-TABLES = frozenset(key for key, field in FIELDS.items() if section_of(field)) | {THRESHOLDS}
+TABLES = frozenset(key for key, field in FIELDS.items() if table_model(field)) | {THRESHOLDS}
 """The keys that are tables."""
 
-KEYS = tuple(key for key, field in FIELDS.items() if not section_of(field))
+KEYS = tuple(key for key, field in FIELDS.items() if not table_model(field))
 """The keys that hold a value; `risk.thresholds` is one of them."""
 
 
@@ -62,13 +63,13 @@ def is_known(key: str) -> bool:
     return key in KEYS or key.startswith(THRESHOLDS + ".")
 
 
-def kind_of(key: str) -> object:
+def key_type(key: str) -> object:
     """What a key holds: int, float, str, Literal, tuple, Mapping, or the class of a table."""
     annotation = FIELDS[key].annotation
     return get_origin(annotation) or annotation
 
 
-def unit_of(key: str) -> str:
+def key_unit(key: str) -> str:
     """The unit of a key's value, or nothing."""
     return _extra(FIELDS[key], "unit")
 

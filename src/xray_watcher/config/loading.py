@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +20,11 @@ from xray_watcher.config.sources import (
     Given,
     Layer,
     environment_layer,
-    expanded,
+    expand_home,
     file_layer,
     find_config_file,
     flag_layer,
-    shown,
+    show_value,
     xdg_folder,
 )
 from xray_watcher.core.naming import one_line
@@ -70,34 +71,31 @@ def load_settings(
 
     Args:
         config_file: value of `--config`, None where it was not given.
-        flags: values of other flags by dotted key; None stands for one that was not used.
+        flags: values of other flags by dotted key; None for a flag that was not used.
         environ: the environment.
         needs_root: whether it is a mistake when `root` is set nowhere.
-
-    Returns:
-        The settings, with the origin of each. Paths have `~` expanded and are absolute.
 
     Raises:
         ConfigError: something is wrong; it carries every problem, one line each.
     """
-    file, from_file = _file(config_file, environ)
+    file, from_file = _read_file(config_file, environ)
     layers = (from_file, environment_layer(environ), flag_layer(flags))
     given = _default_layer(file, environ)
     for layer in layers:
         given |= layer.given
-    given = {key: _with_full_path(key, one, environ) for key, one in given.items()}
-    settings, broken = _validated(given)
+    given = {key: _expand(key, one, environ) for key, one in given.items()}
+    settings, broken = _validate(given)
     problems = [problem for layer in layers for problem in layer.problems]
     problems += [problem for of_key in broken.values() for problem in of_key]
     if from_file.is_whole:
-        unasked = set() if needs_root else {"root"}
-        problems += _problems_of_the_whole(settings, given, unasked.union(broken), file)
+        ignored = broken.keys() if needs_root else {*broken, "root"}
+        problems += _check_whole(settings, given, ignored, file)
     if problems:
         raise ConfigError(problems)
     return LoadedSettings(settings, dict(_origins(settings, given)), file)
 
 
-def _file(flag: str | None, environ: Mapping[str, str]) -> tuple[Path | None, Layer]:
+def _read_file(flag: str | None, environ: Mapping[str, str]) -> tuple[Path | None, Layer]:
     try:
         path = find_config_file(flag, environ)
     except ConfigError as error:
@@ -108,8 +106,8 @@ def _file(flag: str | None, environ: Mapping[str, str]) -> tuple[Path | None, La
 def _default_layer(file: Path | None, environ: Mapping[str, str]) -> dict[str, Given]:
     """The one default that depends on who runs the service.
 
-    With the system's settings it is the system's service that is meant, also by a user who may
-    only read: for another folder the service would seem not to run.
+    With the system's settings it is the system's folder, also for a user who may only read it. With
+    another folder the service would seem not to run.
     """
     is_system = file is not None and os.path.abspath(file) == SYSTEM_CONFIG
     if is_system or os.geteuid() == 0 or os.access(SYSTEM_STATE_DIR, os.W_OK):
@@ -118,26 +116,24 @@ def _default_layer(file: Path | None, environ: Mapping[str, str]) -> dict[str, G
     return {"state_dir": Given(folder, "default", "default")}
 
 
-def _with_full_path(key: str, one: Given, environ: Mapping[str, str]) -> Given:
-    if not isinstance(one.value, str) or not one.value:
+def _expand(key: str, one: Given, environ: Mapping[str, str]) -> Given:
+    """Expand `~` in a path; folders of `[intake]` may stay relative, for they lie below root."""
+    if not isinstance(one.value, str) or not one.value or key not in (*_PATHS, *FOLDERS):
         return one
-    if key in _PATHS:
-        return Given(os.path.abspath(expanded(one.value, environ)), one.origin, one.where)
-    if key in FOLDERS:
-        return Given(expanded(one.value, environ), one.origin, one.where)
-    return one
+    path = expand_home(one.value, environ)
+    return replace(one, value=os.path.abspath(path) if key in _PATHS else path)
 
 
-def _validated(given: Mapping[str, Given]) -> tuple[Settings, dict[str, list[str]]]:
+def _validate(given: Mapping[str, Given]) -> tuple[Settings, dict[str, list[str]]]:
     """The settings and the problems by key; keys with a problem are left at their default."""
     try:
         return Settings(**_tree(given)), {}
     except ValidationError as error:
         broken: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
-            key = _key_of(detail, given)
+            key = _find_key(detail, given)
             if key in broken and detail["type"] == "too_short":
-                continue  # of a list only whose wrong elements are told already
+                continue  # of a list only, whose wrong elements are reported already
             broken.setdefault(key, []).append(_problem(key, detail, given[key].where))
     sound = {key: one for key, one in given.items() if key not in broken}
     return Settings(**_tree(sound)), broken
@@ -154,7 +150,7 @@ def _tree(given: Mapping[str, Given]) -> dict[str, Any]:
     return tree
 
 
-def _key_of(detail: ErrorDetails, given: Mapping[str, Given]) -> str:
+def _find_key(detail: ErrorDetails, given: Mapping[str, Given]) -> str:
     """The given key that an error lies under: without positions in a list."""
     steps = [str(step) for step in detail["loc"]]
     prefixes = (".".join(steps[:length]) for length in range(len(steps), 0, -1))
@@ -163,20 +159,20 @@ def _key_of(detail: ErrorDetails, given: Mapping[str, Given]) -> str:
 
 def _problem(key: str, detail: ErrorDetails, where: str) -> str:
     hint = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else ""
-    value = "the value" if may_be_secret(key) else shown(detail["input"])
+    value = "the value" if may_be_secret(key) else show_value(detail["input"])
     parts = (f"{value} is not allowed", hint, f"allowed: {allowed(key)}")
     return one_line(f"{where}: {key}: {'; '.join(filter(None, parts))}")
 
 
-def _problems_of_the_whole(
-    settings: Settings, given: Mapping[str, Given], passed_over: set[str], file: Path | None
+def _check_whole(
+    settings: Settings, given: Mapping[str, Given], ignored: AbstractSet[str], file: Path | None
 ) -> Iterator[str]:
-    """The problems of the whole, but for those about a key that is broken itself."""
-    for outcome in check(settings):
-        if passed_over.isdisjoint(outcome.keys):
-            sources = (given[key].where for key in outcome.keys if key in given)
+    """The problems of the whole, without those about an ignored key."""
+    for problem in check(settings):
+        if ignored.isdisjoint(problem.keys):
+            sources = (given[key].where for key in problem.keys if key in given)
             where = next(sources, str(file or "no configuration file"))
-            yield one_line(f"{where}: {outcome.keys[0]}: {outcome.text}")
+            yield one_line(f"{where}: {problem.keys[0]}: {problem.text}")
 
 
 def _origins(settings: Settings, given: Mapping[str, Given]) -> Iterator[tuple[str, str]]:
@@ -191,12 +187,11 @@ def _origins(settings: Settings, given: Mapping[str, Given]) -> Iterator[tuple[s
 
 def describe(loaded: LoadedSettings) -> list[Row]:
     """Every key with the value in force, folders with their full path, and who gave it."""
-    return [
-        Row(key, value_of(loaded.settings, key), origin) for key, origin in loaded.origins.items()
-    ]
+    settings = loaded.settings
+    return [Row(key, find_value(settings, key), origin) for key, origin in loaded.origins.items()]
 
 
-def value_of(settings: Settings, key: str) -> Any:
+def find_value(settings: Settings, key: str) -> Any:
     """The value of a key that is in force; of a folder its full path."""
     if key in FOLDERS:
         return getattr(settings.folders, FOLDERS[key])
@@ -208,12 +203,12 @@ def value_of(settings: Settings, key: str) -> Any:
 
 def differences(old: Settings, new: Settings) -> Iterator[str]:
     """The keys whose values differ."""
-    return (key for key in KEYS if value_of(old, key) != value_of(new, key))
+    return (key for key in KEYS if find_value(old, key) != find_value(new, key))
 
 
 def describe_text(loaded: LoadedSettings) -> str:
     """What is in force as a table of key, origin and value, one key a line."""
-    rows = [(row.key, row.origin, shown(row.value)) for row in describe(loaded)]
+    rows = [(row.key, row.origin, show_value(row.value)) for row in describe(loaded)]
     key_width, origin_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(
         one_line(f"{key:<{key_width}}  {origin:<{origin_width}}  {value}")

@@ -1,8 +1,8 @@
 """Where settings come from: a TOML file, environment variables, flags of the command line.
 
-Each source becomes a `Layer`: what it gives by dotted key, and what is wrong with it. The
-library's own sources are not used because they stop at the first mistake, pass over a
-missing file and a mistyped variable, and cannot say which line a value is from.
+Each source becomes a `Layer`: what it gives by dotted key, and what is wrong with it. Those of
+pydantic-settings stop at the first mistake, ignore a missing file and a mistyped variable, and
+cannot say which line a value is from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xray_watcher.config.base import did_you_mean
-from xray_watcher.config.keys import KEYS, TABLES, is_known, kind_of, neighbours, similar
+from xray_watcher.config.keys import KEYS, TABLES, is_known, key_type, neighbours, similar
 from xray_watcher.core.naming import one_line
 from xray_watcher.errors import ConfigError
 
@@ -28,12 +28,8 @@ SYSTEM_CONFIG = "/etc/xray-watcher/config.toml"
 _ENV_NAMES: Mapping[str, str] = {
     ENV_PREFIX + key.upper().replace(".", "__"): key for key in (*KEYS, "risk.levels")
 }
-_TEXT_READERS: Mapping[object, Callable[[str], object]] = {
-    int: int,
-    float: float,
-    str: str,
-    Literal: str,
-}
+_Parser = Callable[[str], object]
+_PARSERS: Mapping[object, _Parser] = {int: int, float: float, str: str, Literal: str}
 _IP, _PROTOCOL = "[0-9A-Fa-f.:]+", "(?:tcp|udp|sctp)"
 _OF_A_SERVICE = re.compile(
     rf"{ENV_PREFIX}(?:[A-Z0-9_]+_)?(?:SERVICE_HOST={_IP}|SERVICE_PORT(?:_[A-Z0-9_]+)?=\d+"
@@ -77,6 +73,10 @@ class Layer:
     problems: tuple[str, ...] = ()
     is_whole: bool = True
 
+    def __or__(self, other: Layer) -> Layer:
+        """Both together; of a key that both give, the other's value."""
+        return Layer({**self.given, **other.given}, self.problems + other.problems)
+
 
 # -- the file -----------------------------------------------------------------------------
 
@@ -104,11 +104,10 @@ def find_config_file(flag: str | None, environ: Mapping[str, str]) -> Path | Non
 
 
 def _named_file(path: str, where: str, environ: Mapping[str, str]) -> Path:
-    full = expanded(path, environ)
+    full = expand_home(path, environ)
     if "\0" in full or not os.path.exists(full):
-        raise ConfigError(
-            [one_line(f"{where}: there is no file {shown(path)}; allowed: a TOML file")]
-        )
+        text = f"{where}: there is no file {show_value(path)}; allowed: a TOML file"
+        raise ConfigError([one_line(text)])
     return Path(full)
 
 
@@ -116,11 +115,11 @@ def xdg_folder(variable: str, below_home: str, environ: Mapping[str, str]) -> st
     """Our folder below an XDG base folder; as that standard has it, a relative one is ignored."""
     base = environ.get(variable, "")
     if not os.path.isabs(base):
-        base = os.path.join(expanded("~", environ), below_home)
+        base = os.path.join(expand_home("~", environ), below_home)
     return os.path.join(base, "xray-watcher")
 
 
-def expanded(path: str, environ: Mapping[str, str]) -> str:
+def expand_home(path: str, environ: Mapping[str, str]) -> str:
     """The path with a leading `~` or `~user` replaced by that home folder."""
     home = environ.get("HOME")
     if home and (path == "~" or path.startswith("~/")):
@@ -133,7 +132,7 @@ def file_layer(path: Path | None) -> Layer:
     if path is None:
         return Layer()
     try:
-        text = _text(path)
+        text = _read_text(path)
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = _ERROR_LINE.search(str(error))
@@ -141,12 +140,12 @@ def file_layer(path: Path | None) -> Layer:
         return Layer(problems=(f"{where}: is not valid TOML: {error}",), is_whole=False)
     except ConfigError as error:
         return Layer(problems=error.problems, is_whole=False)
-    lines = _lines(text)
-    return _layer(tree, lambda key: (f"file {path}", f"{path}{_line(key, lines)}"))
+    lines = _number_keys(text)
+    return _layer(tree, f"file {path}", lambda key: f"{path}{_line(key, lines)}")
 
 
-def _text(path: Path) -> str:
-    """The file's text; a byte-order mark, as Windows editors write it, is passed over."""
+def _read_text(path: Path) -> str:
+    """The file's text, without the byte-order mark of Windows editors."""
     if not path.is_file():
         raise ConfigError([f"{path}: is not a file; allowed: a TOML file"])
     try:
@@ -160,22 +159,20 @@ def _text(path: Path) -> str:
         raise ConfigError([f"{path}:{line}: is not UTF-8 text; save it as UTF-8"]) from error
 
 
-def _lines(text: str) -> dict[str, int]:
+def _number_keys(text: str) -> dict[str, int]:
     """The first line of each key and table, by dotted name; good enough to point at."""
     lines: dict[str, int] = {}
     table = ""
     for number, line in enumerate(text.split("\n"), start=1):
         if not (match := _HEADER_OR_KEY.match(line)):
             continue
-        header, key = (".".join(_parts(name)) for name in match.groups(default=""))
+        header, key = (
+            ".".join(part.strip("\"'") for part in re.findall(_PART, name))
+            for name in match.groups(default="")
+        )
         table = header or table
-        name = header or f"{table}.{key}".lstrip(".")
-        lines.setdefault(name, number)
+        lines.setdefault(header or f"{table}.{key}".lstrip("."), number)
     return lines
-
-
-def _parts(name: str) -> list[str]:
-    return [part.strip("\"'") for part in re.findall(_PART, name)]
 
 
 def _line(key: str, lines: Mapping[str, int]) -> str:
@@ -190,26 +187,16 @@ def _line(key: str, lines: Mapping[str, int]) -> str:
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
     """What the variables of our prefix give; texts as they are, lists and tables as JSON."""
-    given: dict[str, Given] = {}
-    problems: list[str] = []
+    layer = Layer()
     for name in sorted(environ):
         if not name.upper().startswith(ENV_PREFIX) or name == CONFIG_VARIABLE:
             continue
         key = _ENV_NAMES.get(name)
-        if key is None and _OF_A_SERVICE.fullmatch(f"{name}={environ[name]}"):
-            continue
-        if key is None:
-            problems.append(_unknown_variable(name))
-            continue
-        one = _variable_layer(name, key, environ[name])
-        given |= one.given
-        problems += one.problems
-    return Layer(given, tuple(problems))
-
-
-def _variable_layer(name: str, key: str, text: str) -> Layer:
-    where = f"environment {name}"
-    return _layer({key: _read(key, text)}, lambda _key: (where, where))
+        if key is not None:
+            layer |= _layer({key: _parse(key, environ[name])}, f"environment {name}")
+        elif not _OF_A_SERVICE.fullmatch(f"{name}={environ[name]}"):
+            layer |= Layer(problems=(_unknown_variable(name),))
+    return layer
 
 
 def _unknown_variable(name: str) -> str:
@@ -218,50 +205,52 @@ def _unknown_variable(name: str) -> str:
     return one_line("; ".join(filter(None, (f"environment {name}: is unknown", hint, allowed))))
 
 
-def _read(key: str, text: str) -> object:
-    """The value that a variable's text stands for; what cannot be read is left to be refused."""
+def _parse(key: str, text: str) -> object:
+    """The value that a variable's text stands for; what cannot be parsed is refused later."""
     try:
-        reader: Callable[[str], object] = _TEXT_READERS.get(kind_of(key), json.loads)
-        return reader(text)
+        parse: _Parser = _PARSERS.get(key_type(key), json.loads)
+        return parse(text)
     except (ValueError, RecursionError):
         return text
 
 
 def flag_layer(flags: Mapping[str, object]) -> Layer:
     """What the command line gives, by dotted key; None stands for a flag that was not used."""
-    used = {key: value for key, value in flags.items() if value is not None}
-    return _layer(used, lambda key: (_flag(key), _flag(key)))
-
-
-def _flag(key: str) -> str:
-    return "flag --" + key.rpartition(".")[2].replace("_", "-")
+    layer = Layer()
+    for key, value in flags.items():
+        if value is not None:
+            name = key.rpartition(".")[2].replace("_", "-")
+            layer |= _layer({key: value}, f"flag --{name}")
+    return layer
 
 
 # -- all of them --------------------------------------------------------------------------
 
 
-def _layer(tree: Mapping[str, object], source: Callable[[str], tuple[str, str]]) -> Layer:
+def _layer(
+    tree: Mapping[str, object], origin: str, where: Callable[[str], str] | None = None
+) -> Layer:
     given: dict[str, Given] = {}
     problems: list[str] = []
-    for key, value in _flattened(tree):
-        origin, where = source(key)
-        if complaint := _complaint(key):
-            problems.append(one_line(f"{where}: {key}: {complaint}"))
+    for key, value in _flatten(tree):
+        at = where(key) if where else origin
+        if fault := _find_fault(key):
+            problems.append(one_line(f"{at}: {key}: {fault}"))
         else:
-            given[key] = Given(tuple(value) if isinstance(value, list) else value, origin, where)
+            given[key] = Given(tuple(value) if isinstance(value, list) else value, origin, at)
     return Layer(given, tuple(problems))
 
 
-def _flattened(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+def _flatten(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in tree.items():
         key = prefix + name
         if isinstance(value, dict) and key in TABLES:
-            yield from _flattened(value, f"{key}.")
+            yield from _flatten(value, f"{key}.")
         else:
             yield key, value
 
 
-def _complaint(key: str) -> str:
+def _find_fault(key: str) -> str:
     if key in TABLES:
         return "must be a table; allowed: " + neighbours(f"{key}.x")
     if is_known(key):
@@ -270,7 +259,7 @@ def _complaint(key: str) -> str:
     return "; ".join(filter(None, ("is unknown", hint, neighbours(key))))
 
 
-def shown(value: object) -> str:
+def show_value(value: object) -> str:
     """A value as the file would have it, on one line of bearable length."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 100 else text[:97] + "..."

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from xray_watcher.config.base import Seconds, Section, allowed, readable, unit, usable_path
+from xray_watcher.config.base import (
+    AnyPath,
+    OptionalFile,
+    Seconds,
+    Section,
+    allowed,
+    readable,
+    unit,
+)
 from xray_watcher.core.addresses import host_name, mail_address, web_address
 
 Event = Literal["high", "rejected", "degraded", "recovered", "summary"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 """What messages may be about, in the order in which they are sent."""
 
-OptionalFile = Annotated[str, AfterValidator(usable_path), allowed('a path, or "" for none')]
 Events = Annotated[
     tuple[Event, ...], allowed("a list of " + ", ".join(f'"{event}"' for event in EVENTS))
 ]
@@ -23,17 +30,13 @@ Address = Annotated[str, Field(min_length=1), readable(mail_address)]
 class MetricsSettings(Section):
     """`[metrics]`: figures for Prometheus, where it does not ask the web process."""
 
-    textfile: Annotated[
-        str, AfterValidator(usable_path), allowed('a path that ends in .prom, or "" for none')
-    ] = Field(
-        "",
-        pattern=r"^$|\.prom$",
-        description="A file for the textfile collector of Prometheus' node_exporter, in its "
-        "folder, kept up to date by the daemon.",
+    textfile: Annotated[AnyPath, allowed('a path that ends in .prom, or "" for none')] = Field(
+        "", pattern=r"^$|\.prom$"
     )
-    textfile_seconds: Seconds = Field(
-        15.0, ge=1, le=3600, description="The file is written at most this often."
-    )
+    """A file for the textfile collector of Prometheus' node_exporter, in its folder, kept up to
+    date by the daemon."""
+    textfile_seconds: Seconds = Field(15.0, ge=1, le=3600)
+    """The file is written at most this often."""
 
 
 class WebhookSettings(Section):
@@ -43,24 +46,20 @@ class WebhookSettings(Section):
         str,
         readable(web_address),
         allowed('an http:// or https:// address, or "" for none', is_secret=True),
-    ] = Field("", description="Where messages are posted as JSON; redirections are not followed.")
-    url_file: OptionalFile = Field(
-        "",
-        description="Holds that address, where it is a secret itself (Slack, Teams), in place of "
-        "url; not readable by everybody.",
-    )
-    secret_file: OptionalFile = Field(
-        "",
-        description="Holds the secret by which messages are signed (HMAC-SHA256, as Standard "
-        "Webhooks have it); not readable by everybody.",
-    )
-    ca_file: OptionalFile = Field(
-        "", description="Certificates to trust in place of the system's, in PEM form."
-    )
-    timeout_seconds: Seconds = Field(
-        10.0, ge=1, le=300, description="A message that is not taken in this time is tried again."
-    )
-    events: Events = Field(EVENTS, description="What the messages of this channel are about.")
+    ] = ""
+    """Where messages are posted as JSON; redirections are not followed."""
+    url_file: OptionalFile = ""
+    """Holds that address, where it is a secret itself (Slack, Teams), in place of url; not readable
+    by everybody."""
+    secret_file: OptionalFile = ""
+    """Holds the secret by which messages are signed (HMAC-SHA256, as Standard Webhooks have it);
+    not readable by everybody."""
+    ca_file: OptionalFile = ""
+    """Certificates to trust in place of the system's, in PEM form."""
+    timeout_seconds: Seconds = Field(10.0, ge=1, le=300)
+    """A message that is not taken in this time is tried again."""
+    events: Events = EVENTS
+    """What the messages of this channel are about."""
 
     @property
     def is_set_up(self) -> bool:
@@ -75,32 +74,29 @@ class SmtpSettings(Section):
         str,
         readable(host_name),
         allowed('the name of a mail server, or "" for none', is_secret=True),
-    ] = Field("", description="The mail server that takes the messages.")
-    port: Annotated[int, unit("port")] = Field(25, ge=1, le=65535, description="Its port.")
-    security: Literal["starttls", "tls", "none"] = Field(
-        "starttls",
-        description="How the connection is made safe: after a greeting in clear text (ports 25 "
-        "and 587), from the start (465), or not at all.",
-    )
-    ca_file: OptionalFile = Field(
-        "", description="Certificates to trust in place of the system's, in PEM form."
-    )
-    user: Annotated[str, allowed('a name, or "" for no login')] = Field(
-        "", description="Who logs in there."
-    )
-    password_file: OptionalFile = Field(
-        "", description="Holds that user's password; not readable by everybody."
-    )
-    sender: Annotated[str, readable(mail_address), allowed("a mail address")] = Field(
-        "", description="Whom the messages are from."
-    )
+    ] = ""
+    """The mail server that takes the messages."""
+    port: Annotated[int, unit("port")] = Field(25, ge=1, le=65535)
+    """Its port."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """How the connection is made safe: after a greeting in clear text (ports 25 and 587), from the
+    start (465), or not at all."""
+    ca_file: OptionalFile = ""
+    """Certificates to trust in place of the system's, in PEM form."""
+    user: Annotated[str, allowed('a name, or "" for no login')] = ""
+    """Who logs in there."""
+    password_file: OptionalFile = ""
+    """Holds that user's password; not readable by everybody."""
+    sender: Annotated[str, readable(mail_address), allowed("a mail address")] = ""
+    """Whom the messages are from."""
     to: Annotated[tuple[Address, ...], allowed("a list of mail addresses")] = Field(
-        (), max_length=20, description="Who gets them; each gets mails of their own."
+        (), max_length=20
     )
-    timeout_seconds: Seconds = Field(
-        30.0, ge=1, le=300, description="A message that is not taken in this time is tried again."
-    )
-    events: Events = Field(EVENTS, description="What the messages of this channel are about.")
+    """Who gets them; each gets mails of their own."""
+    timeout_seconds: Seconds = Field(30.0, ge=1, le=300)
+    """A message that is not taken in this time is tried again."""
+    events: Events = EVENTS
+    """What the messages of this channel are about."""
 
 
 class CommandSettings(Section):
@@ -109,54 +105,39 @@ class CommandSettings(Section):
     argv: Annotated[
         tuple[str, ...],
         allowed("a list: the program's full path and its arguments; [] for none", is_secret=True),
-    ] = Field(
-        (),
-        description="A program that is started for each message and reads it as JSON from its "
-        "standard input; no shell is used. Exit code 0 says that it is taken.",
-    )
-    timeout_seconds: Seconds = Field(
-        30.0, ge=1, le=300, description="A program that takes longer is ended and tried again."
-    )
-    events: Events = Field(EVENTS, description="What the messages of this channel are about.")
+    ] = ()
+    """A program that is started for each message and reads it as JSON from its standard input; no
+    shell is used. Exit code 0 says that it is taken."""
+    timeout_seconds: Seconds = Field(30.0, ge=1, le=300)
+    """A program that takes longer is ended and tried again."""
+    events: Events = EVENTS
+    """What the messages of this channel are about."""
 
 
 class NotifySettings(Section):
     """`[notify]`: who gets messages, about what, and how often."""
 
-    include_names: Annotated[bool, allowed("true or false")] = Field(
-        False,
-        description="Whether messages carry names of files and folders, which may say who a "
-        "patient is; else a message names an image by its index.",
-    )
-    per_minute: Annotated[int, unit("messages a minute")] = Field(
-        4,
-        ge=1,
-        le=60,
-        description="At most so many messages for each channel and kind of event; the next one has "
-        "all that comes meanwhile.",
-    )
-    degraded_after_seconds: Seconds = Field(
-        60.0,
-        ge=0,
-        le=86_400,
-        description="A degraded component is reported after this long, and its recovery when it "
-        "has been well for as long.",
-    )
-    give_up_after_hours: Annotated[float, unit("hours")] = Field(
-        72.0,
-        gt=0,
-        le=8760,
-        description="A message that could not be delivered for this long is given up, loudly.",
-    )
-    webhook: WebhookSettings = Field(WebhookSettings(), description="Messages by HTTP POST.")
-    smtp: SmtpSettings = Field(SmtpSettings(), description="Messages by mail.")
-    command: CommandSettings = Field(
-        CommandSettings(), description="Messages to a program of yours."
-    )
+    include_names: Annotated[bool, allowed("true or false")] = False
+    """Whether messages carry names of files and folders, which may say who a patient is; else a
+    message names an image by its index."""
+    per_minute: Annotated[int, unit("messages a minute")] = Field(4, ge=1, le=60)
+    """At most so many messages for each channel and kind of event; the next one has all that comes
+    meanwhile."""
+    degraded_after_seconds: Seconds = Field(60.0, ge=0, le=86_400)
+    """A degraded component is reported after this long, and its recovery when it has been well for
+    as long."""
+    give_up_after_hours: Annotated[float, unit("hours")] = Field(72.0, gt=0, le=8760)
+    """A message that could not be delivered for this long is given up, loudly."""
+    webhook: WebhookSettings = WebhookSettings()
+    """Messages by HTTP POST."""
+    smtp: SmtpSettings = SmtpSettings()
+    """Messages by mail."""
+    command: CommandSettings = CommandSettings()
+    """Messages to a program of yours."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The ways of telling that are set up."""
+        """The kinds of channels that are set up."""
         is_set = {
             "webhook": self.webhook.is_set_up,
             "smtp": self.smtp.host,
@@ -171,21 +152,20 @@ Days = Annotated[int, unit("days"), Field(ge=0, le=36_500)]
 class RetentionSettings(Section):
     """`[retention]`: what is removed when it is old enough."""
 
-    high_days: Days = Field(0, description="How long images in High are kept; 0 is for ever.")
-    medium_days: Days = Field(0, description="How long images in Medium are kept; 0 is for ever.")
-    low_days: Days = Field(0, description="How long images in Low are kept; 0 is for ever.")
-    rejected_days: Days = Field(0, description="How long rejected images are kept; 0 is for ever.")
-    duplicates_days: Days = Field(
-        0, description="How long repeated images in duplicates are kept; 0 is for ever."
-    )
-    logs_days: Days = Field(
-        0,
-        description="How long JSONL and CSV logs are kept after their day; 0 is for ever. The "
-        "ledger keeps every record.",
-    )
-    keep_at_least_days: Annotated[int, unit("days")] = Field(
-        30, ge=1, le=36_500, description="Nothing younger is ever removed."
-    )
-    keep_at_least_images: Annotated[int, unit("images")] = Field(
-        1000, ge=0, description="So many of the newest images of each folder stay, however old."
-    )
+    high_days: Days = 0
+    """How long images in High are kept; 0 is for ever."""
+    medium_days: Days = 0
+    """How long images in Medium are kept; 0 is for ever."""
+    low_days: Days = 0
+    """How long images in Low are kept; 0 is for ever."""
+    rejected_days: Days = 0
+    """How long rejected images are kept; 0 is for ever."""
+    duplicates_days: Days = 0
+    """How long repeated images in duplicates are kept; 0 is for ever."""
+    logs_days: Days = 0
+    """How long JSONL and CSV logs are kept after their day; 0 is for ever. The ledger keeps every
+    record."""
+    keep_at_least_days: Annotated[int, unit("days")] = Field(30, ge=1, le=36_500)
+    """Nothing younger is ever removed."""
+    keep_at_least_images: Annotated[int, unit("images")] = Field(1000, ge=0)
+    """So many of the newest images of each folder stay, however old."""

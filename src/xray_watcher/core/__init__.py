@@ -1,1 +1,1 @@
-"""Decides: standard library only, told the time; never touches disk, clock or network."""
+"""Decides with the standard library alone; never uses disk, clock or network."""

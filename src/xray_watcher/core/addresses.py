@@ -97,8 +97,6 @@ def _port(netloc: str) -> int | None:
     _, colon, digits = netloc.rpartition("]")[2].rpartition(":")
     if not colon or not digits:
         return None
-    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 5):
-        raise ValueError("its port is no number from 1 to 65535")
-    if not 1 <= int(digits) <= 65535:
+    if not re.fullmatch(r"[0-9]{1,5}", digits) or not 1 <= int(digits) <= 65535:
         raise ValueError("its port is no number from 1 to 65535")
     return int(digits)

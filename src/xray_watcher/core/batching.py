@@ -19,7 +19,7 @@ PLACES_BEFORE_OTHERS = 3
 _Queue = deque[tuple[Arrival, float]]
 
 
-def source_of(path: str) -> str:
+def source_folder(path: str) -> str:
     """The first folder of a path below the inbox; empty for a file in the inbox itself."""
     folder, slash, _ = path.partition("/")
     return folder if slash else ""
@@ -61,7 +61,7 @@ class Batching:
     def add(self, arrivals: Iterable[Arrival], now_s: float) -> None:
         """Queue images that have settled now."""
         for arrival in arrivals:
-            self._queue_of(arrival).append((arrival, now_s))
+            self._queue_for(arrival).append((arrival, now_s))
             self._newest_s = now_s
             self._count += 1
 
@@ -71,13 +71,13 @@ class Batching:
         They have waited, so they are a batch at once.
         """
         for arrival in reversed(arrivals):
-            self._queue_of(arrival).appendleft((arrival, float("-inf")))
+            self._queue_for(arrival).appendleft((arrival, float("-inf")))
             self._count += 1
 
-    def _queue_of(self, arrival: Arrival) -> _Queue:
+    def _queue_for(self, arrival: Arrival) -> _Queue:
         if arrival.is_awaited:
             return self._first
-        source = source_of(arrival.file.path)
+        source = source_folder(arrival.file.path)
         if source in self._urgent_sources:
             return self._urgent
         return self._others.setdefault(source, deque())
@@ -107,10 +107,8 @@ class Batching:
         """When the next batch is ready if nothing more comes; None when nothing waits."""
         if not self._count:
             return None
-        oldest_s = min(queue[0][1] for queue in self._queues())
+        queues = (self._first, self._urgent, *self._others.values())
+        oldest_s = min(queue[0][1] for queue in queues if queue)
         if self.is_pressed or self._count >= self._max_size:
             return oldest_s
         return min(self._newest_s + self._quiet_s, oldest_s + self._max_wait_s)
-
-    def _queues(self) -> list[_Queue]:
-        return [queue for queue in (self._first, self._urgent, *self._others.values()) if queue]

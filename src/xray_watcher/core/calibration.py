@@ -28,12 +28,7 @@ def op_norm(score: float, operating_point: float) -> float:
 def scores(
     labels: Sequence[str], raw: Sequence[float], operating_points: Sequence[float]
 ) -> Scores:
-    """Calibrate one image's raw scores, once.
-
-    Args:
-        labels: the trained labels of the network.
-        raw: sigmoid of each logit, in 0..1; this is the only sigmoid there is.
-        operating_points: of each label.
+    """Calibrate one image's raw scores, each the sigmoid of a logit in 0..1.
 
     Raises:
         ValueError: a score is not a finite number in 0..1, or the lengths differ.

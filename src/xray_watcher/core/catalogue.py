@@ -8,6 +8,7 @@ SHA-256 are given where they are known; other files need `--sha256` or `--trust`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 OUTPUTS: tuple[str, ...] = (
     "Atelectasis",
@@ -107,48 +108,29 @@ _MIMIC_CH = (
 )
 # fmt: on
 
+
+def _published(
+    name: str,
+    operating_points: tuple[float | None, ...],
+    datasets: str = "",
+    **known: Any,
+) -> WeightSet:
+    """A published set: its name's end, and what its file is called by, where that differs."""
+    file = f"{datasets or name}-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
+    return WeightSet(f"densenet121-res224-{name}", operating_points, _RELEASE + file, **known)
+
+
 PUBLISHED: tuple[WeightSet, ...] = (
-    WeightSet(
-        "densenet121-res224-all",
-        _ALL,
-        _RELEASE + "nih-pc-chex-mimic_ch-google-openi-kaggle-densenet121"
-        "-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
-        bytes=28_382_008,
-        sha256="56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899",
-    ),
-    WeightSet(
-        "densenet121-res224-nih",
-        _NIH,
-        _RELEASE + "nih-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
-    ),
-    WeightSet(
-        "densenet121-res224-pc",
-        _PC,
-        _RELEASE + "pc-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
-    ),
-    WeightSet(
-        "densenet121-res224-chex",
-        _CHEX,
-        _RELEASE + "chex-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
-        bytes=28_381_998,
-        sha256="1a914ae802170187a4852e594708206c12468eeeefd66aa4e8e26141649d61a4",
-    ),
-    WeightSet(
-        "densenet121-res224-rsna",
-        _RSNA,
-        _RELEASE + "kaggle-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
-    ),
-    WeightSet(
-        "densenet121-res224-mimic_nb",
-        _MIMIC_NB,
-        _RELEASE + "mimic_nb-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
-    ),
-    WeightSet(
-        "densenet121-res224-mimic_ch",
-        _MIMIC_CH,
-        _RELEASE + "mimic_ch-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
-    ),
-)
+    _published("all", _ALL, "nih-pc-chex-mimic_ch-google-openi-kaggle", bytes=28_382_008,
+               sha256="56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"),
+    _published("nih", _NIH),
+    _published("pc", _PC),
+    _published("chex", _CHEX, bytes=28_381_998,
+               sha256="1a914ae802170187a4852e594708206c12468eeeefd66aa4e8e26141649d61a4"),
+    _published("rsna", _RSNA, "kaggle"),
+    _published("mimic_nb", _MIMIC_NB),
+    _published("mimic_ch", _MIMIC_CH),
+)  # fmt: skip
 """The sets that TorchXRayVision publishes for its DenseNet121 at 224 pixels."""
 
 UNTRAINED = WeightSet("untrained", _CHEX, simulated=True)

@@ -33,13 +33,13 @@ def form_name(text: str) -> str:
         A name that consists of well-formed encoded words alone: what they say. Any other: itself,
         with the characters that browsers escape. Other percent signs are the name's own.
     """
-    decoded = _decoded(text) if len(text) <= _LONGEST else None
+    decoded = _decode(text) if len(text) <= _LONGEST else None
     if decoded is not None:
         return decoded
     return _ESCAPED.sub(lambda found: _BROWSERS[found[0]], text)
 
 
-def _decoded(text: str) -> str | None:
+def _decode(text: str) -> str | None:
     """The text of encoded words; None where one is not well-formed or something stands beside."""
     if not _WORDS.fullmatch(text.strip(" \t")):
         return None

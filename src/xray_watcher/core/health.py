@@ -29,11 +29,11 @@ class Problem:
     delay_s: float
 
 
-class Health:
+class HealthTracker:
     """The components that are degraded; each task has a back-off of its own.
 
-    A task is what the daemon does in a turn, such as "uploads" or "work". One that fails names the
-    component that is out of reach, which may be another: scoring fails when the disk does.
+    A task is what the daemon does in a turn, such as "uploads" or "work". A task that fails names
+    the component that is out of reach: scoring fails when the disk does.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Health:
         return is_new
 
     def note(self, component: str, reason: str, now_s: float) -> bool:
-        """Note a state that each turn looks at anew; returns whether it is news."""
+        """Note a state that each turn checks again; returns whether it is news."""
         before = self._problems.get(component)
         since_s = now_s if before is None else before.since_s
         self._problems[component] = Problem(component, reason, since_s, math.inf, 0.0)

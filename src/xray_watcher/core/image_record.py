@@ -1,16 +1,16 @@
-"""The record of one image: what is kept of it for ever, and what all its forms are made from.
+"""The record of one image, which is kept for ever.
 
 `records.py` makes it and turns it into lines of the logs. The API's documentation and the table of
-`docs/csv.md` are made from its fields and what they say of themselves.
+`docs/csv.md` are made from its fields and their descriptions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
-from xray_watcher.core.values import ModelInfo, Rejection
+from xray_watcher.core.values import Rejection
 
 RiskLevel = Literal["High", "Medium", "Low", "Rejected"]
 
@@ -38,11 +38,6 @@ class ModelFields:
     sha256: str = field(metadata=_says("hash of the checkpoint that the weights are from"))
     precision: str = field(metadata=_says("`float32`, or what the configuration says"))
 
-    @classmethod
-    def of(cls, model: ModelInfo) -> Self:
-        """What records say of a network."""
-        return cls(model.name, model.sha256, model.precision)
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -54,10 +49,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
-    """Everything that is recorded of one image, in the order of the JSONL line.
-
-    A field that has a default is left out of the line when it is None.
-    """
+    """One image, in the order of the JSONL line; optional fields that are None are not in it."""
 
     # No slots: `records.from_jsonl` fills it at once, for whoever reads very many of them.
     schema: int = field(metadata=_says("version of the record"))

@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 WORK_FOLDER = ".xray-watcher"
-"""Name of the work folder; hidden, so that no look at the inbox enters it."""
+"""Name of the work folder; hidden, so that no scan of the inbox enters it."""
 
 MAX_NAME_BYTES = 255
 """Longest name that Linux file systems take."""
@@ -30,10 +30,7 @@ _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def safe_name(name: str) -> str:
-    """Escape what is not safe in a name, byte by byte, as `%0A`; the rest stays as it came.
-
-    Args:
-        name: a file name as `os.fsdecode` makes it.
+    """Escape what is not safe in a name, byte by byte, as `%0A`; `os.fsdecode` has made the name.
 
     Returns:
         Valid UTF-8 without control characters, separators or invisible formatting.
@@ -58,9 +55,7 @@ def indexed_name(index: int, name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
 def plain_name(index: int, name: str) -> str:
     """The name for a file system that refuses the other: short, of ASCII letters and digits.
 
-    Args:
-        index: as above.
-        name: the name as it came; `_` stands for what is no letter, digit, dot or dash.
+    `_` stands for what is no letter, digit, dot or dash.
     """
     return indexed_name(index, _NOT_PLAIN.sub("_", safe_name(name)), PLAIN_NAME_BYTES)
 
@@ -71,13 +66,10 @@ def is_plain(filed_name: str) -> bool:
 
 
 def client_name(text: str) -> str:
-    """The name of an uploaded file as records show it; it is data, and never a path.
-
-    Args:
-        text: what the client calls the file, which may be anything: a path of any system, nothing.
+    """The name of an uploaded file as records show it, where clients may send a path or nothing.
 
     Returns:
-        Its last part, made safe and cut to 255 bytes, the suffix kept; "unnamed" for none.
+        The last part, made safe and cut to 255 bytes, the suffix kept; "unnamed" for none.
     """
     name = safe_name(text.replace("\\", "/").rpartition("/")[2])
     if name in ("", ".", ".."):
@@ -86,7 +78,7 @@ def client_name(text: str) -> str:
     return _cut(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix
 
 
-def index_of(filed_name: str) -> int | None:
+def parse_index(filed_name: str) -> int | None:
     """The index that a filed name begins with, or None when it is not such a name."""
     digits, underscore, _ = filed_name.partition("_")
     if underscore and 4 <= len(digits) <= _MOST_DIGITS and digits.isascii() and digits.isdecimal():
@@ -95,11 +87,7 @@ def index_of(filed_name: str) -> int | None:
 
 
 def one_line(text: str) -> str:
-    """The text with everything escaped that a terminal or log would not print.
-
-    Args:
-        text: what somebody else may have written: a server's reason, a header, a path.
-    """
+    """Escape what a terminal or log would not print in a text that others may have written."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

@@ -1,7 +1,7 @@
-"""Telling people: who wants to hear what, when to tell it, and when to try again.
+"""Who is notified of what, when a message may be sent, and when it is tried again.
 
-A notice is one thing that happened and that one channel has still to be told. A message
-tells all notices of one event that have gathered, so a burst of images makes few messages.
+A notice is one event that one channel has not sent yet. A message carries all notices of one event
+that have gathered, so a burst of images makes few messages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LONGEST_WAIT_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing to be told through one channel.
+    """One event to be sent through one channel.
 
     Attributes:
         channel: name of the channel.
@@ -31,30 +31,26 @@ class Notice:
     subject: str
 
 
-class Audience:
-    """Who wants to hear what.
+class Subscriptions:
+    """The events that each channel sends, by the channel's name."""
 
-    Args:
-        wants: the events that each channel wants, by its name.
-    """
-
-    def __init__(self, wants: Mapping[str, Collection[str]]) -> None:
-        self._wants = wants
-
-    def wants(self, event: str) -> list[str]:
-        """The channels that want to hear of an event."""
-        return [channel for channel, events in self._wants.items() if event in events]
+    def __init__(self, events: Mapping[str, Collection[str]]) -> None:
+        self._events = events
 
     def notices(self, event: str, at_us: int, subject: str) -> list[Notice]:
-        """Who has to be told of this."""
-        return [Notice(channel, event, at_us, subject) for channel in self.wants(event)]
+        """One notice for each channel that sends this event."""
+        return [
+            Notice(channel, event, at_us, subject)
+            for channel, events in self._events.items()
+            if event in events
+        ]
 
 
-NOBODY = Audience({})
+NO_SUBSCRIPTIONS = Subscriptions({})
 
 
-def told_again_us(made_us: Sequence[int], now_us: int, per_minute: int) -> int:
-    """From when on another message may be made.
+def next_message_us(made_us: Sequence[int], now_us: int, per_minute: int) -> int:
+    """When the next message may be made.
 
     Args:
         made_us: when the last ones were made; microseconds.
@@ -71,66 +67,64 @@ def wait_s(attempts: int) -> float:
 
 
 class ProblemWatch:
-    """Which troubles have lasted long enough to be told, and which have been gone as long.
+    """Which problems have lasted long enough to be reported, and which are over as long.
 
-    One that comes and goes is one trouble until it has been gone for that long: some are only
-    met when there is work to do.
+    A problem that comes and goes is one problem until it is over for that long: some are only met
+    when there is work to do.
 
     Args:
         after_s: how long.
-        told: the causes that an earlier run has told.
+        reported: the components that an earlier run has reported.
     """
 
-    def __init__(self, after_s: float, told: Iterable[str]) -> None:
+    def __init__(self, after_s: float, reported: Iterable[str]) -> None:
         self._after_s = after_s
-        self._told = set(told)
+        self._reported = set(reported)
         self._since_s: dict[str, float] = {}
-        self._last_s: dict[str, float] = {}  # seen; also of those that an earlier run has told
-        self._is_there: set[str] = set()
+        self._last_s: dict[str, float] = {}  # seen; also of those that an earlier run has reported
+        self._current: set[str] = set()
 
-    def look(self, current: Collection[str], now_s: float) -> tuple[list[str], list[str]]:
-        """Note what is out of order now.
+    def update(self, current: Collection[str], now_s: float) -> tuple[list[str], list[str]]:
+        """Note what is degraded now.
 
         Args:
-            current: the causes.
+            current: the components.
             now_s: now, on the monotonic clock.
 
         Returns:
-            The causes to tell, and those to tell the end of. They are returned again until
-            `note` says that it was done.
+            The components to report as degraded, and those to report as recovered. They are
+            returned again until `note` says that it was done.
         """
-        self._is_there = set(current)
-        for component in self._is_there:
+        self._current = set(current)
+        for component in self._current:
             self._since_s.setdefault(component, now_s)
             self._last_s[component] = now_s
-        for component in self._told:
+        for component in self._reported:
             self._last_s.setdefault(component, now_s)
-        gone = {c for c, last_s in self._last_s.items()
-                if c not in self._is_there and now_s - last_s >= self._after_s}  # fmt: skip
-        for component in gone:
+        over = {c for c, last_s in self._last_s.items()
+                if c not in self._current and now_s - last_s >= self._after_s}  # fmt: skip
+        for component in over:
             self._since_s.pop(component, None)
-            if component not in self._told:
+            if component not in self._reported:
                 del self._last_s[component]
-        lasting = {c for c in self._is_there if now_s - self._since_s[c] >= self._after_s}
-        return sorted(lasting - self._told), sorted(gone & self._told)
+        lasting = {c for c in self._current if now_s - self._since_s[c] >= self._after_s}
+        return sorted(lasting - self._reported), sorted(over & self._reported)
 
     def note(self, degraded: Iterable[str], recovered: Iterable[str]) -> None:
-        """These are told."""
-        self._told = self.told_after(degraded, recovered)
+        """Note that these are reported."""
+        self._reported = self.reported_after(degraded, recovered)
 
-    def told_after(self, degraded: Iterable[str], recovered: Iterable[str]) -> set[str]:
-        """The causes that are told and not over, once these are."""
-        return self._told.union(degraded).difference(recovered)
+    def reported_after(self, degraded: Iterable[str], recovered: Iterable[str]) -> set[str]:
+        """The components that are reported and not over, once these are reported."""
+        return self._reported.union(degraded).difference(recovered)
 
     def is_lasting(self, component: str) -> bool:
-        """Whether a trouble is there, or has not been gone for long enough to be over."""
+        """Whether a problem is there, or not over for long enough."""
         return component in self._since_s
 
     @property
     def next_due_s(self) -> float:
-        """When there may be something to tell."""
-        begun = [self._since_s[component] for component in self._is_there - self._told]
-        gone = [
-            last_s for component, last_s in self._last_s.items() if component not in self._is_there
-        ]
-        return min([*begun, *gone], default=float("inf")) + self._after_s
+        """When there may be something to report."""
+        begun = [self._since_s[component] for component in self._current - self._reported]
+        over = [last_s for c, last_s in self._last_s.items() if c not in self._current]
+        return min([*begun, *over], default=float("inf")) + self._after_s

@@ -1,4 +1,4 @@
-"""What may go: how old an image or a log must be, and the floor that is never gone below."""
+"""What may be removed: how old an image or a log must be, and how many always stay."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class RetentionRules:
     """The `[retention]` table of the configuration.
 
     Attributes:
-        days: by key of the folder, the age in days at which its images go; 0 keeps them.
-        logs_days: the age in days at which logs go; 0 keeps them.
-        keep_days: nothing younger goes, whatever the others say.
+        days: by key of the folder, the age in days at which its images are removed; 0 keeps them.
+        logs_days: the age in days at which logs are removed; 0 keeps them.
+        keep_days: nothing younger is removed.
         keep_images: so many of the newest images of each folder stay, however old.
     """
 
@@ -34,7 +34,7 @@ class RetentionRules:
 
     @property
     def is_off(self) -> bool:
-        """Whether nothing ever goes."""
+        """Whether nothing is ever removed."""
         return not any(self.days.values()) and not self.logs_days
 
 
@@ -74,17 +74,17 @@ def witnessed_us(days: Iterable[str]) -> int | None:
 def images_before_us(
     rules: RetentionRules, folder: str, now_us: int, newest_kept_us: int | None
 ) -> int | None:
-    """Images of a folder go that were filed before this.
+    """Images of a folder that were filed before this are removed.
 
     Args:
         rules: what is set.
         folder: its key.
         now_us: now; microseconds since 1970.
-        newest_kept_us: when the last image of the floor was filed (the `keep_images`-th newest);
-            None when the folder has no more than the floor.
+        newest_kept_us: when the `keep_images`-th newest image was filed; None when the folder has
+            no more than those.
 
     Returns:
-        Microseconds since 1970; None when none goes.
+        Microseconds since 1970; None when none is removed.
     """
     days = rules.days.get(folder, 0)
     if not days:
@@ -95,14 +95,8 @@ def images_before_us(
     return None if newest_kept_us is None else min(old_us, newest_kept_us)
 
 
-def log_goes(rules: RetentionRules, log: str, today: str) -> bool:
-    """Whether a log is old enough to go.
-
-    Args:
-        rules: what is set.
-        log: its name, as results-2026-11-23 or results-2026-11-23.2.
-        today: the local day, as 2026-12-24.
-    """
+def is_log_due(rules: RetentionRules, log: str, today: str) -> bool:
+    """Whether a log, as results-2026-11-23.2, is old enough on a local day, as 2026-12-24."""
     if not rules.logs_days:
         return False
     age = date.fromisoformat(today) - date.fromisoformat(log_day(log))
@@ -110,5 +104,5 @@ def log_goes(rules: RetentionRules, log: str, today: str) -> bool:
 
 
 def log_day(log: str) -> str:
-    """The local day in the name of a log."""
+    """The local day in the name of a log, as 2026-11-23."""
     return log.removeprefix("results-").partition(".")[0]

@@ -1,6 +1,6 @@
-"""Which images are tried again later: one table for all, whatever failed over them.
+"""Which images are tried again later: one table for all causes.
 
-What one file does costs that file alone. It waits here for its next try, and the others go on.
+A file that fails waits here for its next try, and the others go on.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ GIVEN_UP = frozenset({"unreadable", "forbidden", "busy", "slow", "changing"})
 """Reasons for which a claimed image is rejected unread when they have lasted too long."""
 
 COMPONENTS: Mapping[str, str] = {"decoder": "decoder", "model": "model"}
-"""Reasons that are no fault of a file, and the component that they tell of; else `FILES`."""
+"""Reasons that are no fault of a file, and the component that is degraded; else `FILES`."""
 
 FILES = "files"
-"""What `status` calls the trouble of single files."""
+"""The component of problems with single files, in `status`."""
 
 
 class Retries:
@@ -99,7 +99,7 @@ class Retries:
         return retry
 
     def queue(self, key: Key, name: str, now_s: float) -> None:
-        """Let an image wait for its turn, which is now; what it failed by before stays known."""
+        """Let an image wait for its turn, which is now; an earlier reason stays known."""
         before = self.get(key) or Retry(None, name, now_s, now_s, 0.0, 0)
         self._tables[key[0]][key] = replace(before, due_s=now_s)
 
@@ -110,25 +110,25 @@ class Retries:
             self._tables[key[0]][key] = replace(before, due_s=math.inf)
 
     def forget(self, key: Key) -> None:
-        """Take an image off the table: it went on, or is gone."""
+        """Remove an image from the table."""
         self._tables[key[0]].pop(key, None)
 
     def get(self, key: Key) -> Retry | None:
         """What is known of one image; None when it does not wait."""
         return self._tables[key[0]].get(key)
 
-    def of(self, where: str) -> Mapping[Key, Retry]:
+    def waiting(self, where: str) -> Mapping[Key, Retry]:
         """The images that wait at one place, in the order in which they came."""
         return self._tables[where]
 
     def due(self, where: str, now_s: float) -> list[Key]:
         """Those of one place whose time has come, the longest due first."""
-        due = [key for key, retry in self.of(where).items() if retry.due_s <= now_s]
-        return sorted(due, key=lambda key: self.of(where)[key].due_s)
+        due = [key for key, retry in self.waiting(where).items() if retry.due_s <= now_s]
+        return sorted(due, key=lambda key: self.waiting(where)[key].due_s)
 
     def next_due_s(self, where: str) -> float | None:
         """When the next image of a place is due; None when none waits there."""
-        return min((retry.due_s for retry in self.of(where).values()), default=None)
+        return min((retry.due_s for retry in self.waiting(where).values()), default=None)
 
     def failures(self) -> Iterator[tuple[Key, Retry]]:
         """Every image that failed; there may be a hundred thousand."""

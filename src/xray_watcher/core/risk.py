@@ -27,7 +27,9 @@ def assess(scores: Scores, rules: RiskRules) -> Assessment:
         KeyError: when a label has no level; the configuration is checked for that at start.
     """
     ranking = _rank(scores, rules)
-    present = tuple(label for label, score in ranking if score >= _threshold(label, rules))
+    present = tuple(
+        label for label, score in ranking if score >= rules.thresholds.get(label, DEFAULT_THRESHOLD)
+    )
     level = _POLICIES[rules.policy](ranking, present, rules)
     top_label, top_score = ranking[0]
     return Assessment(level, top_label, top_score, ranking, _flags(ranking, present, level, rules))
@@ -36,10 +38,6 @@ def assess(scores: Scores, rules: RiskRules) -> Assessment:
 def _rank(scores: Scores, rules: RiskRules) -> Ranking:
     pairs = zip(scores.labels, scores.calibrated, strict=True)
     return tuple(sorted(pairs, key=lambda pair: (-pair[1], -_URGENCY[rules.level_of[pair[0]]])))
-
-
-def _threshold(label: str, rules: RiskRules) -> float:
-    return rules.thresholds.get(label, DEFAULT_THRESHOLD)
 
 
 def _top_condition(ranking: Ranking, _present: tuple[str, ...], rules: RiskRules) -> Level:

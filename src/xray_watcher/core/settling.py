@@ -1,7 +1,7 @@
-"""Which files in the inbox are complete, as far as watching them can tell.
+"""Which files in the inbox are complete, as far as watching them shows.
 
 A file has settled when its size, time and inode stayed the same for the settle time on
-the monotonic clock, over at least two looks. The cases this exists for: slow and stalled
+the monotonic clock, over at least two scans. The cases this exists for: slow and stalled
 network copies, size set first and content later, modification time set back at the end,
 temp-then-rename, a file that vanishes before it settles.
 """
@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 
 from xray_watcher.core.values import INBOX, Arrival, Origin, SeenFile
 
-MIN_LOOKS = 2
+MIN_SCANS = 2
 
 _OTHER_INODES = 3
-"""So many looks in a row that differ in the inode alone show that it is no identity there."""
+"""So many scans in a row that differ in the inode alone show that it is no identity there."""
 
 
 @dataclass(slots=True)
-class _Watch:
-    """What is remembered of one file between looks."""
+class _WatchedFile:
+    """What is remembered of one file between scans."""
 
     file: SeenFile
     first_seen_s: float
     unchanged_since_s: float
-    last_look_s: float
-    looks: int = 1
+    last_scan_s: float
+    scans: int = 1
     unfinished: bool = False
     held_until_s: float | None = None
     was_held: bool = False  # and it is unchanged since
@@ -35,7 +35,7 @@ class _Watch:
     other_inodes: int = 0
 
     def sees_the_same(self, file: SeenFile) -> bool:
-        """Whether a file is as it was; some file systems make up a new inode at each look."""
+        """Whether a file is as it was; some file systems make up a new inode at each scan."""
         if self.file == file:
             self.other_inodes = 0
             return True
@@ -48,7 +48,7 @@ class _Watch:
 
 
 class Settling:
-    """Follows the files of the inbox from look to look; lives as long as the daemon.
+    """Follows the files of the inbox from scan to scan; lives as long as the daemon.
 
     Args:
         settle_s: seconds without change after which a file counts as complete; may be set anew,
@@ -60,9 +60,9 @@ class Settling:
     def __init__(self, settle_s: float, incomplete_after_s: float) -> None:
         self.settle_s = settle_s
         self._incomplete_after_s = incomplete_after_s
-        self._watched: dict[str, _Watch] = {}
-        self._waiting: dict[str, _Watch] = {}  # those of _watched that are not handed on
-        self._forgotten: set[str] = set()  # since the look began that is under way
+        self._watched: dict[str, _WatchedFile] = {}
+        self._waiting: dict[str, _WatchedFile] = {}  # those of _watched that are not handed on
+        self._forgotten: set[str] = set()  # since the present scan began
 
     def __len__(self) -> int:
         """Number of files that are followed, handed-on ones that still lie there included."""
@@ -108,27 +108,27 @@ class Settling:
         return [watch.first_seen_s for watch in self._watched.values() if not watch.was_held]
 
     def begin_scan(self) -> None:
-        """A look at the inbox begins; what is forgotten from now on is gone, whatever it finds."""
+        """Begin a scan; a file that is forgotten from now on is gone, even if the scan finds it."""
         self._forgotten.clear()
 
     def observe(self, files: Iterable[SeenFile], now_s: float) -> None:
-        """Take in one whole look at the inbox; files that are gone are forgotten."""
+        """Take in one whole scan of the inbox; files that are gone are forgotten."""
         self._watched = {
-            file.path: self._look_at(file, now_s)
+            file.path: self._observe(file, now_s)
             for file in files
             if file.path not in self._forgotten
         }
         self._waiting = {path: w for path, w in self._watched.items() if not w.released}
 
-    def _look_at(self, file: SeenFile, now_s: float) -> _Watch:
+    def _observe(self, file: SeenFile, now_s: float) -> _WatchedFile:
         watch = self._watched.get(file.path)
         if watch is None:
-            return _Watch(file, now_s, now_s, now_s)
+            return _WatchedFile(file, now_s, now_s, now_s)
         if watch.released or watch.sees_the_same(file):
-            watch.looks += 1
-            watch.last_look_s = now_s
+            watch.scans += 1
+            watch.last_scan_s = now_s
             return watch
-        return _Watch(file, watch.first_seen_s, now_s, now_s, other_inodes=watch.other_inodes)
+        return _restart(watch, file, now_s)
 
     def due(self, now_s: float) -> list[Arrival]:
         """Hand on the files that have settled, longest known first; each is handed on once."""
@@ -140,34 +140,22 @@ class Settling:
         return [self._arrival(watch, now_s) for watch in watches]
 
     def next_due_s(self) -> float | None:
-        """When a look is worth while because a file may have settled by then."""
+        """When the next scan may find that a file has settled."""
         return min((self._settles_s(watch) for watch in self._waiting.values()), default=None)
 
     def postpone(self, path: str, now_s: float) -> None:
-        """Start a file's settle time anew: it changed after the last look."""
+        """Start a file's settle time again: it changed after the last scan."""
         watch = self._watched.get(path)
         if watch is not None:
-            self._watch_again(
-                _Watch(
-                    watch.file, watch.first_seen_s, now_s, now_s, other_inodes=watch.other_inodes
-                )
-            )
+            self._watch_again(_restart(watch, watch.file, now_s))
 
     def hold(self, path: str, until_s: float, now_s: float) -> None:
         """Leave a file alone until a time, or until it changes; it has been settled before."""
         watch = self._watched.get(path)
         if watch is not None:
-            since_s = watch.unchanged_since_s
-            self._watch_again(
-                _Watch(
-                    watch.file,
-                    watch.first_seen_s,
-                    since_s,
-                    now_s,
-                    held_until_s=until_s,
-                    was_held=True,
-                )
-            )
+            held = _WatchedFile(watch.file, watch.first_seen_s, watch.unchanged_since_s, now_s)
+            held.held_until_s, held.was_held = until_s, True
+            self._watch_again(held)
 
     def hold_unfinished(self, path: str) -> None:
         """Hold a file that does not look whole until it changes or is overdue."""
@@ -182,24 +170,28 @@ class Settling:
         self._waiting.pop(path, None)
         self._forgotten.add(path)
 
-    def _watch_again(self, watch: _Watch) -> None:
+    def _watch_again(self, watch: _WatchedFile) -> None:
         self._watched[watch.file.path] = self._waiting[watch.file.path] = watch
 
     @property
     def _overdue_after_s(self) -> float:
         return max(self._incomplete_after_s, self.settle_s)
 
-    def _settles_s(self, watch: _Watch) -> float:
+    def _settles_s(self, watch: _WatchedFile) -> float:
         if watch.held_until_s is not None:
             return watch.held_until_s
         wait_s = self._overdue_after_s if watch.unfinished else self.settle_s
         return watch.unchanged_since_s + wait_s
 
-    def _is_due(self, watch: _Watch) -> bool:
-        """What counts is the last look: nobody knows what has happened since."""
-        return watch.looks >= MIN_LOOKS and watch.last_look_s >= self._settles_s(watch)
+    def _is_due(self, watch: _WatchedFile) -> bool:
+        """Only the last scan counts: nobody knows what has happened since."""
+        return watch.scans >= MIN_SCANS and watch.last_scan_s >= self._settles_s(watch)
 
-    def _arrival(self, watch: _Watch, now_s: float) -> Arrival:
+    def _arrival(self, watch: _WatchedFile, now_s: float) -> Arrival:
         overdue = now_s >= watch.unchanged_since_s + self._overdue_after_s
         origin = Origin(INBOX, watch.file.path)
         return Arrival(watch.file, watch.first_seen_s, now_s, origin, overdue=overdue)
+
+
+def _restart(watch: _WatchedFile, file: SeenFile, now_s: float) -> _WatchedFile:
+    return _WatchedFile(file, watch.first_seen_s, now_s, now_s, other_inodes=watch.other_inodes)

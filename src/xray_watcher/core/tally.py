@@ -46,13 +46,7 @@ _BUCKETS = {series: (*map(str, bounds), REST) for series, bounds in BOUNDS.items
 
 
 def tally_image(tally: Tally, record: ImageRecord, waited_s: float) -> None:
-    """Add one filed image.
-
-    Args:
-        tally: is added to.
-        record: of the image.
-        waited_s: seconds from first seen to filed.
-    """
+    """Add one filed image, which waited so many seconds from first seen to filed."""
     if record.rejected is None:
         tally[CLASSIFIED, record.risk_level, ""] += 1
         tally[CONDITION, str(record.top_label), ""] += 1
@@ -69,7 +63,7 @@ def tally_image(tally: Tally, record: ImageRecord, waited_s: float) -> None:
         _observe(tally, SCORE, label, score)
 
 
-def tally_of_batch(images: int) -> Tally:
+def tally_batch(images: int) -> Tally:
     """What a decided batch of so many images adds."""
     tally = Tally()
     _observe(tally, BATCH, "", images)

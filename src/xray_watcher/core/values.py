@@ -26,7 +26,7 @@ LARGEST_FILE_BYTES = 268_435_456
 
 @dataclass(frozen=True, slots=True)
 class SeenFile:
-    """One regular file that a look at the inbox found.
+    """One regular file that a scan of the inbox found.
 
     Attributes:
         path: path below the inbox.
@@ -65,12 +65,12 @@ class Arrival:
 
     Attributes:
         file: as it was last seen; its path is the one that records show.
-        first_seen_s: when a look first found it.
+        first_seen_s: when a scan first found it.
         settled_s: when its settle time was over.
         origin: where it waits.
         is_awaited: somebody waits for its result; it goes before the others.
-        overdue: true when it has stayed as it is for so long that it is taken even if
-            it does not look whole; the decoder then says what it lacks.
+        overdue: true when it is unchanged for so long that it is taken even if it does not look
+            whole; the decoder then says what it lacks.
         given_up: why it is rejected unread; None for a file that is to be read.
         retry_of: index of its rejection, when `retry` has put it back.
     """
@@ -168,14 +168,14 @@ class Assessment:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why an image is set aside: a code of `REJECTIONS` and what was found, in words."""
+    """Why an image is rejected: a code of `REJECTIONS` and what was found, in words."""
 
     code: str = field(metadata={"description": "why it was rejected, as a code"})
     detail: str = field(metadata={"description": "the same in a sentence"})
 
     @classmethod
     def of(cls, code: str) -> Self:
-        """The rejection with a code of `REJECTIONS`, in the words that stand there."""
+        """The rejection with a code and sentence of `REJECTIONS`."""
         return cls(code, REJECTIONS[code])
 
 
@@ -199,4 +199,4 @@ REJECTIONS: Mapping[str, str] = {
     "missing": "The file vanished, or what is no file took its place, before it could be filed.",
     "duplicate": 'The same bytes were received before (duplicates = "set-aside").',
 }
-"""Every reason for setting an image aside, by its code."""
+"""Every reason for rejecting an image, by its code."""

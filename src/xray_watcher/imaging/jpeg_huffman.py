@@ -58,7 +58,7 @@ class _Tables:
 
 
 @dataclass(frozen=True)
-class _Scan:
+class _ScanHeader:
     """What a scan's header says: its components with their tables, and its band of coefficients."""
 
     components: tuple[tuple[Component, int, int], ...]
@@ -209,7 +209,7 @@ def _plain(symbols: Symbols) -> Codes:
 # ---------------------------------------------------------------- scans
 
 
-def _scan(frame: Frame, segment: Segment) -> _Scan:
+def _scan(frame: Frame, segment: Segment) -> _ScanHeader:
     content = segment.content
     by_number = {component.number: component for component in frame.components}
     listed = tuple(
@@ -217,7 +217,7 @@ def _scan(frame: Frame, segment: Segment) -> _Scan:
         for at in range(1, 1 + 2 * content[0], 2)
     )
     first, last, bits = content[-3:]
-    return _Scan(listed, first, min(last, _COEFFICIENTS - 1), bits >> 4 != 0)
+    return _ScanHeader(listed, first, min(last, _COEFFICIENTS - 1), bits >> 4 != 0)
 
 
 def _walk(
@@ -241,7 +241,7 @@ def _walk(
         stretch.finish(frame, is_last=is_last)
 
 
-def _walker(frame: Frame, scan: _Scan, tables: _Tables, history: list[int]) -> Walk:
+def _walker(frame: Frame, scan: _ScanHeader, tables: _Tables, history: list[int]) -> Walk:
     if not frame.is_progressive:
         pairs = [
             (_means(tables.symbols[means]), _steps(tables.symbols[others]))
@@ -260,7 +260,7 @@ def _walker(frame: Frame, scan: _Scan, tables: _Tables, history: list[int]) -> W
     return partial(_refined_band if scan.is_refinement else _first_band, codes, scan, history)
 
 
-def _blocks_in_unit(scan: _Scan, component: Component) -> int:
+def _blocks_in_unit(scan: _ScanHeader, component: Component) -> int:
     return 1 if len(scan.components) == 1 else component.across * component.down
 
 
@@ -292,7 +292,7 @@ def _refined_means(blocks: int, stretch: _Stretch, units: range) -> None:
 
 
 def _first_band(
-    codes: Codes, scan: _Scan, history: list[int], stretch: _Stretch, units: range
+    codes: Codes, scan: _ScanHeader, history: list[int], stretch: _Stretch, units: range
 ) -> None:
     """Coefficients of a band; `history` gets a bit for each that is not zero."""
     windows, at, to_skip, last = stretch.windows, 0, 0, scan.last
@@ -323,7 +323,7 @@ def _first_band(
 
 
 def _refined_band(
-    codes: Codes, scan: _Scan, history: list[int], stretch: _Stretch, units: range
+    codes: Codes, scan: _ScanHeader, history: list[int], stretch: _Stretch, units: range
 ) -> None:
     """One more bit for each coefficient that is not zero, and those that are not any more."""
     windows, at, to_skip, last = stretch.windows, 0, 0, scan.last

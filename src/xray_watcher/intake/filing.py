@@ -44,7 +44,7 @@ from xray_watcher.system.files import (
     sync_folder,
     write_whole,
 )
-from xray_watcher.system.mounts import Place, has_vanished, is_same_mount, longest_name
+from xray_watcher.system.mounts import GuardedFolder, has_vanished, is_same_mount, longest_name
 
 UNREAD = "unread"
 """Key of the folder of rejected files that nobody reads, beside the claimed ones. They are moved
@@ -70,7 +70,7 @@ class ResultFolders:
         self._targets = {**targets, UNREAD: os.path.join(work.path, UNREAD)}
         self._root = root
         self._beat = beat
-        self._places: dict[str, Place] = {}  # of the targets, by their keys
+        self._places: dict[str, GuardedFolder] = {}  # of the targets, by their keys
         self._left: dict[int, Signature] = {}  # filed images that are in the work folder too
 
     def make_targets(self) -> None:
@@ -82,7 +82,7 @@ class ResultFolders:
         for key, folder in self._targets.items():
             if key != UNREAD:
                 make_usable(folder)
-                self._places[key] = Place(folder)
+                self._places[key] = GuardedFolder(folder)
 
     def keep_targets(self) -> None:
         """Make the folders anew that somebody has tidied away.

@@ -31,14 +31,14 @@ from xray_watcher.intake.returned import Returned, index_of_retry
 from xray_watcher.intake.work_folder import WorkFolder
 from xray_watcher.system.files import (
     OPEN_FILE,
+    compute_sha256,
     directory,
     flush,
+    load_facts,
     move,
-    needed_facts,
     probe,
     remove,
     rename_noreplace,
-    sha256_of,
     sync_folder,
     write_whole,
 )
@@ -228,7 +228,7 @@ class HandoverSource:
             return None
         path, source, retry_of = "", "", index_of_retry(name)
         if retry_of is None:
-            facts = {} if is_nameless else needed_facts(self._path(name, SIDECAR))
+            facts = {} if is_nameless else load_facts(self._path(name, SIDECAR))
             source = source_in(facts)
             path = f"{source}/{filename_in(facts)}"
         else:
@@ -286,4 +286,4 @@ def _remove_copied(source: str, image: str) -> None:
 
 def _sha256(path: str) -> bytes:
     with open(os.open(path, OPEN_FILE), "rb") as file:
-        return sha256_of(file.fileno())
+        return compute_sha256(file.fileno())

@@ -38,7 +38,7 @@ class HandoverWatch:
     @property
     def has_to_claim(self) -> bool:
         """Whether something is there that will be claimed without more ado."""
-        return len(self._source) > len(self._retries.of(self._source.name))
+        return len(self._source) > len(self._retries.waiting(self._source.name))
 
     def look(self, now_s: float) -> Sequence[Arrival]:
         """What is new; the bell rings when something was put there.
@@ -56,13 +56,13 @@ class HandoverWatch:
             self._retries.begin(key)
         nameless = [
             str(key[1])
-            for key, retry in self._retries.of(where).items()
+            for key, retry in self._retries.waiting(where).items()
             if now_s - retry.since_s >= self.give_up_after_s
         ]
         found = self._source.look(now_s, nameless)
         for name, reason in found.problems.items():
             self._retries.failed(Origin(where, name), name, reason, now_s)
-        for key in list(self._retries.of(where)):
+        for key in list(self._retries.waiting(where)):
             if key[1] not in self._source.names:
                 self._retries.forget(key)
         self._gap.note(now_s, self._clock.monotonic_s() - began_s, least_s=0.0)

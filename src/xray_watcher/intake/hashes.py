@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from xray_watcher.core.values import LARGEST_FILE_BYTES
 from xray_watcher.intake.claims import ChangedAfterClaim
-from xray_watcher.system.files import OPEN_FILE, sha256_of
+from xray_watcher.system.files import OPEN_FILE, compute_sha256
 
 
 def check_filed(target: str, sha256: bytes, beat: Callable[[], None]) -> None:
@@ -46,6 +46,6 @@ def has_hash(path: str, sha256: bytes, beat: Callable[[], None] = lambda: None) 
     except FileNotFoundError:
         return False
     try:
-        return sha256_of(fd, LARGEST_FILE_BYTES, beat) == sha256
+        return compute_sha256(fd, LARGEST_FILE_BYTES, beat) == sha256
     finally:
         os.close(fd)

@@ -162,7 +162,7 @@ class InboxWatch:
         self.ignored, self.barred, self._is_network = look.ignored, look.barred, look.is_network
         self._settling.settle_s = self.settle_s[look.is_network]
         self._settling.observe(look.files, now_s)
-        for key in list(self._retries.of(INBOX)):
+        for key in list(self._retries.waiting(INBOX)):
             if not self._settling.was_held(str(key[1])):  # it has changed or is gone
                 self._retries.forget(key)
         self._gap.note(self._began_s, self._took_s)

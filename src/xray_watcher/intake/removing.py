@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from xray_watcher.errors import Unavailable, XrayWatcherError
-from xray_watcher.system.files import OPEN_FILE, directory, sha256_of
+from xray_watcher.system.files import OPEN_FILE, compute_sha256, directory
 
 Removal = Literal["removed", "gone", "changed"]
 _IsOurs = Callable[[int], bool]
@@ -35,7 +35,7 @@ def remove_image(path: str, size: int, sha256: bytes | None) -> Removal:
     """
 
     def is_ours(fd: int) -> bool:
-        return os.fstat(fd).st_size == size and (sha256 is None or sha256_of(fd) == sha256)
+        return os.fstat(fd).st_size == size and (sha256 is None or compute_sha256(fd) == sha256)
 
     return _remove(path, is_ours)
 

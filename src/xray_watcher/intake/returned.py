@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from xray_watcher.system.files import needed_facts
+from xray_watcher.system.files import load_facts
 
 _RETRY = "retry-"
 
@@ -53,7 +53,7 @@ class Returned:
         Raises:
             OSError: it cannot be read now.
         """
-        facts = needed_facts(path)
+        facts = load_facts(path)
         folder, filed_name = (str(facts.get(key, "")) for key in ("folder", "filed_name"))
         try:
             inbox_path = base64.b64decode(facts["inbox_path_b64"], validate=True)

@@ -91,7 +91,7 @@ class Inbox:
             Unavailable: it is missing, another device lies under it, or it cannot be read.
         """
         self._note_device(check_device(self.folder, self._work))
-        scan = _Scan(self.folder, self._ignores)
+        scan = _Walk(self.folder, self._ignores)
         files: list[SeenFile] = []
         ignored = 0
         try:
@@ -118,7 +118,7 @@ class Inbox:
         return name.lower().endswith(self._suffixes) and not self._ignores(name)
 
 
-class _Scan:
+class _Walk:
     """One walk through the inbox.
 
     Attributes:

@@ -27,13 +27,13 @@ from xray_watcher.intake.work_names import id_of, is_number, work_name
 from xray_watcher.system.advice import refusal
 from xray_watcher.system.files import (
     OPEN_FILE,
+    compute_sha256,
     copy,
     directory,
     flush,
     probe,
     rename_noreplace,
     replace,
-    sha256_of,
     sync_folder,
 )
 from xray_watcher.system.mounts import has_vanished, is_same_mount
@@ -141,7 +141,7 @@ class WorkFolder:
                 _make_sole_name(path)
             with _opened(path) as fd:
                 signature = signature_of(os.fstat(fd))  # first: a writer may go on meanwhile
-                return Claimed(path, sha256_of(fd, LARGEST_FILE_BYTES), signature)
+                return Claimed(path, compute_sha256(fd, LARGEST_FILE_BYTES), signature)
         except OSError as error:
             if has_vanished(path):
                 return None

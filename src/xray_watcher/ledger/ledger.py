@@ -25,7 +25,7 @@ from uuid import uuid4
 import structlog
 
 from xray_watcher.core.notices import Notice
-from xray_watcher.core.tally import Tally, tally_of_batch
+from xray_watcher.core.tally import Tally, tally_batch
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.ledger.connection import Connection
@@ -242,7 +242,7 @@ class Ledger(LedgerReader):
             beyond = max(decision.idx for decision in decisions) + 1
             self.set_meta("next_index", str(max(self.next_index, beyond)))
             self._update(f"UPDATE image SET state = '{State.RETRIED}' WHERE id = ?", retried)
-            self.add_to_tally(tally_of_batch(len(decisions)))
+            self.add_to_tally(tally_batch(len(decisions)))
 
     def _put(self, decisions: Sequence[Decision], csv_header: bytes) -> None:
         self._update(_FORGET_RECORD, [d.image_id for d in decisions])

@@ -29,7 +29,7 @@ from xray_watcher.system.files import (
     write_all,
     write_whole,
 )
-from xray_watcher.system.mounts import Place
+from xray_watcher.system.mounts import GuardedFolder
 
 Form = Literal["jsonl", "csv"]
 
@@ -56,7 +56,7 @@ class LogFiles:
 
     def __init__(self, folder: str, ledger: LedgerReader) -> None:
         self._folder = folder
-        self._place = Place(folder)
+        self._place = GuardedFolder(folder)
         self._ledger = ledger
         self._known: dict[str, tuple[int, int, int]] = {}  # path: size, mtime_ns, inode
 

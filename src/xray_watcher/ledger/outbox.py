@@ -134,7 +134,7 @@ class Outbox:
         )
         return [Message(*row) for row in rows]
 
-    def note(self, outcomes: Iterable[Outcome], now_us: int) -> None:
+    def note(self, outcomes: Iterable[DeliveryOutcome], now_us: int) -> None:
         """Commit what became of attempts."""
         tally = Tally()
         with self._ledger.transaction():
@@ -143,7 +143,7 @@ class Outbox:
                     tally[key, outcome.kind, ""] += 1
             self._ledger.add_to_tally(tally)
 
-    def _note(self, outcome: Outcome, now_us: int) -> Iterator[str]:
+    def _note(self, outcome: DeliveryOutcome, now_us: int) -> Iterator[str]:
         """Write one outcome; yields the totals that it counts in."""
         if outcome.error is None:
             self._end(outcome.id, Delivery.SENT, now_us)
@@ -167,7 +167,7 @@ class Outbox:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DeliveryOutcome:
     """What became of one attempt.
 
     Attributes:

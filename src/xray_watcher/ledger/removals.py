@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from xray_watcher.core.retention import RetentionRules, images_before_us, log_day, log_goes
+from xray_watcher.core.retention import RetentionRules, images_before_us, is_log_due, log_day
 from xray_watcher.core.tally import REMOVED, Tally
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.reader import LedgerReader
@@ -113,11 +113,11 @@ def due_logs(ledger: LedgerReader, rules: RetentionRules, today: str) -> Iterato
     was behind.
     """
     states = ledger.log_states()
-    young = [s.name for s in states if not log_goes(rules, s.name, today)]
+    young = [s.name for s in states if not is_log_due(rules, s.name, today)]
     first_young = min((_index_in(ledger, "min", name) for name in young), default=math.inf)
     for state in states:
         if (
-            log_goes(rules, state.name, today)
+            is_log_due(rules, state.name, today)
             and _index_in(ledger, "max", state.name) < first_young
             and _is_closed(ledger, state.name)
         ):

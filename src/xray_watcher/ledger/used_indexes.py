@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from xray_watcher.core.naming import LARGEST_INDEX, index_of
+from xray_watcher.core.naming import LARGEST_INDEX, parse_index
 from xray_watcher.errors import Unavailable
 from xray_watcher.system.files import names_in
 
@@ -68,7 +68,7 @@ def _names(folder: str, component: str) -> list[str]:
 
 
 def _highest_named(names: list[str]) -> int:
-    indexes = (index_of(name) for name in names)
+    indexes = (parse_index(name) for name in names)
     return max((i for i in indexes if i is not None and i <= _LARGEST_OF_OURS), default=-1)
 
 

@@ -10,7 +10,7 @@ and answering is given up (`system.sandbox`), and an answer; each is one line of
     failed detail                 this program's fault
 
 The published checkpoints are pickles of whole modules, and unpickling runs whatever a pickle
-names. Here every class that such a file may name becomes an inert `_Part` that only holds
+names. Here every class that such a file may name becomes an inert `_ModuleStub` that only holds
 attributes, a few functions that make tensors are allowed by exact name, and every other name is
 refused. What comes out is walked as data: no method of a read object is ever called. What a pickle
 does all the same, such as to hash what is nested a thousand times, or to set attributes of what is
@@ -54,7 +54,7 @@ _MAX_DEPTH = 12  # of modules in modules
 _IGNORED = "op_threshs"  # operating points are the catalogue's, never the file's
 
 
-class _Part:
+class _ModuleStub:
     """Stands for a module of any class: attributes, and nothing that runs."""
 
     dump_patches = False  # torch asks for it where a legacy file carries its source text
@@ -81,7 +81,7 @@ _ALLOWED: Mapping[str, Any] = {
     "__builtin__.set": set,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor_v2,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
-    **dict.fromkeys(_PARTS, _Part),
+    **dict.fromkeys(_PARTS, _ModuleStub),
 }
 
 
@@ -159,7 +159,7 @@ def _zip_content(data: bytes) -> object:
         inflated = sum(entry.file_size for entry in archive.infolist())
     if inflated > MAX_BYTES:
         raise WeightsError(f"inflates to {inflated} bytes; no checkpoint is so large.")
-    parts: list[Any] = [(_Part, name) for name in _PARTS]
+    parts: list[Any] = [(_ModuleStub, name) for name in _PARTS]
     with torch.serialization.safe_globals(parts):
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
@@ -186,7 +186,7 @@ def _refusal(name: str) -> WeightsError:
 
 
 def _entries(found: object) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(found, _Part):
+    if isinstance(found, _ModuleStub):
         yield from _of_part(found, "", _MAX_DEPTH)
     elif isinstance(found, dict):
         yield from _tensors(found, "")
@@ -195,7 +195,7 @@ def _entries(found: object) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _of_part(part: object, prefix: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
-    if not isinstance(part, _Part) or depth == 0:
+    if not isinstance(part, _ModuleStub) or depth == 0:
         return
     held = vars(part)
     for kind in ("_parameters", "_buffers"):

@@ -36,7 +36,7 @@ class _Cut(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _PartialFile:
     """The file being downloaded, and beside it what tells whether it may be gone on with."""
 
     path: str
@@ -90,7 +90,7 @@ def download(
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise WeightsError(f"{url} cannot be downloaded: only http and https addresses can.")
-    part = _Part(path)
+    part = _PartialFile(path)
     try:
         for left in range(TRIES - 1, -1, -1):
             try:
@@ -115,7 +115,7 @@ def download(
 
 def _one_try(
     url: str,
-    part: _Part,
+    part: _PartialFile,
     expected_bytes: int | None,
     progress: Progress | None,
     timeout_s: float,
@@ -138,7 +138,7 @@ def _one_try(
         raise _Cut(f"{size} of {expected_bytes or total} bytes came")
 
 
-def _opened(url: str, part: _Part, timeout_s: float) -> Any:
+def _opened(url: str, part: _PartialFile, timeout_s: float) -> Any:
     """Ask for the file, or for the rest of it if the server still has the same.
 
     Raises:

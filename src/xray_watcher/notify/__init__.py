@@ -1,1 +1,1 @@
-"""Telling people: messages by HTTP, by mail, and to a program."""
+"""Notifies people and programs of what happens: channels, texts and the sender."""

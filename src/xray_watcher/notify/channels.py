@@ -1,4 +1,4 @@
-"""The ways of telling. Each sends one message and returns when the other side has taken it.
+"""The channels. Each sends one message and returns when the other side has taken it.
 
 Nothing here touches the ledger: a channel works in a thread of its own and may take as long as
 its time-out. Errors name neither the message's content nor a secret.
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 from email.utils import formatdate
-from typing import Protocol
+from typing import Any, Protocol
 
 from xray_watcher import __version__
 from xray_watcher.config.upkeep import CommandSettings, SmtpSettings, WebhookSettings
@@ -31,7 +31,7 @@ from xray_watcher.core.addresses import WebAddress, host_name, mail_address, web
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.notify.login import log_in
 from xray_watcher.notify.secrets import SecretFileError, read_key, read_secret_text
-from xray_watcher.notify.texts import title_of, words_of
+from xray_watcher.notify.texts import render_text, render_title
 
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "TZ")
 
@@ -41,7 +41,7 @@ class DeliveryFailed(XrayWatcherError):
 
 
 class Channel(Protocol):
-    """One way of telling."""
+    """One way to send messages."""
 
     def send(self, message_id: str, event: str, body: bytes, /) -> None:
         """Deliver a message.
@@ -105,7 +105,7 @@ class Webhook:
         return http.client.HTTPSConnection(to.host, to.port, timeout=timeout_s, context=context)
 
     def _address(self) -> WebAddress:
-        """Read anew each time, as the key is."""
+        """The address, read at each message as the key is."""
         path = self._settings.url_file
         if not path:
             return web_address(self._settings.url)
@@ -128,7 +128,7 @@ class Webhook:
         return headers
 
     def _key(self) -> bytes | None:
-        """Read anew each time, so that a secret can be changed while the service runs."""
+        """The key, read at each message, so that it can be changed while the service runs."""
         path = self._settings.secret_file
         return read_key(path) if path else None
 
@@ -182,7 +182,10 @@ class Mail:
     def _hand_over(self, mail: EmailMessage, held: list[smtplib.SMTP]) -> None:
         settings = self._settings
         tls = None if settings.security == "none" else _tls(settings.ca_file)
-        server = _connected(settings, tls, held)
+        where = {"host": host_name(settings.host), "port": settings.port,
+                 "timeout": settings.timeout_seconds}  # fmt: skip
+        is_tls = settings.security == "tls"
+        server = _SmtpTls(held, context=tls, **where) if is_tls else _Smtp(held, **where)
         if settings.security == "starttls":
             server.starttls(context=tls)
         if settings.user:
@@ -192,47 +195,33 @@ class Mail:
             server.putcmd("quit")  # its answer is not waited for: the mail is taken
 
     def _mail(self, message_id: str, event: str, body: bytes) -> EmailMessage:
-        told = json.loads(body)
+        content = json.loads(body)
         mail = EmailMessage()
         mail["From"] = mail_address(self._settings.sender)
         mail["To"] = mail_address(self._to)
-        mail["Subject"] = title_of(told)
+        mail["Subject"] = render_title(content)
         mail["Date"] = formatdate(localtime=True)
         mail["Message-ID"] = f"<{message_id}@xray-watcher.invalid>"
         mail["Auto-Submitted"] = "auto-generated"
         mail["X-Xray-Watcher-Event"] = event
-        mail.set_content(words_of(told))
+        mail.set_content(render_text(content))
         return mail
 
 
 class _Smtp(smtplib.SMTP):
     """One that can be broken off while it connects."""
 
-    def __init__(self, held: list[smtplib.SMTP], host: str, port: int, timeout: float) -> None:
+    def __init__(self, held: list[smtplib.SMTP], **where: Any) -> None:
         held.append(self)
-        super().__init__(host, port, timeout=timeout)
+        super().__init__(**where)
 
 
 class _SmtpTls(smtplib.SMTP_SSL):
     """The same, with TLS from the start."""
 
-    def __init__(
-        self,
-        held: list[smtplib.SMTP],
-        host: str,
-        port: int,
-        timeout: float,
-        context: ssl.SSLContext | None,
-    ) -> None:
+    def __init__(self, held: list[smtplib.SMTP], **where: Any) -> None:
         held.append(self)
-        super().__init__(host, port, timeout=timeout, context=context)
-
-
-def _connected(
-    settings: SmtpSettings, tls: ssl.SSLContext | None, held: list[smtplib.SMTP]
-) -> smtplib.SMTP:
-    where = (host_name(settings.host), settings.port, settings.timeout_seconds)
-    return _SmtpTls(held, *where, tls) if settings.security == "tls" else _Smtp(held, *where)
+        super().__init__(**where)
 
 
 # -- a program ----------------------------------------------------------------------------
@@ -251,14 +240,14 @@ class Command:
     def send(self, message_id: str, event: str, body: bytes) -> None:
         """Start the program, give it the message, and wait for its exit code."""
         known = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        told = {"XRAY_WATCHER_MESSAGE_ID": message_id, "XRAY_WATCHER_EVENT": event}
+        ours = {"XRAY_WATCHER_MESSAGE_ID": message_id, "XRAY_WATCHER_EVENT": event}
         try:
             process = subprocess.Popen(
                 self._settings.argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=known | told,
+                env=known | ours,
                 cwd="/",
                 start_new_session=True,
             )
@@ -316,21 +305,22 @@ def _tls(ca_file: str) -> ssl.SSLContext:
 
 def _reason(error: BaseException) -> str:
     """What went wrong, in a few printable words."""
-    if isinstance(error, smtplib.SMTPResponseException):
-        text = f"the mail server said {error.smtp_code}"
-    elif isinstance(error, smtplib.SMTPRecipientsRefused):
-        codes = {code for code, _ in error.recipients.values()}
-        text = f"the mail server refused the address ({', '.join(map(str, sorted(codes)))})"
-    elif isinstance(error, smtplib.SMTPNotSupportedError):
-        text = f"the mail server cannot do what is needed ({error})"
-    elif isinstance(error, TimeoutError):
-        text = "no answer in time"
-    elif isinstance(error, SecretFileError):
-        text = str(error)
-    elif isinstance(error, socket.gaierror):
-        text = "the host's name cannot be looked up"
-    elif isinstance(error, OSError) and error.errno:
-        text = os.strerror(error.errno) if error.errno > 0 else type(error).__name__
-    else:
-        text = type(error).__name__
+    match error:
+        case smtplib.SMTPResponseException():
+            text = f"the mail server said {error.smtp_code}"
+        case smtplib.SMTPRecipientsRefused():
+            codes = sorted({code for code, _ in error.recipients.values()})
+            text = f"the mail server refused the address ({', '.join(map(str, codes))})"
+        case smtplib.SMTPNotSupportedError():
+            text = f"the mail server cannot do what is needed ({error})"
+        case TimeoutError():
+            text = "no answer in time"
+        case SecretFileError():
+            text = str(error)
+        case socket.gaierror():
+            text = "the host's name cannot be looked up"
+        case OSError(errno=int(code)) if code > 0:
+            text = os.strerror(code)
+        case _:
+            text = type(error).__name__
     return text

@@ -1,4 +1,4 @@
-"""The daemon's part of telling people: it makes messages, hands them over, notes what came of it.
+"""The daemon's part of notifying: it makes messages, hands them over and notes the outcomes.
 
 All of it happens in the daemon's own thread and between its turns, and none of it waits.
 """
@@ -14,45 +14,45 @@ import structlog
 from xray_watcher.core.notices import (
     LONGEST_WAIT_S,
     MINUTE_US,
-    Audience,
     Notice,
     ProblemWatch,
-    told_again_us,
+    Subscriptions,
+    next_message_us,
     wait_s,
 )
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.ledger import Ledger
-from xray_watcher.ledger.outbox import Message, Outbox, Outcome, in_vain, new_id
-from xray_watcher.notify.sender import Result, Sender
-from xray_watcher.notify.texts import MOST_ITEMS, body_of, item_of
+from xray_watcher.ledger.outbox import DeliveryOutcome, Message, Outbox, in_vain, new_id
+from xray_watcher.notify.sender import Attempt, Sender
+from xray_watcher.notify.texts import MOST_ITEMS, load_item, render_body
 from xray_watcher.system.clock import Clock
 
-TOLD = "notify_told"
-"""The fact that says which troubles people have been told of."""
+REPORTED = "notify_told"
+"""The fact in the ledger that says which problems are reported."""
 
 _STOP_S = 1.0
-_LONGEST_NAP_S = 5.0  # troubles come without ringing, and clocks may be set
-_CONCERNING = 3  # attempts in vain
+_LONGEST_NAP_S = 5.0  # problems wake nobody, and clocks may be set
+_CONCERNING = 3  # failed attempts
 _US = 1_000_000
 
 _log = structlog.get_logger()
 
 
 class Notifier:
-    """Tells people what the ledger says they have still to be told.
+    """Sends the notices that the ledger holds.
 
     Args:
         ledger: with the outbox.
         sender: the threads that deliver.
-        audience: who wants to hear what; every channel is in it.
+        subscriptions: the events of each channel.
         channels: their names.
-        troubles: tells what is out of order now: cause and detail.
+        problems: returns the reason of each problem by its component.
         clock: the time.
         per_minute: messages for each channel and event.
-        degraded_after_s: a trouble is told when it has lasted so long.
+        degraded_after_s: a problem is reported after it has lasted so long.
         give_up_after_s: a message that is not taken for so long is given up.
-        include_names: whether names of files and folders are told.
+        include_names: whether messages name files and folders.
     """
 
     component = "notify"
@@ -62,7 +62,7 @@ class Notifier:
         *,
         ledger: Ledger,
         sender: Sender,
-        audience: Audience,
+        subscriptions: Subscriptions,
         channels: Collection[str],
         problems: Callable[[], Mapping[str, str]],
         clock: Clock,
@@ -74,26 +74,27 @@ class Notifier:
         self._ledger = ledger
         self._outbox = Outbox(ledger)
         self._sender = sender
-        self._audience = audience
+        self._subscriptions = subscriptions
         self._problems = problems
         self._clock = clock
         self._per_minute = per_minute
         self._give_up_after_us = int(give_up_after_s * _US)
         self._include_names = include_names
-        self._watch = ProblemWatch(degraded_after_s, json.loads(ledger.meta(TOLD) or "[]"))
-        self._cried: set[tuple[str, str]] = set()  # channel and cause
+        self._watch = ProblemWatch(degraded_after_s, json.loads(ledger.meta(REPORTED) or "[]"))
+        self._sent_unsaved: set[tuple[str, str]] = set()  # channel and component
         self._in_flight: set[str] = set()
-        self._results: list[Result] = []
+        self._results: list[Attempt] = []
         self._waiting: list[Message] = []
         self._seen_notices = -1
         self._next_s = float("-inf")
         dropped = self._outbox.forget_others(channels)
         if dropped:
-            _log.warning("messages for channels that are not set up are dropped", count=dropped)
+            _log.warning("messages for channels that are not set up are dropped",
+                         code="notices_dropped", count=dropped)  # fmt: skip
 
     @property
     def problems(self) -> dict[str, str]:
-        """Channels that do not take their messages, for `status`: cause and detail."""
+        """Channels that do not take their messages, for `status`: component and reason."""
         return {
             f"notify-{_kind(channel)}": f"{channel} has not taken a message in {message.attempts} "
             f"attempts: {message.error}."
@@ -108,13 +109,13 @@ class Notifier:
         return float("-inf") if has_news or self._sender.has_results else self._next_s
 
     def refresh(self, now_s: float) -> None:
-        """Tell what is to be told.
+        """Make and hand over the messages that are due.
 
         Raises:
             Unavailable: the ledger cannot be written; nothing is lost.
         """
         now_us = to_us(self._clock.now())
-        self._look_after_troubles(now_s, now_us)
+        self._report_problems(now_s, now_us)
         self._note_results(now_us)
         self._seen_notices = self._ledger.notices_added
         self._waiting = self._outbox.waiting()
@@ -126,52 +127,48 @@ class Notifier:
         )
 
     def stop(self) -> None:
-        """Wait a moment for what is under way, and note what came of it."""
+        """Wait a moment for the attempts under way, and note their outcomes."""
         self._sender.stop(_STOP_S)
         with suppress(Unavailable):
             self._note_results(to_us(self._clock.now()))
 
-    # -- troubles -------------------------------------------------------------------------
+    # -- problems -------------------------------------------------------------------------
 
-    def _look_after_troubles(self, now_s: float, now_us: int) -> None:
-        problems = {
-            component: text
-            for component, text in self._problems().items()
-            if component != self.component
-        }
-        degraded, recovered = self._watch.look(problems, now_s)
-        self._cried = {cry for cry in self._cried if self._watch.is_lasting(cry[1])}
+    def _report_problems(self, now_s: float, now_us: int) -> None:
+        problems = dict(self._problems())
+        problems.pop(self.component, None)
+        degraded, recovered = self._watch.update(problems, now_s)
+        self._sent_unsaved = {sent for sent in self._sent_unsaved
+                              if self._watch.is_lasting(sent[1])}  # fmt: skip
         if not (degraded or recovered):
             return
-        subjects = [
-            *(
-                ("degraded", {"cause": component, "detail": problems[component]})
-                for component in degraded
-            ),
-            *(("recovered", {"cause": component}) for component in recovered),
-        ]
         notices = [
             notice
-            for event, subject in subjects
-            for notice in self._audience.notices(event, now_us, json.dumps(subject))
+            for event, components in (("degraded", degraded), ("recovered", recovered))
+            for component in components
+            for notice in self._notices(event, component, problems.get(component), now_us)
         ]
-        told = sorted(self._watch.told_after(degraded, recovered))
+        reported = sorted(self._watch.reported_after(degraded, recovered))
         try:
             with self._ledger.transaction():
                 self._ledger.add_notices(notices)
-                self._ledger.set_meta(TOLD, json.dumps(told))
+                self._ledger.set_meta(REPORTED, json.dumps(reported))
         except Unavailable:
             for component in degraded:
-                self._cry(component, problems[component], now_us)
+                self._send_unsaved(component, problems[component], now_us)
             raise
         self._watch.note(degraded, recovered)
 
-    def _cry(self, component: str, detail: str, now_us: int) -> None:
-        """Tell a trouble from memory, once for as long as it lasts: the ledger's disk is full."""
-        subject = json.dumps({"cause": component, "detail": detail})
-        for notice in self._audience.notices("degraded", now_us, subject):
-            if (notice.channel, component) not in self._cried:
-                self._cried.add((notice.channel, component))
+    def _notices(self, event: str, component: str, reason: str | None, now_us: int) -> list[Notice]:
+        is_over = event == "recovered"
+        subject = {"cause": component} | ({} if is_over else {"detail": reason})
+        return self._subscriptions.notices(event, now_us, json.dumps(subject))
+
+    def _send_unsaved(self, component: str, reason: str, now_us: int) -> None:
+        """Report a problem once without the ledger, whose disk may be full."""
+        for notice in self._notices("degraded", component, reason, now_us):
+            if (notice.channel, component) not in self._sent_unsaved:
+                self._sent_unsaved.add((notice.channel, component))
                 message_id = new_id()
                 body = self._body(message_id, [notice], 1)
                 self._sender.send(notice.channel, message_id, notice.event, body)
@@ -179,11 +176,11 @@ class Notifier:
     # -- messages -------------------------------------------------------------------------
 
     def _make(self, channel: str, event: str, now_us: int) -> int:
-        """Make a message of what has gathered, if it is time; returns when to look again."""
+        """Make a message of the gathered notices, if it is time; returns when to try again."""
         if any((m.channel, m.event) == (channel, event) for m in self._waiting):
             return now_us + int(_LONGEST_NAP_S * _US)  # it comes with the next message
         made_us = self._outbox.made_us(channel, event, now_us - MINUTE_US)
-        due_us = told_again_us(made_us, now_us, self._per_minute)
+        due_us = next_message_us(made_us, now_us, self._per_minute)
         if due_us <= now_us:
             notices, count, last = self._outbox.notices(channel, event, MOST_ITEMS)
             message_id = new_id()
@@ -195,10 +192,10 @@ class Notifier:
 
     def _body(self, message_id: str, notices: list[Notice], count: int) -> bytes:
         items = [
-            item_of(notice, self._ledger, include_names=self._include_names) for notice in notices
+            load_item(notice, self._ledger, include_names=self._include_names) for notice in notices
         ]
         now = self._clock.now()
-        return body_of(message_id, notices[0].event, items, count=count, now=now)
+        return render_body(message_id, notices[0].event, items, count=count, now=now)
 
     def _hand_over(self, now_us: int) -> list[int]:
         """Hand over the messages that are due; returns when the others are."""
@@ -214,7 +211,7 @@ class Notifier:
         return later
 
     def _note_results(self, now_us: int) -> None:
-        """Write down what came of attempts; what cannot be written is kept."""
+        """Note the outcomes of attempts; those that cannot be written are kept."""
         self._results += self._sender.results()
         if not self._results:
             return
@@ -225,21 +222,24 @@ class Notifier:
         self._in_flight.difference_update(outcome.id for outcome in outcomes)
         self._results.clear()
 
-    def _outcome(self, result: Result, message: Message | None, now_us: int) -> Outcome:
+    def _outcome(self, result: Attempt, message: Message | None, now_us: int) -> DeliveryOutcome:
         attempts = 1 if message is None else message.attempts + 1
         kind = _kind(result.channel)
         if result.error is None:
-            _log.info("told", channel=kind, attempts=attempts)
-            return Outcome(result.message_id, kind, None, None)
+            _log.info("notification sent", code="notification_sent", channel=kind,
+                      attempts=attempts)  # fmt: skip
+            return DeliveryOutcome(result.message_id, kind, None, None)
         is_over = message is None or now_us - message.made_us >= self._give_up_after_us
         if is_over:
-            _log.error("a message is given up", channel=kind, why=result.error, attempts=attempts)
+            _log.error("notification given up", code="notification_given_up", channel=kind,
+                       reason=result.error, attempts=attempts)  # fmt: skip
         else:
-            _log.warning("not told yet", channel=kind, why=result.error, attempts=attempts)
+            _log.warning("notification not sent yet", code="notification_delayed", channel=kind,
+                         reason=result.error, attempts=attempts)  # fmt: skip
         next_us = None if is_over else now_us + int(wait_s(attempts) * _US)
-        return Outcome(result.message_id, kind, result.error, next_us)
+        return DeliveryOutcome(result.message_id, kind, result.error, next_us)
 
 
 def _kind(channel: str) -> str:
-    """What sort of channel it is: an address is nobody else's business."""
+    """The kind of a channel, without its address."""
     return channel.partition(":")[0]

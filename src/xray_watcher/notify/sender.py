@@ -17,8 +17,8 @@ from xray_watcher.notify.channels import Channel, DeliveryFailed
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What came of one attempt; `error` is None when the message was taken."""
+class Attempt:
+    """One attempt to send a message; `error` is None when it was taken."""
 
     channel: str
     message_id: str
@@ -33,16 +33,16 @@ class Sender:
 
     Args:
         channels: by name.
-        ring: wakes the loop when there is a result.
+        wake: wakes the loop when there is a result.
     """
 
     def __init__(self, channels: Mapping[str, Channel], wake: Callable[[], None]) -> None:
         self._channels = channels
-        self._ring = wake
+        self._wake = wake
         self._jobs: dict[str, SimpleQueue[_Job | None]] = {}
         self._threads: list[threading.Thread] = []
-        self._results: SimpleQueue[Result] = SimpleQueue()
-        self._ringing = threading.Lock()
+        self._results: SimpleQueue[Attempt] = SimpleQueue()
+        self._waking = threading.Lock()
         self._is_stopped = False
 
     def send(self, channel: str, message_id: str, event: str, body: bytes) -> None:
@@ -61,8 +61,8 @@ class Sender:
         """Whether there is a result to take."""
         return not self._results.empty()
 
-    def results(self) -> Iterator[Result]:
-        """The results that are there."""
+    def results(self) -> Iterator[Attempt]:
+        """Take the results that are there."""
         while True:
             try:
                 yield self._results.get_nowait()
@@ -70,22 +70,22 @@ class Sender:
                 return
 
     def stop(self, seconds: float) -> None:
-        """Let the attempts that are under way end, for that long; then leave the threads alone."""
+        """Wait so long for the attempts under way; then leave the threads alone."""
         until_s = time.monotonic() + seconds
         for jobs in self._jobs.values():
             jobs.put(None)
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
-        with self._ringing:
+        with self._waking:
             self._is_stopped = True
 
     def _work(self, channel: str) -> None:
         jobs = self._jobs[channel]
         while (job := jobs.get()) is not None:
-            self._results.put(Result(channel, job[0], self._attempt(channel, job)))
-            with self._ringing:
+            self._results.put(Attempt(channel, job[0], self._attempt(channel, job)))
+            with self._waking:
                 if not self._is_stopped:
-                    self._ring()
+                    self._wake()
 
     def _attempt(self, channel: str, job: _Job) -> str | None:
         try:
@@ -93,6 +93,6 @@ class Sender:
         except DeliveryFailed as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the thread
-            log.crashed(error)
+            log.log_crash(error)
             return f"{type(error).__name__} in xray-watcher itself"
         return None

@@ -1,7 +1,7 @@
 """What a message says: JSON for programs, and the same in words for mails.
 
-Without leave (`include_names`) nothing in it can say who a patient is: an image is told by its
-index, which leads to its record for those who may read it.
+Without `include_names` nothing in it says who a patient is. An image is named by its index, which
+leads to its record for those who may read it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.naming import safe_name
 from xray_watcher.core.notices import Notice
 from xray_watcher.core.times import from_us, utc_text
@@ -23,7 +22,7 @@ SCHEMA = 1
 """Version of the message; fields are only ever added within a version."""
 
 MOST_ITEMS = 50
-"""A message tells so many images one by one; of the others it says how many."""
+"""A message lists so many images; of the others it says how many."""
 
 _RESULT = ("index", "risk_level", "top_label", "top_probability", "flags", "simulated")
 _REJECTION = ("index", "rejected", "simulated")
@@ -32,14 +31,14 @@ _NAMES = ("filename", "source", "saved_path")
 Body = dict[str, Any]
 
 
-def body_of(
+def render_body(
     message_id: str, event: str, items: Sequence[Body], *, count: int, now: datetime
 ) -> bytes:
     """The JSON that is sent.
 
     Args:
         message_id: by which a receiver knows a message that came twice.
-        event: what it tells of.
+        event: of all its items.
         items: what happened, oldest first.
         count: how often it happened; more than there are items when they were too many.
         now: the time, aware.
@@ -60,34 +59,24 @@ def body_of(
     return json.dumps(body, allow_nan=False).encode("ascii")
 
 
-def item_of(notice: Notice, ledger: LedgerReader, *, include_names: bool) -> Body:
-    """One thing that happened.
-
-    Args:
-        notice: what is told.
-        ledger: has the record of an image.
-        include_names: whether names of files and folders may be told.
-    """
+def load_item(notice: Notice, ledger: LedgerReader, *, include_names: bool) -> Body:
+    """What a message says of one notice; the ledger has the record of an image."""
     at = utc_text(from_us(notice.at_us))
     if notice.event in ("high", "rejected"):
         record = from_jsonl(ledger.record_of(int(notice.subject)).jsonl)
-        return {"at": at, **_of_image(record, include_names=include_names)}
+        keys = _REJECTION if record.rejected else _RESULT
+        item = {key: getattr(record, key) for key in (*keys, *(_NAMES if include_names else ()))}
+        if record.rejected:
+            item["rejected"] = record.rejected.code  # the details may quote what was sent
+        return {"at": at, **item}
     return {"at": at, **json.loads(notice.subject)}
-
-
-def _of_image(record: ImageRecord, *, include_names: bool) -> Body:
-    told = _REJECTION if record.rejected else _RESULT
-    item = {key: getattr(record, key) for key in (*told, *(_NAMES if include_names else ()))}
-    if record.rejected:
-        item["rejected"] = record.rejected.code  # the details may quote what was sent
-    return item
 
 
 # -- in words -----------------------------------------------------------------------------
 
 _TITLES = {
     "high": "{count} High result{s}",
-    "rejected": "{count} image{s} set aside",
+    "rejected": "{count} image{s} rejected",
     "degraded": "degraded: {causes}",
     "recovered": "recovered: {causes}",
     "summary": "figures of {days}",
@@ -95,7 +84,7 @@ _TITLES = {
 }
 
 
-def title_of(body: Body) -> str:
+def render_title(body: Body) -> str:
     """The message in a few words, for the subject of a mail."""
     items = body["items"]
     title = _TITLES[body["event"]].format(
@@ -107,9 +96,9 @@ def title_of(body: Body) -> str:
     return f"xray-watcher: {'SIMULATION, ' if body['simulated'] else ''}{title}"
 
 
-def words_of(body: Body) -> str:
-    """The message for people: a line for each thing that happened."""
-    lines = [title_of(body), ""]
+def render_text(body: Body) -> str:
+    """The message for people: a line for each item."""
+    lines = [render_title(body), ""]
     if body["simulated"]:
         lines += ["SIMULATION: these results mean nothing on patients.", ""]
     lines += [_line(item) for item in body["items"]]
@@ -123,13 +112,13 @@ def _line(item: Body) -> str:
     if "index" in item:
         parts.append(f"index {item['index']:04d}")
     if "rejected" in item:
-        parts.append(f"set aside: {item['rejected']}")
+        parts.append(f"rejected: {item['rejected']}")
     elif "risk_level" in item:
         flags = f" ({', '.join(item['flags'])})" if item["flags"] else ""
         score = f"{item['top_probability']:.3f}"
         parts.append(f"{item['risk_level']}: {item['top_label']} {score}{flags}")
     if "cause" in item:
-        parts.append(f"{item['component']}: {item.get('detail', 'is well again')}")
+        parts.append(f"{item['cause']}: {item.get('detail', 'works again')}")
     if "day" in item:
         levels = ", ".join(f"{level} {count}" for level, count in item["by_level"].items())
         parts.append(

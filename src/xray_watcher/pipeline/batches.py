@@ -154,14 +154,14 @@ class Batches:
         return False
 
     def _is_to_be_alone(self, key: Key) -> bool:
-        reason = self._retries.of(CLAIMED)[key].reason
+        reason = self._retries.waiting(CLAIMED)[key].reason
         return key[1] not in self._counted or (reason is not None and reason.code == "model")
 
     def _start_again(self, key: Key, now_s: float) -> None:
         image_id = int(key[1])
         if image_id not in self._counted:
             self._ledger.count_attempts([image_id])
-        rejection = self._given_up(self._retries.of(CLAIMED)[key], now_s)
+        rejection = self._given_up(self._retries.waiting(CLAIMED)[key], now_s)
         self._retries.begin(key)
         self._add_batch([image_id], 0.0, {image_id: rejection})
 

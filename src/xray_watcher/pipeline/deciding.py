@@ -31,7 +31,7 @@ from xray_watcher.ledger.states import State
 from xray_watcher.records import (
     CsvLayout,
     Facts,
-    Filing,
+    Placement,
     classified_record,
     from_jsonl,
     rejected_record,
@@ -131,8 +131,8 @@ class Decider:
         index, name = self._free_name(verdict, folder, run)
         shown = None if folder is None or name is None else self._results.shown_path(folder, name)
         facts = self._facts(verdict, run)
-        filing = Filing(index, shown, run.now)
-        record = self._record(verdict, assessment, facts, filing, run.model)
+        placement = Placement(index, shown, run.now)
+        record = self._record(verdict, assessment, facts, placement, run.model)
         if assessment is not None and verdict.sha256 is not None:
             run.classified.setdefault(verdict.sha256, index)
         return Decision(
@@ -230,15 +230,15 @@ class Decider:
         verdict: Verdict,
         assessment: Assessment | None,
         facts: Facts,
-        filing: Filing,
+        placement: Placement,
         model: ModelInfo,
     ) -> ImageRecord:
         outcome, timings = verdict.outcome, verdict.timings
         if isinstance(outcome, Rejection):
-            return rejected_record(facts, filing, model, timings, outcome)
+            return rejected_record(facts, placement, model, timings, outcome)
         assert assessment is not None
         return classified_record(
-            facts, filing, model, timings, outcome, assessment, self._rules.policy
+            facts, placement, model, timings, outcome, assessment, self._rules.policy
         )
 
 

@@ -72,7 +72,7 @@ class Pipeline:
     @property
     def images_in_hand(self) -> int:
         """Images that are claimed and not done."""
-        waiting = sum(retry.due_s < math.inf for retry in self._retries.of(CLAIMED).values())
+        waiting = sum(retry.due_s < math.inf for retry in self._retries.waiting(CLAIMED).values())
         return self.batches.images + len(self._completion) + waiting
 
     @property

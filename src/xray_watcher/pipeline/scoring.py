@@ -22,7 +22,7 @@ _AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _ScoredPart:
     """Raw scores `[N, labels]` of some pictures, and how many milliseconds they took."""
 
     raw: NDArray[np.float32]
@@ -39,7 +39,7 @@ class Scoring:
     """
 
     def __init__(
-        self, engine: Engine, image_ids: Sequence[int], parts: Sequence[Future[_Part]]
+        self, engine: Engine, image_ids: Sequence[int], parts: Sequence[Future[_ScoredPart]]
     ) -> None:
         self._engine = engine
         self._image_ids = image_ids
@@ -102,10 +102,10 @@ class Scorer:
         """Finish the part at hand and leave out what is not begun."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _part(self, engine: Engine, pictures: Sequence[Decoded]) -> _Part:
+    def _part(self, engine: Engine, pictures: Sequence[Decoded]) -> _ScoredPart:
         began_s = self._clock.monotonic_s()
         raw = engine.classify(np.stack([each.image.pixels for each in pictures]))
-        return _Part(raw, (self._clock.monotonic_s() - began_s) * 1000)
+        return _ScoredPart(raw, (self._clock.monotonic_s() - began_s) * 1000)
 
 
 def _outcome_of(engine: Engine, raw: list[float]) -> Scores | Rejection:

@@ -10,7 +10,7 @@ from datetime import timedelta, tzinfo
 from typing import Any
 
 from xray_watcher.core.naming import safe_name
-from xray_watcher.core.notices import NOBODY, Audience, Notice
+from xray_watcher.core.notices import NO_SUBSCRIPTIONS, Notice, Subscriptions
 from xray_watcher.core.summary import DayEntry, DayFigures
 from xray_watcher.core.times import from_us, local_day, to_us
 from xray_watcher.errors import Unavailable
@@ -20,7 +20,7 @@ from xray_watcher.ledger.rows import DayImage
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.files import write_whole
-from xray_watcher.system.mounts import Place
+from xray_watcher.system.mounts import GuardedFolder
 
 Summary = dict[str, Any]
 
@@ -31,18 +31,14 @@ _LONGEST_WAIT = timedelta(days=3)  # a file that is never taken must not keep it
 def day_summary(
     ledger: LedgerReader, day: str, *, today: str, waiting_in_inbox: int = 0
 ) -> Summary:
-    """The figures of one local day as they are now.
+    """The figures of one local day, as 2026-11-23, as they are now.
 
-    Args:
-        ledger: the truth.
-        day: as 2026-11-23.
-        today: the local day now; earlier days close when nothing of them is pending or waits.
-        waiting_in_inbox: files that are there now and not claimed yet.
+    A day before today is closed when nothing of it is pending or waits in the inbox.
     """
-    return _Day(day).summary(ledger, today, waiting_in_inbox if day == today else 0)
+    return _RunningDay(day).summary(ledger, today, waiting_in_inbox if day == today else 0)
 
 
-class _Day:
+class _RunningDay:
     """The figures of one day, which follow the ledger: what is finished never changes."""
 
     def __init__(self, day: str) -> None:
@@ -70,9 +66,9 @@ class DailySummaries:
         every_s: at most this often, in seconds.
         zone: local time zone; None is the system's.
         clock: the time.
-        waiting_in_inbox: tells how many files are there and not claimed.
-        audience: who wants to hear of a day that is over.
-        first_seen_s: tells when each of those files that may be taken was first seen, on the
+        waiting_in_inbox: returns how many files are there and not claimed.
+        audience: the channels that a day's figures are sent to.
+        first_seen_s: returns when each of those files that may be taken was first seen, on the
             monotonic clock. Their day waits for them: below the low-water mark they may lie there
             over midnight.
     """
@@ -85,20 +81,20 @@ class DailySummaries:
         zone: tzinfo | None,
         clock: Clock,
         waiting_in_inbox: Callable[[], int],
-        audience: Audience = NOBODY,
+        subscriptions: Subscriptions = NO_SUBSCRIPTIONS,
         first_seen_s: Callable[[], Iterable[float]] = tuple,
     ) -> None:
         self._ledger = ledger
         self._folder = folder
-        self._place = Place(folder)
+        self._place = GuardedFolder(folder)
         self._every_s = every_s
         self._zone = zone
         self._clock = clock
         self._waiting_in_inbox = waiting_in_inbox
-        self._audience = audience
+        self._subscriptions = subscriptions
         self._first_seen_s = first_seen_s
         self._next_s = float("-inf")
-        self._days: dict[str, _Day] = {}
+        self._days: dict[str, _RunningDay] = {}
         self._written: dict[str, Summary] = {}
 
     @property
@@ -107,7 +103,7 @@ class DailySummaries:
         return self._next_s
 
     def refresh(self, now_s: float) -> None:
-        """Rewrite what has changed, unless that was done a moment ago.
+        """Rewrite what has changed, unless that was done less than `every_s` ago.
 
         Raises:
             Unavailable: the files cannot be written.
@@ -136,7 +132,7 @@ class DailySummaries:
         return Counter(local_day(now - age, self._zone) for age in ages if age < _LONGEST_WAIT)
 
     def _write_day(self, day: str, today: str, waiting: int) -> None:
-        figures = self._days.setdefault(day, _Day(day))
+        figures = self._days.setdefault(day, _RunningDay(day))
         summary = figures.summary(self._ledger, today, waiting)
         if self._written.get(day) == summary:
             return
@@ -154,19 +150,19 @@ class DailySummaries:
         notices = self._notices(summary) if closed else []
         self._ledger.set_summarised(day, closed=closed, notices=notices)
         self._written[day] = summary
-        if summary["closed"]:
+        if closed:
             del self._written[day], self._days[day]
 
     def _notices(self, summary: Summary) -> list[Notice]:
-        told = json.dumps({key: summary[key] for key in _TOLD})
-        return self._audience.notices("summary", to_us(self._clock.now()), told)
+        figures = json.dumps({key: summary[key] for key in _NOTIFIED})
+        return self._subscriptions.notices("summary", to_us(self._clock.now()), figures)
 
 
-_TOLD = (
+_NOTIFIED = (
     *("day", "received", "classified", "rejected", "pending", "by_level", "by_top_label"),
     *("by_flag", "by_reject_code", "models", "simulated"),
 )
-"""What of a summary is told: figures, and no names of folders."""
+"""The figures that a message has of a summary, without names of folders."""
 
 
 def to_json(summary: Summary) -> bytes:
@@ -191,7 +187,7 @@ def to_markdown(summary: Summary) -> bytes:
 
 
 def banners(models: Iterable[str]) -> list[str]:
-    """What has to be said of the simulating ones among these models, named as in a summary."""
+    """The warning for each simulating model among these, named as in a summary."""
     names = {model.partition(" ")[0] for model in models}
     return [SIMULATIONS[name] for name in sorted(names & SIMULATIONS.keys())]
 
@@ -201,7 +197,7 @@ _TABLES = (
     (("Top condition", "images"), "by_top_label"),
     (("Source folder", "images"), "by_source"),
     (("Flag", "images"), "by_flag"),
-    (("Set aside because", "images"), "by_reject_code"),
+    (("Rejected because", "images"), "by_reject_code"),
     (("Model", "images"), "models"),
 )
 
@@ -227,7 +223,7 @@ def _table(first: str, second: str, rows: dict[str, int]) -> str:
 
 
 def _cell(name: str) -> str:
-    """A source folder's name is a stranger's text: no markup, no table of its own."""
+    """A source folder's name is foreign text: no markup, no table of its own."""
     text = safe_name(name) if name else "(inbox itself)"
     return "".join(f"\\{char}" if char in "\\`*_[]<>|#!" else char for char in text)
 

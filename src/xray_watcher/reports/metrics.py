@@ -1,4 +1,4 @@
-"""What Prometheus is told: the ledger's running totals and how the service is at this moment.
+"""The metrics for Prometheus: the ledger's running totals and the service's present status.
 
 Counters come from the ledger, not from the memory of a process: they go on over restarts and
 are the same whoever renders them, the web process for `/metrics`, the daemon for a file of
@@ -8,10 +8,11 @@ node_exporter's textfile collector, or `xray-watcher metrics`. docs/metrics.md l
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -33,11 +34,11 @@ from xray_watcher.system.lock import is_held, read_holder
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 """What an HTTP answer with this text says of itself."""
 
-CAUSES = (
+COMPONENTS = (
     *("inbox", "uploads", "disk", "folders", "logs", "storage"),
     *("files", "decoder", "model", "summary"),
 )
-"""What may keep the service from working in full; always told, others when they are there."""
+"""The components that are always listed; others are listed while they are degraded."""
 
 _ANSWER_S = 2.0  # a scrape has ten seconds; the disks are five at most
 _US = 1_000_000
@@ -49,30 +50,23 @@ class Situation:
 
     Attributes:
         now: the time, aware.
-        told: what the running daemon tells; None when none runs.
+        status: of the running daemon; None when none runs.
         since: when it was started, aware, if that is known.
         free: free bytes by the name of a folder.
         min_free: with less than this nothing more is taken from the inbox; bytes.
-        channels: the ways of telling people that are set up.
+        channels: the kinds of channels that are set up.
     """
 
     now: datetime
-    told: Mapping[str, Any] | None = None
+    status: Mapping[str, Any] | None = None
     since: datetime | None = None
     free: Mapping[str, int] = field(default_factory=dict)
     min_free: int = 0
     channels: Sequence[str] = ()
 
 
-def metrics_of(settings: Settings, now: datetime) -> bytes:
-    """The metrics as any process may ask for them, whether the daemon runs or not.
-
-    Args:
-        settings: what is in force.
-        now: the time, aware.
-
-    Returns:
-        Prometheus' text format; its content type is `CONTENT_TYPE`.
+def collect_metrics(settings: Settings, now: datetime) -> bytes:
+    """The metrics in Prometheus' text format, whether the daemon runs or not.
 
     Raises:
         LedgerError: there is a ledger, and it cannot be read.
@@ -81,7 +75,7 @@ def metrics_of(settings: Settings, now: datetime) -> bytes:
     is_alive = is_held(folders.lock)
     situation = Situation(
         now=now,
-        told=read_facts(folders.heartbeat) if is_alive else None,
+        status=read_facts(folders.heartbeat) if is_alive else None,
         since=_since(folders) if is_alive else None,
         free=_free(folders),
         min_free=settings.intake.min_free_bytes,
@@ -94,19 +88,14 @@ def metrics_of(settings: Settings, now: datetime) -> bytes:
 
 
 def exposition(totals: Totals | None, situation: Situation) -> bytes:
-    """Render everything.
-
-    Args:
-        totals: what the ledger has counted; None when there is none yet.
-        situation: how the service is.
-    """
+    """Render all metrics; there are no totals before there is a ledger."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Families([*_now(situation), *_counted(totals, situation)]))
     return generate_latest(registry)
 
 
-def disks_by_name(folders: Folders) -> dict[str, str]:
-    """The folders whose free space is told, by the name that they are told under."""
+def folders_by_name(folders: Folders) -> dict[str, str]:
+    """The folders whose free space is measured, by the name that stands beside it."""
     return {
         "state": folders.state,
         "inbox": folders.inbox,
@@ -117,7 +106,7 @@ def disks_by_name(folders: Folders) -> dict[str, str]:
 
 
 def _free(folders: Folders) -> dict[str, int]:
-    by_name = disks_by_name(folders)
+    by_name = folders_by_name(folders)
     free = {path: here for path, _, here in answering(by_name.values(), _ANSWER_S)}
     return {name: free[path] for name, path in by_name.items() if path in free}
 
@@ -128,7 +117,7 @@ def _since(folders: Folders) -> datetime | None:
 
 
 class Families:
-    """What the library asks for what there is to tell."""
+    """The collector that the library asks for all families."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
@@ -138,64 +127,48 @@ class Families:
         return self._families
 
 
-class _Labelled(Protocol):
-    def add_metric(self, labels: list[str], value: float) -> None: ...
-
-
 # -- how it is now ------------------------------------------------------------------------
 
 
 def _now(situation: Situation) -> Iterator[Metric]:
-    told = situation.told
-    yield _gauge("up", "Whether the daemon runs.", told is not None)
+    status = situation.status
+    yield _gauge("up", "Whether the daemon runs.", status is not None)
     yield _info("build_info", "The program.", {"version": __version__})
-    if told is not None:
-        yield from _told(told)
+    if status is not None:
+        yield from _status(status)
     if situation.since is not None:
         yield _gauge("start_time_seconds", "When the daemon was started; seconds since 1970.",
                      situation.since.timestamp())  # fmt: skip
-    free = GaugeMetricFamily(
-        "xray_watcher_disk_free_bytes", "Room on the disk of a folder.", labels=["folder"]
-    )
-    _add(free, situation.free)
-    yield free
+    yield _gauges("disk_free_bytes", "Room on the disk of a folder.", "folder", situation.free)
     yield _gauge("disk_min_free_bytes", "With less room nothing is taken (intake.min_free_bytes).",
                  situation.min_free)  # fmt: skip
 
 
-def _told(told: Mapping[str, Any]) -> Iterator[Metric]:
-    """What the daemon tells; it may have told nothing yet."""
-    if "at" in told:
+def _status(status: Mapping[str, Any]) -> Iterator[Metric]:
+    """The status of the daemon; it may be empty at first."""
+    if "at" in status:
         yield _gauge("heartbeat_timestamp_seconds", "When the daemon last gave a sign of life.",
-                     datetime.fromisoformat(told["at"]).timestamp())  # fmt: skip
-    problems = told.get("troubles", {})
-    degraded = GaugeMetricFamily(
-        "xray_watcher_degraded", "Whether a component keeps the service from working in full.",
-        labels=["component"],
-    )  # fmt: skip
-    _add(degraded, dict.fromkeys(CAUSES, 0) | dict.fromkeys(problems, 1))
-    yield degraded
-    for name, key, text in _TOLD_GAUGES:
-        if told.get(key) is not None:
-            yield _gauge(name, text, told[key])
-    waiting = told.get("waiting", {})
-    retries = GaugeMetricFamily(
-        "xray_watcher_retry_images", "Images that are tried again later, by reason.",
-        labels=["reason"],
-    )  # fmt: skip
-    _add(retries, dict.fromkeys(REASONS, 0) | waiting.get("codes", {}))
-    yield retries
+                     datetime.fromisoformat(status["at"]).timestamp())  # fmt: skip
+    degraded = dict.fromkeys(COMPONENTS, 0) | dict.fromkeys(status.get("troubles", {}), 1)
+    yield _gauges("degraded", "Whether a component keeps the service from working in full.",
+                  "component", degraded)  # fmt: skip
+    for name, key, text in _STATUS_GAUGES:
+        if status.get(key) is not None:
+            yield _gauge(name, text, status[key])
+    waiting = status.get("waiting", {})
+    yield _gauges("retry_images", "Images that are tried again later, by reason.",
+                  "reason", dict.fromkeys(REASONS, 0) | waiting.get("codes", {}))  # fmt: skip
     if waiting.get("oldest_s") is not None:
         yield _gauge("retry_oldest_seconds", "For how long the first of them has failed.",
                      waiting["oldest_s"])  # fmt: skip
-    model = told.get("model")
+    model = status.get("model")
     if model is not None:
         labels = {name: str(value) for name, value in model.items()}
         labels["simulated"] = str(model["simulated"]).lower()
         yield _info("model_info", "The network that is in use.", labels)
 
 
-_TOLD_GAUGES = (
+_STATUS_GAUGES = (
     ("inbox_waiting_images", "waiting_in_inbox", "Files in the inbox that are not taken yet."),
     ("inbox_unfinished_images", "unfinished", "Those of them that are not whole yet."),
     ("inbox_ignored_files", "ignored", "Files in the inbox that are left alone."),
@@ -213,7 +186,7 @@ def _counted(totals: Totals | None, situation: Situation) -> Iterator[Metric]:
     yield _counter("received", "Images taken from the inbox.", received)
     yield _counters("classified", "Images filed by risk.", "level",
                     dict.fromkeys(LEVELS, 0) | classified)  # fmt: skip
-    yield _counters("rejected", "Images set aside, by reason.", "reason",
+    yield _counters("rejected", "Rejected images, by reason.", "reason",
                     dict.fromkeys(REJECTIONS, 0) | rejected)  # fmt: skip
     yield _counters("top_condition", "Classified images by their highest score.", "label",
                     _values(totals, t.CONDITION))  # fmt: skip
@@ -229,30 +202,27 @@ def _counted(totals: Totals | None, situation: Situation) -> Iterator[Metric]:
                      totals.last_filed_us / _US)  # fmt: skip
     for series, name, text, label in _HISTOGRAMS:
         yield _histogram(totals, series, name, text, label)
-    yield from _telling(totals, situation.channels)
+    yield from _notifications(totals, situation.channels)
 
 
-def _telling(totals: Totals, channels: Sequence[str]) -> Iterator[Metric]:
-    """What people have still to be told; addresses are left out."""
+def _notifications(totals: Totals, channels: Sequence[str]) -> Iterator[Metric]:
+    """Messages and notices by kind of channel, without addresses."""
     none = dict.fromkeys(channels, 0.0)
     for name, text, by_channel in (
         ("notify_waiting_messages", "Messages that are not delivered yet.", totals.messages),
-        ("notify_waiting_notices", "What no message tells yet.", totals.notices),
+        ("notify_waiting_notices", "Notices that stand in no message yet.", totals.notices),
     ):
-        by_kind = dict(none)
+        by_kind = Counter(none)
         for channel, count in by_channel.items():
-            kind = channel.partition(":")[0]
-            by_kind[kind] = by_kind.get(kind, 0) + count
-        family = GaugeMetricFamily(f"xray_watcher_{name}", text, labels=["channel"])
-        _add(family, by_kind)
-        yield family
-    for series, text in _TELLING:
+            by_kind[channel.partition(":")[0]] += count
+        yield _gauges(name, text, "channel", by_kind)
+    for series, text in _NOTIFICATIONS:
         yield _counters(series, text, "channel", none | _values(totals, series))
 
 
-_TELLING = (
+_NOTIFICATIONS = (
     (t.SENT, "Messages that were taken."),
-    (t.NOT_TAKEN, "Attempts in vain."),
+    (t.NOT_TAKEN, "Failed attempts."),
     (t.GIVEN_UP, "Messages that were given up."),
 )
 
@@ -260,7 +230,7 @@ _TELLING = (
 _HISTOGRAMS = (
     (t.BATCH, "batch_images", "Images in a batch.", ""),
     (t.STAGE, "stage_seconds", "Time of one image in each stage of its way.", "stage"),
-    (t.FILED, "filed_seconds", "From the first look at an image until it was filed.", ""),
+    (t.FILED, "filed_seconds", "From the first scan that found an image until it was filed.", ""),
     (t.SCORE, "score", "Calibrated scores of classified images, to see drift.", "label"),
 )
 
@@ -297,6 +267,13 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"xray_watcher_{name}", text, value=float(value))
 
 
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"xray_watcher_{name}", text, labels=[label])
+    for which, value in values.items():
+        family.add_metric([which], float(value))
+    return family
+
+
 def _info(name: str, text: str, labels: Mapping[str, str]) -> Metric:
     family = GaugeMetricFamily(f"xray_watcher_{name}", text, labels=list(labels))
     family.add_metric(list(labels.values()), 1.0)
@@ -309,10 +286,6 @@ def _counter(name: str, text: str, value: float) -> Metric:
 
 def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
     family = CounterMetricFamily(f"xray_watcher_{name}", text, labels=[label])
-    _add(family, values)
-    return family
-
-
-def _add(family: _Labelled, values: Mapping[str, float]) -> None:
     for which, value in values.items():
         family.add_metric([which], float(value))
+    return family

@@ -25,10 +25,10 @@ class MetricsFile:
         path: of the file; its folder must exist.
         every_s: at most this often, in seconds.
         ledger: the totals.
-        tell: what the daemon tells of itself.
-        disks: folders by the name that their free space is told under.
+        collect_status: returns the daemon's status, ready for JSON.
+        disks: folders by the name that stands beside their free space.
         min_free: with less nothing is taken from the inbox; bytes.
-        channels: the ways of telling people that are set up.
+        channels: the kinds of channels that are set up.
         clock: the time.
     """
 
@@ -39,7 +39,7 @@ class MetricsFile:
         path: str,
         every_s: float,
         ledger: LedgerReader,
-        tell: Callable[[], dict[str, Any]],
+        collect_status: Callable[[], dict[str, Any]],
         *,
         disks: Mapping[str, str],
         min_free: int,
@@ -49,7 +49,7 @@ class MetricsFile:
         self._path = path
         self._every_s = every_s
         self._ledger = ledger
-        self._tell = tell
+        self._collect_status = collect_status
         self._disks = disks
         self._min_free = min_free
         self._channels = channels
@@ -68,22 +68,22 @@ class MetricsFile:
         Raises:
             Unavailable: it cannot be written.
         """
-        self._write(self._tell())
+        self._write(self._collect_status())
         self._next_s = now_s + self._every_s
 
     def stop(self) -> None:
-        """Write once more, that no daemon runs."""
+        """Write a last time: no daemon runs."""
         with suppress(Unavailable):
             self._write(None)
 
-    def _write(self, told: dict[str, Any] | None) -> None:
+    def _write(self, status: dict[str, Any] | None) -> None:
         free: dict[str, int] = {}
         for name, folder in self._disks.items():
             with suppress(Unavailable):
                 free[name] = free_bytes(folder)
-        since = None if told is None else self._since
+        since = None if status is None else self._since
         now = self._clock.now()
-        situation = Situation(now, told, since, free, self._min_free, self._channels)
+        situation = Situation(now, status, since, free, self._min_free, self._channels)
         try:
             text = exposition(self._ledger.totals(), situation)
             write_whole(self._path, text, _MODE, whatever_umask=True)

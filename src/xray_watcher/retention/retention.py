@@ -1,8 +1,8 @@
 """Removes what the configuration says is old enough, once a day and a few files at a time.
 
-Only files go of which the ledger knows place, size and hash and whose record is in the logs, and
-only if they still are what the ledger says. Everything else that lies there is left alone. A file
-that cannot be removed is left, counted and tried again the next day; all others go.
+A file is removed only if its place, size and hash are those in the ledger and its record is in the
+logs. All other files are left alone. A file that cannot be removed is counted and tried again the
+next day; all others are removed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,7 @@ from xray_watcher.errors import LedgerError, Unavailable
 from xray_watcher.intake.removing import NotRemoved, Removal, remove_image, remove_reason
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.log_files import LogFiles
-from xray_watcher.ledger.removals import (
-    Cut,
-    Removals,
-    cut_of,
-    due_images,
-    due_logs,
-)
+from xray_watcher.ledger.removals import Cut, Removals, cut_of, due_images, due_logs
 from xray_watcher.ledger.rows import ImageRow, LogState
 from xray_watcher.ledger.states import RemovalState
 from xray_watcher.system.clock import Clock
@@ -71,7 +65,7 @@ class Retention:
     """The daemon's daily cleaning, and that of the command.
 
     Args:
-        ledger: says what may go, and is told what went.
+        ledger: has the images and logs, and notes which are removed.
         path_of: the path of a filed image by folder and name.
         logs: the logs.
         rules: what is set.
@@ -143,10 +137,10 @@ class Retention:
         """Remove a few files; returns whether there may be more to do today.
 
         Args:
-            again: also when that was done today, and by the clock as it is: a person looks on.
+            again: also when that was done today, and by the clock as it is: a person watches.
 
         Raises:
-            Unavailable: a folder or the ledger is out of reach; all else that may go is gone.
+            Unavailable: a folder or the ledger is out of reach; all else is removed.
         """
         begun = [row for row in self._ledger.removals_begun() if row.folder not in self._away]
         if begun:
@@ -172,7 +166,7 @@ class Retention:
         return False
 
     def _believed(self, today: str) -> int:
-        """The time by which this run judges; noted before anything goes by it."""
+        """The time by which this run judges; noted before anything is removed."""
         now_us = to_us(self._clock.now())
         noted_day, _, noted = (self._ledger.meta(BELIEVED) or "").partition(" ")
         if noted:
@@ -186,7 +180,7 @@ class Retention:
         return time_us
 
     def _close(self, today: str) -> None:
-        """Note the day as done; one with stuck files is gone through again after a restart."""
+        """Note the day as done; a day with stuck files is repeated after a restart."""
         if not self.done.stuck:
             with self._ledger.transaction():
                 self._ledger.set_meta(DONE_DAY, today)
@@ -196,6 +190,7 @@ class Retention:
         done, self.done, self.last = self.done, Done(), self.done
         _log.info(
             "cleaned up",
+            code="cleaned_up",
             images=done.images,
             bytes=done.size,
             logs=done.logs,
@@ -210,7 +205,7 @@ class Retention:
     # -- images ---------------------------------------------------------------------------
 
     def _remove_images(self, now_us: int) -> bool:
-        """Remove some images of the first folder that has any to give; whether one had."""
+        """Remove some images of the first folder that has any; returns whether one had."""
         for folder in self._rules.days:
             if folder in self._away:
                 continue
@@ -282,7 +277,7 @@ class Retention:
     # -- logs -----------------------------------------------------------------------------
 
     def _remove_logs(self, today: str) -> bool:
-        """Remove the first log that may go; whether one went."""
+        """Remove the first log that is old enough; returns whether there was one."""
         for state in due_logs(self._ledger, self._rules, today):
             if state.name not in self._kept_logs:
                 self._removals.mark_log(state.name, RemovalState.BEGUN, to_us(self._clock.now()))
@@ -291,7 +286,7 @@ class Retention:
         return False
 
     def _remove_log(self, state: LogState) -> None:
-        """Remove both files of a log; one that does not go is begun, and tried again each day."""
+        """Remove both files of a log; a failed removal stays begun and is tried again each day."""
         self._kept_logs.add(state.name)
         try:
             is_gone = self._logs.remove(state)
@@ -301,10 +296,8 @@ class Retention:
         self._removals.mark_log(
             state.name, RemovalState.DONE if is_gone else None, to_us(self._clock.now())
         )
-        if is_gone:
-            self.done.logs += 1
-        else:
-            self.done.kept += 1
+        self.done.logs += is_gone
+        self.done.kept += not is_gone
 
 
 def _first_bytes(rows: Sequence[ImageRow], size: int) -> list[ImageRow]:

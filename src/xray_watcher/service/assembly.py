@@ -15,7 +15,7 @@ from xray_watcher import __version__
 from xray_watcher.config.folders import Folders
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.batching import Batching
-from xray_watcher.core.health import Health
+from xray_watcher.core.health import HealthTracker
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
@@ -31,7 +31,7 @@ from xray_watcher.intake.watcher import wakeup_for
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.model.engine import Engine
-from xray_watcher.notify.setup import audience_of, channels_of
+from xray_watcher.notify.setup import build_channels, build_subscriptions
 from xray_watcher.pipeline.deciding import Decider
 from xray_watcher.pipeline.images_in_hand import Decoder
 from xray_watcher.pipeline.pipeline import Pipeline, build_pipeline
@@ -90,7 +90,7 @@ def assemble(
     check_weights(settings)
     if missing_parts():
         _log.warning("decoders are less confined", missing=missing_parts())
-    channels, audience = channels_of(settings.notify), audience_of(settings.notify)
+    channels, subscriptions = build_channels(settings.notify), build_subscriptions(settings.notify)
     with ExitStack() as stack:
         loading = _engine(settings, engine)  # the slowest part: it goes on beside all others
         make_folder(folders.state, "state_dir")
@@ -132,7 +132,7 @@ def assemble(
             clock=clock,
             zone=zone,
             beat=beat,
-            effects=(add_to_totals, ImageNotices(audience)),
+            effects=(add_to_totals, ImageNotices(subscriptions)),
         )
         settling = _settling(settings)
         inbox_watch = InboxWatch(
@@ -156,11 +156,13 @@ def assemble(
             zone,
             clock,
             lambda: len(arrivals),
-            audience,
+            subscriptions,
             lambda: [*settling.first_seen_s, *spool.handover.first_seen_s],
         )
-        health = Health()
-        notifier = make_notifier(settings.notify, ledger, channels, audience, health, waker, clock)
+        health = HealthTracker()
+        notifier = make_notifier(
+            settings.notify, ledger, channels, subscriptions, health, waker, clock
+        )
 
         def tell() -> dict[str, Any]:
             """What `status` shows of the running daemon."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from xray_watcher.core.health import Health
+from xray_watcher.core.health import HealthTracker
 from xray_watcher.core.retries import COMPONENTS, FILES, Retries
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.arrivals import Arrivals
@@ -78,7 +78,7 @@ class Reporting:
         waiting: says what single files have in the way.
     """
 
-    health: Health
+    health: HealthTracker
     heartbeat: Heartbeat
     waiting: Waiting
 
@@ -266,7 +266,7 @@ class Daemon:
     @property
     def _has_to_try(self) -> bool:
         """Whether an image in hand is tried again in a run that ends by itself."""
-        claimed = self._retries.of("claimed").values()
+        claimed = self._retries.waiting("claimed").values()
         return any(retry.tries < _TRIES_WITH_ONCE for retry in claimed)
 
     def _drain(self) -> None:
@@ -329,7 +329,7 @@ class Daemon:
         """Images in hand that neither decoder nor network could deal with; they wait."""
         return sum(
             retry.reason is not None and retry.reason.code in COMPONENTS
-            for retry in self._retries.of("claimed").values()
+            for retry in self._retries.waiting("claimed").values()
         )
 
     # -- one turn -------------------------------------------------------------------------

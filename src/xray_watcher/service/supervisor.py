@@ -270,7 +270,7 @@ class _Supervisor:
         if report == KEEP:
             return True
         lines = report.decode(errors="replace").split("\n")
-        self._systemd.tell(*lines)
+        self._systemd.notify(*lines)
         if sd_notify.READY in lines:
             inner.is_ready = True
             if self._former is not None:
@@ -287,7 +287,7 @@ class _Supervisor:
         if before is None:
             _log.warning("the daemon says nothing", state=now.state, waits_in=now.wait)
         elif now.is_stuck_since(before):
-            self._systemd.tell(sd_notify.WATCHDOG)
+            self._systemd.notify(sd_notify.WATCHDOG)
 
     # -- new settings ---------------------------------------------------------------------
 
@@ -301,13 +301,13 @@ class _Supervisor:
         """Check the settings; the child ends if they are right, and goes on if they are not."""
         assert self._renew is not None
         self._is_reload_wanted = False
-        self._systemd.tell(*sd_notify.reloading())
+        self._systemd.notify(*sd_notify.reloading())
         try:
             renewal = self._renew(self.work)
         except XrayWatcherError as error:
             self._refuse("nothing has changed", error)
             if inner.is_ready:
-                self._systemd.tell(sd_notify.READY)
+                self._systemd.notify(sd_notify.READY)
             return
         if self._is_stopping:
             return
@@ -348,7 +348,7 @@ class _Supervisor:
         if number == signal.SIGHUP:
             if self._renew is not None:
                 self._is_reload_wanted = True
-                self._systemd.tell(*sd_notify.reloading())
+                self._systemd.notify(*sd_notify.reloading())
         elif not self._is_stopping:
             self._stop(number)
         else:
@@ -360,7 +360,7 @@ class _Supervisor:
     def _stop(self, number: int) -> None:
         self._is_stopping = True
         self._end_by_s = time.monotonic() + GRACE_S
-        self._systemd.tell(sd_notify.STOPPING)
+        self._systemd.notify(sd_notify.STOPPING)
         self._notes.renewing.write("")
         if self._next is None:  # else it has been asked to end already, and twice means at once
             self._pass_on(number)

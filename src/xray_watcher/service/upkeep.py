@@ -7,8 +7,8 @@ from typing import Any
 
 from xray_watcher.config.settings import Settings
 from xray_watcher.config.upkeep import NotifySettings, RetentionSettings
-from xray_watcher.core.health import Health
-from xray_watcher.core.notices import Audience
+from xray_watcher.core.health import HealthTracker
+from xray_watcher.core.notices import Subscriptions
 from xray_watcher.core.retention import RetentionRules
 from xray_watcher.core.values import DUPLICATES_FOLDER, REJECTED_FOLDER
 from xray_watcher.intake.empty_folders import EmptyFolders
@@ -18,7 +18,7 @@ from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.notify.channels import Channel
 from xray_watcher.notify.notifier import Notifier
 from xray_watcher.notify.sender import Sender
-from xray_watcher.reports.metrics import disks_by_name
+from xray_watcher.reports.metrics import folders_by_name
 from xray_watcher.reports.textfile import MetricsFile
 from xray_watcher.retention.retention import Retention
 from xray_watcher.service.chores import Chore, Contained
@@ -57,7 +57,7 @@ def _metrics_files(
         settings.metrics.textfile_seconds,
         ledger,
         tell,
-        disks=disks_by_name(settings.folders),
+        disks=folders_by_name(settings.folders),
         min_free=settings.intake.min_free_bytes,
         channels=settings.notify.kinds,
         clock=clock,
@@ -69,8 +69,8 @@ def make_notifier(
     settings: NotifySettings,
     ledger: Ledger,
     channels: Mapping[str, Channel],
-    audience: Audience,
-    health: Health,
+    subscriptions: Subscriptions,
+    health: HealthTracker,
     waker: Waker,
     clock: Clock,
 ) -> Notifier:
@@ -78,7 +78,7 @@ def make_notifier(
     return Notifier(
         ledger=ledger,
         sender=Sender(channels, waker.wake),
-        audience=audience,
+        subscriptions=subscriptions,
         channels=channels.keys(),
         problems=lambda: health.reasons,
         clock=clock,

@@ -1,4 +1,4 @@
-"""What a process does at a moment, as the kernel tells it: does it work, or wait for a disk?"""
+"""What a process does now, as the kernel shows it: does it work, or wait for a disk?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, replace
 
 SAYS_EVERY_S = 2.5
-"""How often a `Witness` says what its process waits in."""
+"""How often a `Witness` notes what its process waits in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class Activity:
     wait: str
 
     def is_stuck_since(self, earlier: Activity) -> bool:
-        """Whether it waits, all the time since, for something that is not of its own process."""
+        """Whether it waits since then for something outside its own process."""
         is_waiting = self.state in "SD" and self.ticks == earlier.ticks
         return is_waiting and "futex" not in self.wait
 
 
-def activity_of(pid: int) -> Activity | None:
+def read_activity(pid: int) -> Activity | None:
     """What a process does; None if it is gone."""
     folder = f"/proc/{pid}/task/{pid}"
     try:
@@ -66,12 +66,12 @@ class SharedText:
         return self._page[:].rstrip(b"\0").decode(errors="replace")
 
     def close(self) -> None:
-        """Let go of the memory, in this process."""
+        """Free the memory, in this process."""
         self._page.close()
 
 
 class Witness:
-    """Says what the main thread of a process waits in, to the process that it was forked from.
+    """Notes what the main thread of a process waits in, for the process that forked it.
 
     Make it before the fork, and start it in the child. It is silent while the child holds Python's
     lock or is stopped.
@@ -86,13 +86,13 @@ class Witness:
         threading.Thread(target=self._go_on, args=(folder,), name="witness", daemon=True).start()
 
     def wait(self) -> str | None:
-        """What the main thread waits in; None when the thread has not said so of late."""
+        """What the main thread waits in; None without a recent note."""
         at_s, _, wait = self._said.read().partition(" ")
         is_fresh = at_s and time.monotonic() - float(at_s) < 4 * SAYS_EVERY_S
         return wait if is_fresh else None
 
     def close(self) -> None:
-        """Let go of the memory, in the parent."""
+        """Free the memory, in the parent."""
         self._said.close()
 
     def _go_on(self, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""The clock: one place where the time comes from, so that tests can hold it in their hand."""
+"""The clock: one source of time, which tests replace by one that they set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the shell asks for the time."""
+    """The two times that the program needs."""
 
     def monotonic_s(self) -> float:
         """Seconds that only ever go forward: for waiting and measuring."""

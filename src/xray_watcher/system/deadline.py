@@ -1,4 +1,4 @@
-"""Asking a disk or share that may never answer, without waiting for it for ever."""
+"""Calls to a disk or share that may never answer, with a limit of time."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _lock = threading.Lock()
 
 
 def answer_in_time(ask: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Ask in a child process, which is left behind when it gets no answer.
+    """Call in a child process, which is left behind when it gets no answer.
 
     Args:
-        ask: returns something ready for JSON; what it raises is not told.
+        ask: returns something ready for JSON; what it raises is dropped.
         seconds: how long to wait.
         what: what is asked, for the message: a folder.
 
@@ -47,16 +47,17 @@ def answer_in_time(ask: Callable[[], Any], seconds: float, what: str) -> Any:
         _answer(ask, write)
     os.close(write)
     try:
-        told = _read_in_time(answer, seconds)
+        is_answered = bool(select.select([answer], [], [], seconds)[0])
+        content = os.read(answer, 1 << 16) if is_answered else b""
     finally:
         os.close(answer)
         os.kill(child, signal.SIGKILL)
-    if told is None:
+    if not is_answered:
         with _lock:
             _left_behind[child] = what
         raise _no_answer(what)
     os.waitpid(child, 0)
-    return json.loads(told or b"null")
+    return json.loads(content or b"null")
 
 
 def _no_answer(what: str) -> Unavailable:
@@ -78,19 +79,15 @@ def _still_waited_for() -> set[str]:
 def _answer(ask: Callable[[], Any], write: int) -> None:
     """In the child: answer and end, without the parent's ways of ending."""
     with contextlib.suppress(BaseException):
-        _let_go_of_all_but(write)
+        _close_all_but(write)
         os.write(write, json.dumps(ask()).encode())
     os._exit(0)
 
 
-def _let_go_of_all_but(fd: int) -> None:
-    """Hold nothing open that somebody waits for the end of: this child may be there for days."""
+def _close_all_but(fd: int) -> None:
+    """Keep nothing open whose end others wait for: this child may live for days."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(nothing, standard)
     os.closerange(3, fd)
     os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-def _read_in_time(fd: int, seconds: float) -> bytes | None:
-    return os.read(fd, 1 << 16) if select.select([fd], [], [], seconds)[0] else None

@@ -1,4 +1,4 @@
-"""How much room the disks have, asked in such a way that a share that hangs harms nobody."""
+"""How much room the disks have; a share that hangs holds up nobody."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def answering(folders: Iterable[str], seconds: float) -> Iterator[tuple[str, int
     """Each folder that answers in time, with its device and the free bytes there."""
     for folder in folders:
         with suppress(Unavailable):
-            told = answer_in_time(partial(_device_and_free, folder), seconds, folder)
-            if told is not None:
-                yield folder, told[0], told[1]
+            answer = answer_in_time(partial(_device_and_free, folder), seconds, folder)
+            if answer is not None:
+                yield folder, answer[0], answer[1]
 
 
 def _device_and_free(folder: str) -> tuple[int, int]:

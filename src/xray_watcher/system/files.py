@@ -117,7 +117,7 @@ def move(source: str, target: str, part: str) -> None:
 
     Raises:
         FileExistsError: the target exists.
-        OSError: it failed; the source stays, and no part of it is left, unless that failed too.
+        OSError: it failed; the source stays. `part` is removed, unless that failed too.
     """
     try:
         rename_noreplace(source, target, is_own_name=True)
@@ -142,10 +142,6 @@ def _move_across(source: str, target: str, part: str) -> None:
 def make_folders(path: str, mode: int = 0o777) -> None:
     """Make a folder and those above it where they are missing; `os.makedirs` nests calls.
 
-    Args:
-        path: of the folder.
-        mode: its permissions, of which the process's umask takes some away.
-
     Raises:
         OSError: one cannot be made.
     """
@@ -163,7 +159,7 @@ def copy(source: str, target: str, beat: Callable[[], None] = lambda: None) -> N
 
     Args:
         source: the file.
-        target: a name of our own; what a kill left under it is removed.
+        target: a name of our own; a file that a killed process left there is removed.
         beat: is called after each piece.
 
     Raises:
@@ -171,7 +167,7 @@ def copy(source: str, target: str, beat: Callable[[], None] = lambda: None) -> N
     """
     with (
         open(os.open(source, OPEN_FILE), "rb") as reader,
-        open(_made_anew(target, 0o666), "wb") as writer,
+        open(_create(target, 0o666), "wb") as writer,
     ):
         while chunk := os.read(reader.fileno(), _CHUNK_BYTES):  # `read` takes EAGAIN for the end
             writer.write(chunk)
@@ -187,15 +183,12 @@ def copy(source: str, target: str, beat: Callable[[], None] = lambda: None) -> N
         flush(writer.fileno())
 
 
-def sha256_of(
+def compute_sha256(
     fd: int, at_most: int | None = None, beat: Callable[[], None] = lambda: None
 ) -> bytes:
-    """SHA-256 of what an open file holds, from its beginning.
+    """SHA-256 of an open file from its beginning; `beat` is called after each piece.
 
-    Args:
-        fd: the file.
-        at_most: bytes that are read; a file that grows meanwhile would have no end.
-        beat: is called after each piece.
+    At most so many bytes are read, for a file that grows meanwhile would have no end.
     """
     digest = hashlib.sha256()
     offset = 0
@@ -242,7 +235,7 @@ def probe(folder: str) -> None:
         OSError: it is not.
         StorageFailure: the disk did not confirm.
     """
-    # Always the same names: what a kill leaves here goes away with the next probe.
+    # Always the same names: the next probe removes what a killed process leaves here.
     first, second = (os.path.join(folder, f".tmp.probe-{end}") for end in "ab")
     with open(first, "wb") as probe:
         sync(probe.fileno())
@@ -341,7 +334,7 @@ def write_whole(
     folder, name = os.path.split(path)
     short = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]  # the name may be as long as can be
     part = os.path.join(folder, f".tmp.{short}")
-    fd = _made_anew(part, mode)
+    fd = _create(part, mode)
     try:
         with open(fd, "wb") as writer:
             if whatever_umask:
@@ -356,25 +349,25 @@ def write_whole(
         raise
 
 
-def _made_anew(path: str, mode: int) -> int:
-    """Open a new file under a name of our own, for writing; what a kill left there goes."""
+def _create(path: str, mode: int) -> int:
+    """Create a file under a name of our own, for writing; a killed process may have left one."""
     remove(path)
     return os.open(path, NEW_FILE, mode)
 
 
 def read_facts(path: str) -> dict[str, Any]:
-    """The JSON object in a small file of our own; empty when there is none, or none readable."""
+    """The JSON object in a small file of ours; empty when none can be read."""
     try:
-        return needed_facts(path)
+        return load_facts(path)
     except OSError:
         return {}
 
 
-def needed_facts(path: str) -> dict[str, Any]:
-    """The JSON object in a small file of our own; empty when there is none.
+def load_facts(path: str) -> dict[str, Any]:
+    """The JSON object in a small file of ours; empty when there is none.
 
     Raises:
-        OSError: there may be one, but it cannot be read now.
+        OSError: the file cannot be read now.
     """
     try:
         fd = os.open(path, OPEN_FILE)

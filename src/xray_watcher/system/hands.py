@@ -20,7 +20,7 @@ class Hands(Protocol):
     """What makes calls elsewhere."""
 
     def submit(self, call: Callable[[], Result]) -> Future[Result]:
-        """Make a call soon; its result or its error comes with the future."""
+        """Make a call; its result or its error comes with the future."""
         ...
 
 

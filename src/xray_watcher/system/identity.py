@@ -38,7 +38,7 @@ class Owner:
         return str(self.uid) if account is None else account.pw_name
 
 
-def owner_of(path: str) -> Owner | None:
+def find_owner(path: str) -> Owner | None:
     """The first user but root on the way to a path; None where all of the way is root's.
 
     Whoever has a folder on the way can swap all that lies below it. Nothing is opened, and a link
@@ -85,13 +85,13 @@ def become_owner(first: str, *others: str) -> Owner | None:
         folders are root's own.
 
     Raises:
-        UsageError: it cannot become that user, or as that user not do its work.
+        UsageError: it cannot become that user, or that user cannot do its work.
     """
     if os.geteuid() != 0:
         return None
-    owner = owner_of(first)
+    owner = find_owner(first)
     if owner is None:
-        owner = next(filter(None, (owner_of(path) for path in others if path)), None)
+        owner = next(filter(None, (find_owner(path) for path in others if path)), None)
         if owner is None:
             return None
         if os.path.lexists(first):

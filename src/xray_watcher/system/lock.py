@@ -21,7 +21,7 @@ from typing import Self
 from xray_watcher.errors import AlreadyRunning, Unavailable
 from xray_watcher.system.advice import refusal
 from xray_watcher.system.files import OPEN_FILE, read_facts, write_whole
-from xray_watcher.system.mounts import mount_of
+from xray_watcher.system.mounts import find_mount
 
 OWNER_NOTE = "owner.json"
 """In the work folder: which ledger on which host the inbox belongs to."""
@@ -58,7 +58,7 @@ class InstanceLock:
         """
         try:
             is_ours = self._kept is not None and _is_opened_at(self._kept, self._path)
-            self._fd = self._kept if is_ours else _opened(self._path)
+            self._fd = self._kept if is_ours else _open(self._path)
             assert self._fd is not None
             self._lock(self._fd)
         except BaseException as error:
@@ -81,15 +81,15 @@ class InstanceLock:
         return self._fd
 
     def _lock(self, fd: int) -> None:
-        if not _locked(fd):
+        if not _try_lock(fd):
             raise AlreadyRunning(
-                f"Another xray-watcher holds {self._path}: {_holder_of(fd, self._path)}. "
+                f"Another xray-watcher holds {self._path}: {_describe_holder(fd, self._path)}. "
                 "Stop it first, or give this one a state_dir and an inbox of its own."
             )
         os.fchmod(fd, _MODE)  # an older version made it for all to read
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
-        with suppress(OSError):  # the lock is held without it, and the ledger tells of a full disk
-            write_whole(_note_of(self._path), json.dumps(holder).encode() + b"\n")
+        with suppress(OSError):  # the lock is held without it, and the ledger reports a full disk
+            write_whole(f"{self._path}.json", json.dumps(holder).encode() + b"\n")
 
 
 class InboxLock:
@@ -128,7 +128,7 @@ class InboxLock:
         self._fds = ()
 
     def take(self) -> None:
-        """Take the lock, unless it is held: the inbox may have been out of reach, or another.
+        """Take the lock unless it is held; the inbox may be back, or be another one.
 
         Raises:
             AlreadyRunning: another process watches this inbox with another ledger.
@@ -144,7 +144,7 @@ class InboxLock:
             raise _unavailable(f"The inbox {self._inbox} cannot be opened", error) from error
         self._fds = (inbox,)
         try:
-            self._fds = (inbox, _opened(self._file))
+            self._fds = (inbox, _open(self._file))
             self._lock()
             self._sign()
         except OSError as error:
@@ -157,10 +157,10 @@ class InboxLock:
     def _lock(self) -> None:
         """See that nobody holds it; a file system that locks nothing leaves it to the note."""
         inbox, file = self._fds
-        holder = "" if _locked_where_possible(file) else _whoever_counts(file, self._file)
-        if not holder and not _locked_where_possible(inbox):
+        holder = "" if _try_lock_where_possible(file) else _whoever_counts(file, self._file)
+        if not holder and not _try_lock_where_possible(inbox):
             ours = _of_this_user(_holders(self._inbox))
-            holder = _described(ours[0]) if ours else ""
+            holder = _describe(ours[0]) if ours else ""
         if holder:
             raise AlreadyRunning(
                 f"Another xray-watcher with another ledger watches the inbox {self._inbox}: "
@@ -206,11 +206,11 @@ def is_held(path: str) -> bool:
 
 def read_holder(path: str) -> dict[str, object]:
     """Who holds the lock, as it noted itself: pid, host, since; empty if that is unreadable."""
-    return read_facts(_note_of(path))
+    return read_facts(f"{path}.json")
 
 
-def _opened(path: str) -> int:
-    """Open a lock file of ours; a link or pipe that lies there is not gone through.
+def _open(path: str) -> int:
+    """Open a lock file of ours, but no link or pipe.
 
     Raises:
         OSError: it cannot be opened.
@@ -231,14 +231,14 @@ def _is_opened_at(fd: int, path: str) -> bool:
         return False
 
 
-def _locked_where_possible(fd: int) -> bool:
+def _try_lock_where_possible(fd: int) -> bool:
     try:
-        return _locked(fd)
+        return _try_lock(fd)
     except OSError:
         return True
 
 
-def _locked(fd: int) -> bool:
+def _try_lock(fd: int) -> bool:
     for _ in range(_TRIES):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -263,7 +263,7 @@ def _holders(path: str) -> list[int]:
     except OSError:
         return []
     # Btrfs gives its files other device numbers than the kernel counts with.
-    numbers = {f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}", mount_of(path).device}
+    numbers = {f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}", find_mount(path).device}
     devices = {tuple(map(int, number.split(":"))) for number in numbers if number}
     found = []
     for fields in lines:  # as "7: FLOCK ADVISORY WRITE 4711 fe:00:1234 0 EOF"; "->" waits
@@ -274,7 +274,7 @@ def _holders(path: str) -> list[int]:
     return found
 
 
-def _holder_of(fd: int, path: str) -> str:
+def _describe_holder(fd: int, path: str) -> str:
     """Who holds a lock: the kernel knows, and only of a process that it does not show the note."""
     pids = _holders(path) if _is_opened_at(fd, path) else []
     pids = [pid for pid in pids if _user_of(pid) is not None]  # a reload has left an older one's
@@ -282,7 +282,7 @@ def _holder_of(fd: int, path: str) -> str:
     if not pids:
         return f"a process that the kernel does not show; {_noted(noted)}"
     since = f", since {noted.get('since')}" if noted.get("pid") == pids[0] else ""
-    return _described(pids[0]) + since
+    return _describe(pids[0]) + since
 
 
 def _whoever_counts(fd: int, path: str) -> str:
@@ -291,14 +291,14 @@ def _whoever_counts(fd: int, path: str) -> str:
     is_private = status.st_uid == os.geteuid() and not status.st_mode & 0o077
     if pids and not is_private and not _of_this_user(pids):
         return ""
-    return _holder_of(fd, path)
+    return _describe_holder(fd, path)
 
 
 def _of_this_user(pids: list[int]) -> list[int]:
     return [pid for pid in pids if _user_of(pid) == os.geteuid()]
 
 
-def _described(pid: int) -> str:
+def _describe(pid: int) -> str:
     uid = _user_of(pid)
     if uid in (None, os.geteuid()):
         return f"process {pid}"
@@ -312,8 +312,8 @@ def _described(pid: int) -> str:
 def _noted(holder: dict[str, object]) -> str:
     if not holder:
         return "it does not say who it is"
-    told = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
-    return f"the last that noted itself is {told}"
+    noted = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+    return f"the last that noted itself is {noted}"
 
 
 def _user_of(pid: int) -> int | None:
@@ -321,10 +321,6 @@ def _user_of(pid: int) -> int | None:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
-
-
-def _note_of(path: str) -> str:
-    return f"{path}.json"
 
 
 def _unavailable(what: str, error: OSError) -> Unavailable:

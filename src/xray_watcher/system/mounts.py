@@ -46,8 +46,8 @@ class Mount:
         return self.kind.startswith(NETWORK_FILE_SYSTEMS)
 
 
-def mount_of(path: str) -> Mount:
-    """The file system that a path lies on; without type if the kernel does not tell."""
+def find_mount(path: str) -> Mount:
+    """The file system that a path lies on; without type if the kernel does not show it."""
     real, best = os.path.realpath(path), Mount("", "", "", "")
     for mount in _mounts():
         inside = real == mount.point or real.startswith(mount.point.rstrip("/") + "/")
@@ -56,14 +56,9 @@ def mount_of(path: str) -> Mount:
     return best
 
 
-def file_system_type(path: str) -> str:
-    """Type of the file system that a path lies on, as `ext4` or `cifs`; empty if unknown."""
-    return mount_of(path).kind
-
-
 def is_network(path: str) -> bool:
     """Whether other hosts may write there without an event on this one."""
-    return mount_of(path).is_network
+    return find_mount(path).is_network
 
 
 def is_same_mount(path: str, other: str) -> bool:
@@ -72,7 +67,7 @@ def is_same_mount(path: str, other: str) -> bool:
     The kernel renames within one mount alone: also where the same disk is mounted in two places.
     """
     return (
-        mount_of(path).point == mount_of(other).point
+        find_mount(path).point == find_mount(other).point
         and os.stat(path).st_dev == os.stat(other).st_dev
     )
 
@@ -86,14 +81,14 @@ def is_network_device(device: int) -> bool:
 def longest_name(folder: str) -> int:
     """How many bytes a name in a folder may have: 255, or less if its file system says so."""
     try:
-        told = os.statvfs(folder).f_namemax
+        longest = os.statvfs(folder).f_namemax
     except OSError:
-        return MAX_NAME_BYTES  # a name that is too long then comes out when it is made
-    return min(told or MAX_NAME_BYTES, MAX_NAME_BYTES)
+        return MAX_NAME_BYTES  # a name that is too long then fails when it is made
+    return min(longest or MAX_NAME_BYTES, MAX_NAME_BYTES)
 
 
-class Place:
-    """A folder of ours that is made anew when somebody has tidied it away.
+class GuardedFolder:
+    """A folder of ours that is made again when somebody has removed it.
 
     Args:
         folder: it lies on its own file system when this is called, or would if it were there.
@@ -106,7 +101,7 @@ class Place:
         self.folder = folder
         try:
             self._device = _nearest_device(folder)
-            self._mount = mount_of(folder)
+            self._mount = find_mount(folder)
         except OSError as error:
             raise Unavailable(
                 "folders", refusal(f"It cannot be seen what {folder} is", error)
@@ -126,7 +121,7 @@ class Place:
         os.makedirs(self.folder, exist_ok=True)
 
     def _check_is_same_share(self) -> None:
-        now, before = mount_of(self.folder), self._mount
+        now, before = find_mount(self.folder), self._mount
         if now.is_network and (now.kind, now.source) == (before.kind, before.source):
             return  # it was mounted again
         raise Unavailable(

@@ -11,12 +11,9 @@ from tqdm import tqdm
 
 @contextmanager
 def progress_bar(*, total: int | None, unit: str, scale: bool = False) -> Iterator[Any]:
-    """A bar on stderr that goes away at its end; silent when that is no terminal.
+    """A bar on stderr that is removed at its end; silent when that is no terminal.
 
-    Args:
-        total: how many there are, if that is known.
-        unit: what is counted, with a space before it if there should be one.
-        scale: write large numbers as k, M, G.
+    `unit` is what is counted, with a space before it; `scale` writes large numbers as k, M, G.
     """
     with tqdm(total=total, unit=unit, unit_scale=scale, disable=None, leave=False) as bar:
         yield bar

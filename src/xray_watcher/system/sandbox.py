@@ -1,4 +1,4 @@
-"""A process gives up all that it does not need, before it touches what a stranger has sent.
+"""A process gives up all that it does not need, before it reads foreign data.
 
 What stays is to read what is handed over, to answer, to compute and to end. Two parts of the kernel
 hold the process to that, each enough for most of it: a Landlock ruleset without any right, and a
@@ -48,42 +48,33 @@ class LateImportError(BaseException):
     """
 
 
-class _Is(NamedTuple):
-    """A condition on an argument: its lower half equals the value."""
+class _Condition(NamedTuple):
+    """A condition on the lower half of an argument: a kind of jump, and what counts as true."""
 
     argument: int
-    value: int
+    jump: int
+    operand: int
+    is_met_by_jump: bool = True
 
 
-class _Lacks(NamedTuple):
-    """A condition on an argument: none of the bits is set."""
-
-    argument: int
-    bits: int
+def _equals(argument: int, value: int) -> _Condition:
+    return _Condition(argument, _EQUALS, value)
 
 
-class _Has(NamedTuple):
-    """A condition on an argument: one of the bits is set."""
-
-    argument: int
-    bits: int
-
-
-_Condition = _Is | _Lacks | _Has
-_NO_CODE = (_Lacks(2, _PROT_EXEC),)
+_NO_CODE = (_Condition(2, _HAS_BITS, _PROT_EXEC, is_met_by_jump=False),)
 
 # The numbers on x86_64 and aarch64, the most frequent calls first; None: the machine has no such.
 _ALLOWED: tuple[tuple[str, int | None, int | None, tuple[_Condition, ...]], ...] = (
     ("read", 0, 63, ()),
-    ("write", 1, 64, (_Is(0, ANSWERS),)),
+    ("write", 1, 64, (_equals(0, ANSWERS),)),
     ("futex", 202, 98, ()),
-    ("mmap", 9, 222, (*_NO_CODE, _Has(3, _MAP_ANONYMOUS))),
+    ("mmap", 9, 222, (*_NO_CODE, _Condition(3, _HAS_BITS, _MAP_ANONYMOUS))),
     ("munmap", 11, 215, ()),
     ("brk", 12, 214, ()),
     ("mremap", 25, 216, ()),
     ("madvise", 28, 233, ()),
     ("mprotect", 10, 226, _NO_CODE),
-    ("recvmsg", 47, 212, (_Is(0, REQUESTS),)),
+    ("recvmsg", 47, 212, (_equals(0, REQUESTS),)),
     ("close", 3, 57, ()),
     ("lseek", 8, 62, ()),
     ("pread64", 17, 67, ()),
@@ -261,7 +252,7 @@ def _filter(machine: _Machine, own_pid: int) -> Iterator[_Instruction]:
     yield _Instruction(_LOAD, 0, 0, _NUMBER_AT)
     yield _Instruction(_AT_LEAST, 0, 1, _X32)
     yield _Instruction(_RETURN, 0, 0, _KILL_PROCESS)
-    for *call, conditions in (*_ALLOWED, (*_TO_ITSELF, (_Is(0, own_pid),))):
+    for *call, conditions in (*_ALLOWED, (*_TO_ITSELF, (_equals(0, own_pid),))):
         number = call[machine.column]
         if isinstance(number, int):
             yield from _allowing(number, conditions)
@@ -279,14 +270,9 @@ def _allowing(number: int, conditions: Sequence[_Condition]) -> Iterator[_Instru
 def _checking(condition: _Condition) -> tuple[_Instruction, ...]:
     """Refuse unless the condition holds."""
     load = _Instruction(_LOAD, 0, 0, _ARGUMENTS_AT + 8 * condition.argument)
-    refuse = _Instruction(_RETURN, 0, 0, _REFUSE)
-    match condition:
-        case _Is():
-            return load, _Instruction(_EQUALS, 1, 0, condition.value), refuse
-        case _Has():
-            return load, _Instruction(_HAS_BITS, 1, 0, condition.bits), refuse
-        case _Lacks():
-            return load, _Instruction(_HAS_BITS, 0, 1, condition.bits), refuse
+    skips = (1, 0) if condition.is_met_by_jump else (0, 1)
+    test = _Instruction(condition.jump, *skips, condition.operand)
+    return load, test, _Instruction(_RETURN, 0, 0, _REFUSE)
 
 
 def _syscall(number: int, *arguments: object) -> int:

@@ -1,8 +1,7 @@
-"""What systemd is told (sd_notify(3)): that the service is ready, reloads, stops, and how it is.
+"""Notifies systemd that the service is ready, reloads, stops, and how it is (sd_notify(3)).
 
-Our own few lines: the protocol is one datagram of `NAME=value` lines to the socket that
-NOTIFY_SOCKET names, a file or, with "@" before it, an abstract one. Without that variable, as
-when the service is started by hand, nobody is told.
+The protocol is one datagram of `NAME=value` lines to the socket that NOTIFY_SOCKET names: a file
+or, with "@" before it, an abstract one. Without that variable nothing is sent.
 """
 
 from __future__ import annotations
@@ -19,17 +18,13 @@ WATCHDOG = "WATCHDOG=1"
 
 
 class Systemd:
-    """The one who started the service, if it wants to be told.
-
-    Args:
-        environ: where NOTIFY_SOCKET may stand.
-    """
+    """The service manager, if it has set NOTIFY_SOCKET in the environment."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
 
-    def tell(self, *lines: str) -> None:
-        """Send `NAME=value` lines in one datagram; that nobody takes it is no reason to stop."""
+    def notify(self, *lines: str) -> None:
+        """Send `NAME=value` lines in one datagram; an error is ignored."""
         if not self._address:
             return
         with (

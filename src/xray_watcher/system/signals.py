@@ -1,4 +1,4 @@
-"""Waiting that ends early: for a signal, or for something that comes by one of the doors."""
+"""Waiting that ends early: by a signal, or when another thread or process wakes it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from types import FrameType
 
 
 class Waker:
-    """A pipe to sleep on. Ringing is safe from threads and from signal handlers.
+    """A pipe to sleep on. Threads and signal handlers may wake it.
 
     Args:
-        path: of a named pipe, made where it is missing, by which other processes ring too
-            (`wake_from_outside`); None for a bell of this process alone.
+        path: of a named pipe, made where it is missing, by which other processes wake it too
+            (`wake_from_outside`); None for this process alone.
 
     Raises:
         OSError: something else lies there, or it cannot be made.
@@ -36,16 +36,16 @@ class Waker:
             raise OSError(errno.EEXIST, f"{path} is not a named pipe")
 
     def fileno(self) -> int:
-        """The end that becomes readable when it rings, for select."""
+        """The end that becomes readable when it is woken, for select."""
         return self._read
 
     def wake(self) -> None:
         """End the wait that is going on, or the next one."""
         with contextlib.suppress(BlockingIOError):
-            os.write(self._write, b"\0")  # a full pipe has rung already
+            os.write(self._write, b"\0")  # a full pipe wakes already
 
     def wait(self, seconds: float) -> bool:
-        """Sleep at most that long; returns whether the bell rang."""
+        """Sleep at most that long; returns whether it was woken."""
         readable, _, _ = select.select([self._read], [], [], max(0.0, seconds))
         if readable:
             with contextlib.suppress(BlockingIOError):
@@ -59,16 +59,13 @@ class Waker:
         os.close(self._write)
 
 
-def end_in_order_while_starting() -> None:
-    """Until `StopRequest` listens, SIGTERM ends this process and its forks with exit code 0.
-
-    Nothing is in hand yet that could not be taken up at the next start.
-    """
+def exit_cleanly_while_starting() -> None:
+    """Until `StopRequest` listens, SIGTERM ends this process and its forks with exit code 0."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
 
 
 def wake_from_outside(path: str) -> None:
-    """Ring the bell of another process; nobody may be there to hear it."""
+    """Wake another process, if it is there."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -92,7 +89,7 @@ class StopRequest:
     def on_signals(self) -> Iterator[None]:
         """Listen to SIGTERM and SIGINT inside the block, and restore what was before.
 
-        Handlers only set a flag and ring; the loop does the rest. A second signal ends the
+        Handlers only set a flag and wake the loop, which does the rest. A second signal ends the
         process at once: everything is made to be killed at any moment.
         """
         before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}

@@ -1,4 +1,4 @@
-"""What a child process does before it touches what a stranger has sent."""
+"""What a child process does before it reads foreign data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def confine(memory: int, niceness: int) -> None:
 
 
 def _outlive_signals_but_not_the_parent() -> None:
-    """A stop of the service lets the work at hand come to its end; the parent ends us then."""
+    """A stop of the service lets the present work end; then the parent ends this process."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -23,7 +23,7 @@ from xray_watcher.intake.handover import (
 from xray_watcher.records import REJECTED, from_jsonl
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.models import Counts, Error, Result
-from xray_watcher.web.receiving import Batch, Refusal
+from xray_watcher.web.receiving import Refusal, UploadRequest
 
 GONE_S = 20.0
 """A daemon that is away for this long is not waited for any longer: what it was sent is safe."""
@@ -50,19 +50,19 @@ class DaemonGone(XrayWatcherError):
     """The daemon ended while its results were waited for."""
 
 
-class Batches:
+class UploadRequests:
     """The requests of this life of the process: what the ledger cannot know of them."""
 
     def __init__(self) -> None:
-        self._batches: OrderedDict[str, Batch] = OrderedDict()
+        self._batches: OrderedDict[str, UploadRequest] = OrderedDict()
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: UploadRequest) -> None:
         """Remember a request; the oldest is forgotten, and known from the ledger alone."""
         self._batches[batch.id] = batch
         if len(self._batches) > _REMEMBERED:
             self._batches.popitem(last=False)
 
-    def find(self, context: WebContext, batch_id: str) -> Batch | None:
+    def find(self, context: WebContext, batch_id: str) -> UploadRequest | None:
         """The request with this id; in a thread.
 
         Raises:
@@ -73,7 +73,7 @@ class Batches:
         return _known_batch(context, batch_id) if is_batch(batch_id) else None
 
 
-def _known_batch(context: WebContext, batch_id: str) -> Batch | None:
+def _known_batch(context: WebContext, batch_id: str) -> UploadRequest | None:
     """A request of an earlier life: those of its images that wait or were claimed."""
     with context.ledger() as ledger:
         work = ledger.meta("work")
@@ -82,14 +82,14 @@ def _known_batch(context: WebContext, batch_id: str) -> Batch | None:
     if not names:
         return None
     files = 1 + max(position_of(name) for name in names)
-    return Batch(batch_id, files=files, accepted=len(names), is_over=True)
+    return UploadRequest(batch_id, files=files, accepted=len(names), is_over=True)
 
 
 # -- waiting ------------------------------------------------------------------------------
 
 
 async def filed_images(
-    context: WebContext, batch: Batch, is_gone: Callable[[], Awaitable[bool]]
+    context: WebContext, batch: UploadRequest, is_gone: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[list[Filed]]:
     """The images of a request as they are filed, some at a time, until all are.
 
@@ -157,17 +157,17 @@ def _version(context: WebContext) -> tuple[int, ...]:
 
 
 async def results_in_order(
-    context: WebContext, batch: Batch, images: Iterable[Filed]
+    context: WebContext, batch: UploadRequest, images: Iterable[Filed]
 ) -> AsyncIterator[Result]:
     """The results of a request in its own order; only some are in memory at a time."""
-    index_of = {image.position: image.index for image in images}
+    parse_index = {image.position: image.index for image in images}
     for positions in _chunks(
-        [p for p in range(batch.files) if p in index_of or p in batch.refusals]
+        [p for p in range(batch.files) if p in parse_index or p in batch.refusals]
     ):
-        indexes = [index_of[position] for position in positions if position in index_of]
+        indexes = [parse_index[position] for position in positions if position in parse_index]
         filed = iter(await results_of(context, indexes))
         for position in positions:
-            yield next(filed) if position in index_of else refused(batch.refusals[position])
+            yield next(filed) if position in parse_index else refused(batch.refusals[position])
 
 
 async def results_of(context: WebContext, indexes: list[int]) -> list[Result]:
@@ -186,7 +186,7 @@ def refused(refusal: Refusal) -> Result:
     return Result.of_refusal(refusal.filename, error)
 
 
-def counts(batch: Batch, images: Iterable[Filed]) -> Counts:
+def counts(batch: UploadRequest, images: Iterable[Filed]) -> Counts:
     """How many of a request's images are of each level by now."""
     levels = Counter(image.level for image in images)
     levels[REJECTED] += len(batch.refusals)

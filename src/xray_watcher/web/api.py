@@ -15,8 +15,8 @@ from starlette.routing import BaseRoute
 from xray_watcher.commands.status import DaemonState, status_of, summary_of
 from xray_watcher.core.image_record import ImageRecord, RiskLevel
 from xray_watcher.ledger.api_queries import Filter, Page
-from xray_watcher.reports.metrics import CONTENT_TYPE, metrics_of
-from xray_watcher.web.answers import Batches
+from xray_watcher.reports.metrics import CONTENT_TYPE, collect_metrics
+from xray_watcher.web.answers import UploadRequests
 from xray_watcher.web.authentication import sender
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.models import (
@@ -63,7 +63,7 @@ class PageQuery(BaseModel):
 
 
 def routes(
-    context: WebContext, uploads: Places, batches: Batches, figures: Callable[[], Figures]
+    context: WebContext, uploads: Places, batches: UploadRequests, figures: Callable[[], Figures]
 ) -> list[BaseRoute]:
     """Every route of the API.
 
@@ -151,7 +151,7 @@ class Reading:
     async def metrics(self, _request: Request) -> Response:
         """What Prometheus is told."""
         context = self._context
-        text = await run_sync(metrics_of, context.settings, context.clock.now())
+        text = await run_sync(collect_metrics, context.settings, context.clock.now())
         text += exposition(self._figures())
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 

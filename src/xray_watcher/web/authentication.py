@@ -31,7 +31,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
-class Sender(BaseUser):
+class Requester(BaseUser):
     """Whoever sent a request.
 
     Attributes:
@@ -59,9 +59,9 @@ class Sender(BaseUser):
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
-def sender(request: HTTPConnection) -> Sender:
+def sender(request: HTTPConnection) -> Requester:
     """Whoever sent this request."""
-    found: Sender = request.user
+    found: Requester = request.user
     return found
 
 
@@ -80,19 +80,19 @@ class TokenBackend(AuthenticationBackend):
         found = self.identify(conn)
         return AuthCredentials(ROLES[: ROLES.index(found.role) + 1]), found
 
-    def identify(self, conn: HTTPConnection) -> Sender:
+    def identify(self, conn: HTTPConnection) -> Requester:
         """Whoever sends this now: a token's line may be changed, and a session ends."""
         address = conn.client.host if conn.client else ""
         where = address_key(address)
         if self._tokens is None:
-            return Sender("upload", address, (where,))
+            return Requester("upload", address, (where,))
         holder = _holder(conn.headers, conn.scope["method"], self._tokens)
         if holder is None:
-            return Sender("anyone", address, (where,))
+            return Requester("anyone", address, (where,))
         token = f"token:{holder.digest.hex()}"
         # An address of this machine is the proxy's, by which everybody comes.
         keys = (token,) if is_ours(address) else (token, where)
-        return Sender(holder.role, holder.name, keys)
+        return Requester(holder.role, holder.name, keys)
 
 
 def may_still(request: Request) -> bool:

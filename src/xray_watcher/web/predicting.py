@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
 from xray_watcher.intake.handover import new_batch, uploads_folder
 from xray_watcher.web import answers
-from xray_watcher.web.answers import Batches, DaemonGone, Filed
-from xray_watcher.web.authentication import Sender, sender
+from xray_watcher.web.answers import DaemonGone, Filed, UploadRequests
+from xray_watcher.web.authentication import Requester, sender
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.limits import Rate, TooLarge, TooSlow, body_chunks
 from xray_watcher.web.models import (
@@ -27,9 +27,9 @@ from xray_watcher.web.models import (
     Result,
 )
 from xray_watcher.web.multipart import MalformedBody, boundary_of, events
-from xray_watcher.web.receiving import Batch, NoRoom, TooManyFiles, UploadTarget, receive
+from xray_watcher.web.receiving import NoRoom, TooManyFiles, UploadRequest, UploadTarget, receive
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.shares import Busy, Place, Places
+from xray_watcher.web.shares import Busy, Places, UploadSlot
 
 LINES = "application/x-ndjson"
 
@@ -62,7 +62,7 @@ class Predicting:
         batches: the requests of this life of the process.
     """
 
-    def __init__(self, context: WebContext, places: Places, batches: Batches) -> None:
+    def __init__(self, context: WebContext, places: Places, batches: UploadRequests) -> None:
         self._context = context
         self._web = context.settings.web
         self._batches = batches
@@ -124,13 +124,13 @@ class Predicting:
 
     # -- taking ---------------------------------------------------------------------------
 
-    async def _taken(self, request: Request) -> Batch:
+    async def _taken(self, request: Request) -> UploadRequest:
         """Take every image of a request.
 
         Raises:
             Refused: the request cannot be taken, or not to its end.
         """
-        batch, client = Batch(new_batch(self._context.clock.now())), sender(request)
+        batch, client = UploadRequest(new_batch(self._context.clock.now())), sender(request)
         try:
             boundary = boundary_of(request.headers.get("content-type", ""))
             target = await self._check_first(request, client)
@@ -150,7 +150,7 @@ class Predicting:
             raise Refused("no_files", "The request holds no files in the field `files`.")
         return batch
 
-    async def _check_first(self, request: Request, client: Sender) -> UploadTarget:
+    async def _check_first(self, request: Request, client: Requester) -> UploadTarget:
         """Check everything that can be known before the body is read."""
         if not self._rate.allows(client.name):
             raise Busy
@@ -194,7 +194,12 @@ class Predicting:
         return target
 
     async def _receive(
-        self, request: Request, boundary: bytes, target: UploadTarget, batch: Batch, place: Place
+        self,
+        request: Request,
+        boundary: bytes,
+        target: UploadTarget,
+        batch: UploadRequest,
+        place: UploadSlot,
     ) -> None:
         chunks = body_chunks(
             request.receive, self._context.clock, self._web.max_request_bytes, place.pace
@@ -214,7 +219,11 @@ class Predicting:
     # -- telling --------------------------------------------------------------------------
 
     def _whole(
-        self, batch: Batch, images: list[Filed], status: int, more: dict[str, object] | None = None
+        self,
+        batch: UploadRequest,
+        images: list[Filed],
+        status: int,
+        more: dict[str, object] | None = None,
     ) -> Response:
         """All results in one object, in the order of the request."""
         end = {**self._end(batch, images).model_dump(), **(more or {})}
@@ -223,7 +232,7 @@ class Predicting:
         )
 
     async def _object(
-        self, batch: Batch, images: list[Filed], end: dict[str, object]
+        self, batch: UploadRequest, images: list[Filed], end: dict[str, object]
     ) -> AsyncIterator[bytes]:
         yield b'{"results":['
         comma = b""
@@ -232,7 +241,7 @@ class Predicting:
             comma = b","
         yield b"]," + bytes(JSONResponse(end).body)[1:]
 
-    async def _lines(self, batch: Batch, request: Request) -> AsyncIterator[bytes]:
+    async def _lines(self, batch: UploadRequest, request: Request) -> AsyncIterator[bytes]:
         """Each result as soon as it is known, and the summary at the end."""
         for position, refusal in batch.refusals.items():
             yield _line(answers.refused(refusal), position)
@@ -252,7 +261,7 @@ class Predicting:
             return
         yield self._end(batch, images).model_dump_json().encode() + b"\n"
 
-    def _end(self, batch: Batch, images: list[Filed]) -> LastLine:
+    def _end(self, batch: UploadRequest, images: list[Filed]) -> LastLine:
         return LastLine(
             summary=answers.counts(batch, images),
             output_directory=answers.output_directory(self._context),
@@ -266,7 +275,7 @@ def _line(result: Result, position: int) -> bytes:
     return line.to_json() + b"\n"
 
 
-def _refused(error: Exception, batch: Batch) -> Refused:
+def _refused(error: Exception, batch: UploadRequest) -> Refused:
     """What the client is told; of what was handed over before, nothing is taken back."""
     code, sentence = _PROBLEMS[type(error)]
     message = sentence or str(error)

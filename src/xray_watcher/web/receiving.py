@@ -45,7 +45,7 @@ class Refusal:
 
 
 @dataclass(slots=True)
-class Batch:
+class UploadRequest:
     """The files of one request; it grows while they come in.
 
     Attributes:
@@ -99,7 +99,7 @@ class UploadTarget:
 async def receive(
     found: AsyncIterator[Event],
     target: UploadTarget,
-    batch: Batch,
+    batch: UploadRequest,
     limiter: CapacityLimiter,
     give_way: Callable[[], Awaitable[None]],
 ) -> None:
@@ -138,7 +138,9 @@ async def receive(
 class _Intake:
     """The file that comes in at the moment."""
 
-    def __init__(self, target: UploadTarget, batch: Batch, limiter: CapacityLimiter) -> None:
+    def __init__(
+        self, target: UploadTarget, batch: UploadRequest, limiter: CapacityLimiter
+    ) -> None:
         self._target = target
         self._batch = batch
         self._limiter = limiter

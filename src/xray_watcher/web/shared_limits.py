@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from xray_watcher.reports.metrics import Families
 from xray_watcher.system.clock import Clock
-from xray_watcher.web.answers import Batches
+from xray_watcher.web.answers import UploadRequests
 from xray_watcher.web.connections import Connections
 from xray_watcher.web.shares import (
     Places,
@@ -54,7 +54,7 @@ class Everybodys:
     uploads: Places
     streams: Shares
     forms: Shares
-    batches: Batches = field(default_factory=Batches)
+    batches: UploadRequests = field(default_factory=UploadRequests)
 
     @classmethod
     def of(cls, uploads_at_once: int, clock: Clock) -> Everybodys:

@@ -114,7 +114,7 @@ class Client(Protocol):
         """End its connection."""
 
 
-class Place:
+class UploadSlot:
     """One place that is taken, or asked for.
 
     Args:
@@ -145,7 +145,7 @@ class Place:
             self.client.cut_off()
 
 
-Victim = Callable[["Shares", Keys], Place | None]
+Victim = Callable[["Shares", Keys], UploadSlot | None]
 
 
 class Shares:
@@ -161,7 +161,7 @@ class Shares:
     def __init__(self, total: int, each: int, clock: Clock, victim: Victim) -> None:
         self.total = total
         self.each = each
-        self.places: list[Place] = []
+        self.places: list[UploadSlot] = []
         self._clock = clock
         self._victim = victim
 
@@ -174,7 +174,7 @@ class Shares:
         """Whether one more may be taken by these."""
         return self.taken < self.total and held(self.places, keys) < self.each
 
-    def take(self, keys: Keys, client: Client | None = None) -> Place:
+    def take(self, keys: Keys, client: Client | None = None) -> UploadSlot:
         """Take a place; `leave` it in any case.
 
         Raises:
@@ -188,17 +188,17 @@ class Shares:
             victim.end()
             if not self.has_room(keys):
                 raise Busy
-        place = Place(keys, self._clock, client)
+        place = UploadSlot(keys, self._clock, client)
         self.places.append(place)
         return place
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: UploadSlot) -> None:
         """Give a place back; once is enough."""
         if place in self.places:
             self.places.remove(place)
 
     @contextmanager
-    def place(self, keys: Keys) -> Iterator[Place]:
+    def place(self, keys: Keys) -> Iterator[UploadSlot]:
         """Hold a place.
 
         Raises:
@@ -211,17 +211,17 @@ class Shares:
             self.leave(place)
 
 
-def held(places: Sequence[Place], keys: Keys) -> int:
+def held(places: Sequence[UploadSlot], keys: Keys) -> int:
     """How many of these places the most frequent of some keys has."""
     return max((sum(key in place.keys for place in places) for key in keys), default=0)
 
 
-def oldest(shares: Shares, _keys: Keys) -> Place | None:
+def oldest(shares: Shares, _keys: Keys) -> UploadSlot | None:
     """The place that has been held longest."""
     return shares.places[0]
 
 
-def longest_held_up(shares: Shares, keys: Keys) -> Place | None:
+def longest_held_up(shares: Shares, keys: Keys) -> UploadSlot | None:
     """The place whose client has taken nothing of its answer for longest, and for a while.
 
     It is one of these keys' own when they have as many as one may have.
@@ -236,7 +236,7 @@ def longest_held_up(shares: Shares, keys: Keys) -> Place | None:
     return victim if longest_s >= _HELD_UP_S else None
 
 
-def newest_of_the_largest(shares: Shares, keys: Keys) -> Place | None:
+def newest_of_the_largest(shares: Shares, keys: Keys) -> UploadSlot | None:
     """The newest place of whoever holds most, if that is at least two more than these hold."""
     largest = max(shares.places, key=lambda place: held(shares.places, place.keys))
     most = held(shares.places, largest.keys)
@@ -260,8 +260,8 @@ class Places:
     def __init__(self, total: int, clock: Clock) -> None:
         self.total = total
         self._clock = clock
-        self._places: list[Place] = []
-        self._queue: list[Place] = []
+        self._places: list[UploadSlot] = []
+        self._queue: list[UploadSlot] = []
 
     @property
     def taken(self) -> int:
@@ -274,20 +274,20 @@ class Places:
         return len(self._queue)
 
     @asynccontextmanager
-    async def place(self, keys: Keys) -> AsyncIterator[Place]:
+    async def place(self, keys: Keys) -> AsyncIterator[UploadSlot]:
         """Hold a place, or wait for one.
 
         Raises:
             Busy: none got free in time.
         """
-        place = Place(keys, self._clock)
+        place = UploadSlot(keys, self._clock)
         await self._enter(place, SLOT_WAIT_S)
         try:
             yield place
         finally:
             self._leave(place)
 
-    async def give_way(self, place: Place) -> None:
+    async def give_way(self, place: UploadSlot) -> None:
         """Let those that wait go first.
 
         Raises:
@@ -297,7 +297,7 @@ class Places:
             self._leave(place)
             await self._enter(place, GIVE_WAY_S)
 
-    async def _enter(self, place: Place, patience_s: float) -> None:
+    async def _enter(self, place: UploadSlot, patience_s: float) -> None:
         place.granted.clear()
         self._queue.append(place)
         self._grant()
@@ -307,7 +307,7 @@ class Places:
             self._leave(place)
             raise
 
-    async def _wait(self, place: Place, patience_s: float) -> None:
+    async def _wait(self, place: UploadSlot, patience_s: float) -> None:
         began_s = self._clock.monotonic_s()
         while not place.granted.is_set():
             waited_s = self._clock.monotonic_s() - began_s
@@ -318,7 +318,7 @@ class Places:
                 async with asyncio.timeout(min(LOOK_S, patience_s - waited_s)):
                     await place.granted.wait()
 
-    def _leave(self, place: Place) -> None:
+    def _leave(self, place: UploadSlot) -> None:
         for places in (self._places, self._queue):
             if place in places:
                 places.remove(place)
@@ -331,7 +331,7 @@ class Places:
             self._places.append(first)
             first.granted.set()
 
-    def _make_room(self, waiting: Place, waited_s: float) -> None:
+    def _make_room(self, waiting: UploadSlot, waited_s: float) -> None:
         """End one that stands in the way of one that has waited."""
         running = [place for place in self._places if not place.is_ended]
         slow = [place for place in running if place.pace.credit_s <= 0]

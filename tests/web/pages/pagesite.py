@@ -34,7 +34,7 @@ class Site(WebService):
         status = self.get("/api/v1/status")
         return -1 if status["pending"] else int(status["next_index"])
 
-    def index_of(self, name: str) -> int:
+    def parse_index(self, name: str) -> int:
         """The index of the image that was filed last under a name; -1 when there is none."""
         found = (
             int(path.name.partition("_")[0])

@@ -48,8 +48,8 @@ def addresses(site: Site) -> Mapping[str, str]:
         "batch": "/",
         "live": "/live",
         "day": f"/days/{today}",
-        "image": f"/images/{site.index_of(HOSTILE)}",
-        "rejected image": f"/images/{site.index_of('broken ' + HOSTILE)}",
+        "image": f"/images/{site.parse_index(HOSTILE)}",
+        "rejected image": f"/images/{site.parse_index('broken ' + HOSTILE)}",
         "sign in": "/login",
         "nothing": "/images/999999",
     }
@@ -311,12 +311,12 @@ def test_a_rejected_image_is_shown_with_its_reason_and_can_be_put_back(
     site.drop("emergency", {"not-an-image.png": b"words"})
     row = page.locator(".rejections li", has_text="not-an-image.png")
     expect(row).to_contain_text("wrong_format")
-    index = site.index_of("not-an-image.png")
+    index = site.parse_index("not-an-image.png")
     row.get_by_role("button", name="Retry").click()
     expect(page.locator(".done")).to_contain_text(f"Image {index} was put back")
-    site.wait_until(lambda: site.index_of("not-an-image.png") > index)
+    site.wait_until(lambda: site.parse_index("not-an-image.png") > index)
     expect(row.locator("a").first).to_have_attribute(
-        "href", f"/images/{site.index_of('not-an-image.png')}"
+        "href", f"/images/{site.parse_index('not-an-image.png')}"
     )
     page.goto(f"/images/{index}")
     expect(page.locator("main")).to_contain_text("has a newer result")
@@ -326,7 +326,7 @@ def test_where_a_file_is_gone_the_page_shows_that_there_is_no_picture(
     browser: Browser, site: Site, drawings: Mapping[str, bytes]
 ) -> None:
     site.drop("emergency", {"gone.png": next(iter(drawings.values()))})
-    site.wait_until(lambda: site.index_of("gone.png") >= 0)
+    site.wait_until(lambda: site.parse_index("gone.png") >= 0)
     (path,) = site.root.glob("classified_images/*/????_gone.png")
     content = path.read_bytes()
     path.unlink()

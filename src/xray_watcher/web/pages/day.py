@@ -28,7 +28,7 @@ _LINES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class _Day:
+class _DayPage:
     """All that the page of a day shows."""
 
     summary: Summary
@@ -81,7 +81,7 @@ class DayPages:
         """The results of one log as JSONL, the very bytes of the log."""
         return await self._download(request, "jsonl")
 
-    def _find(self, day: str) -> _Day | None:
+    def _find(self, day: str) -> _DayPage | None:
         ledger = self._pages.ledger()
         if ledger is None:
             return None
@@ -89,7 +89,7 @@ class DayPages:
         rules, zone = settings.risk_rules(), settings.zone
         with ledger:
             before, after = ledger.neighbours(day)
-            return _Day(
+            return _DayPage(
                 summary=day_summary(ledger, day, today=self._pages.today()),
                 kinds=ledger.kinds(day),
                 hours=hours_of(ledger.arrivals(day), zone),

@@ -33,7 +33,7 @@ class Hours:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class DayCounts:
     """The images of a day: by level, set aside, and still in hand; what has come in is their sum.
 
     Attributes:
@@ -67,17 +67,17 @@ class Today:
     """What the live page shows of a day."""
 
     day: str
-    counts: Counts
+    counts: DayCounts
     kinds: tuple[Kind, ...]
     hours: Hours
     set_aside: tuple[ImageView, ...]
 
 
-def counts_of(ledger: PageLedger, day: str, zone: tzinfo | None) -> Counts:
+def counts_of(ledger: PageLedger, day: str, zone: tzinfo | None) -> DayCounts:
     """The counts of a day as they are now."""
     found = ledger.day_counts(day)
     oldest_us = min((row.received_us for row in ledger.open_rows()), default=None)
-    return Counts(
+    return DayCounts(
         {kind: found.get(kind, 0) for kind in (*LEVELS, REJECTED)},
         found.get("pending", 0),
         None if oldest_us is None else from_us(oldest_us).astimezone(zone),

@@ -1,4 +1,4 @@
-"""`core.telling`: few messages for many images, and each trouble told once."""
+"""`core.notices`: few messages for many images, and each problem reported once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from xray_watcher.core.notices import (
     MINUTE_US,
-    NOBODY,
-    Audience,
+    NO_SUBSCRIPTIONS,
     Notice,
     ProblemWatch,
-    told_again_us,
+    Subscriptions,
+    next_message_us,
     wait_s,
 )
 
@@ -20,14 +20,14 @@ S = 1_000_000
 
 
 def test_only_those_are_told_who_want_to_hear_of_it() -> None:
-    audience = Audience({"webhook": ("high", "summary"), "command": ("high",)})
-    assert audience.notices("high", S, "7") == [
+    subscriptions = Subscriptions({"webhook": ("high", "summary"), "command": ("high",)})
+    assert subscriptions.notices("high", S, "7") == [
         Notice("webhook", "high", S, "7"),
         Notice("command", "high", S, "7"),
     ]
-    assert audience.notices("summary", S, "{}") == [Notice("webhook", "summary", S, "{}")]
-    assert audience.notices("rejected", S, "7") == []
-    assert NOBODY.notices("high", S, "7") == []
+    assert subscriptions.notices("summary", S, "{}") == [Notice("webhook", "summary", S, "{}")]
+    assert subscriptions.notices("rejected", S, "7") == []
+    assert NO_SUBSCRIPTIONS.notices("high", S, "7") == []
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_only_those_are_told_who_want_to_hear_of_it() -> None:
     ],
 )
 def test_three_messages_a_minute_and_no_more(made_s: list[int], now_s: int, next_s: int) -> None:
-    assert told_again_us([m * S for m in made_s], now_s * S, 3) == next_s * S
+    assert next_message_us([m * S for m in made_s], now_s * S, 3) == next_s * S
 
 
 @given(st.lists(st.integers(0, 300 * S), max_size=200), st.integers(1, 5))
 def test_no_minute_has_more_messages_than_allowed(wanted_us: list[int], per_minute: int) -> None:
     made: list[int] = []
     for now_us in sorted(wanted_us):
-        if told_again_us(made, now_us, per_minute) <= now_us:
+        if next_message_us(made, now_us, per_minute) <= now_us:
             made.append(now_us)
     for start in made:
         assert sum(start <= at < start + MINUTE_US for at in made) <= per_minute
@@ -61,23 +61,23 @@ def test_the_waits_double_up_to_a_quarter_of_an_hour() -> None:
 
 def test_a_trouble_is_told_once_when_it_has_lasted_and_so_is_its_end() -> None:
     watch = ProblemWatch(60, ())
-    assert watch.look({"inbox"}, 0) == ([], [])
+    assert watch.update({"inbox"}, 0) == ([], [])
     assert watch.next_due_s == 60
-    assert watch.look({"inbox"}, 60) == (["inbox"], [])
-    assert watch.look({"inbox"}, 61) == (["inbox"], []), "until it is noted"
+    assert watch.update({"inbox"}, 60) == (["inbox"], [])
+    assert watch.update({"inbox"}, 61) == (["inbox"], []), "until it is noted"
     watch.note(["inbox"], [])
-    assert watch.look({"inbox"}, 62) == ([], [])
-    assert watch.look((), 100) == ([], [])
-    assert watch.look((), 160) == ([], ["inbox"])
+    assert watch.update({"inbox"}, 62) == ([], [])
+    assert watch.update((), 100) == ([], [])
+    assert watch.update((), 160) == ([], ["inbox"])
     watch.note([], ["inbox"])
-    assert watch.look((), 161) == ([], [])
+    assert watch.update((), 161) == ([], [])
     assert watch.next_due_s == float("inf")
 
 
 def test_a_short_trouble_is_not_told() -> None:
     watch = ProblemWatch(60, ())
     for second in range(600):
-        assert watch.look({"disk"} if 5 <= second < 45 else (), second) == ([], [])
+        assert watch.update({"disk"} if 5 <= second < 45 else (), second) == ([], [])
     assert watch.next_due_s == float("inf")
 
 
@@ -86,7 +86,7 @@ def test_a_trouble_that_comes_and_goes_is_told_once_and_so_is_its_end() -> None:
     told = []
     for second in range(600):
         is_there = second < 300 and second % 20 < 5
-        degraded, recovered = watch.look({"disk"} if is_there else (), second)
+        degraded, recovered = watch.update({"disk"} if is_there else (), second)
         watch.note(degraded, recovered)
         told += [(second, "degraded") for _ in degraded] + [(second, "over") for _ in recovered]
     assert told == [(60, "degraded"), (284 + 60, "over")]
@@ -94,5 +94,5 @@ def test_a_trouble_that_comes_and_goes_is_told_once_and_so_is_its_end() -> None:
 
 def test_the_end_of_a_trouble_is_told_after_a_restart() -> None:
     watch = ProblemWatch(60, ["share"])
-    assert watch.look((), 5) == ([], [])
-    assert watch.look((), 65) == ([], ["share"])
+    assert watch.update((), 5) == ([], [])
+    assert watch.update((), 65) == ([], ["share"])
