@@ -16,7 +16,7 @@ import audit
 from rig import Rig
 from xray_watcher.commands import fsck
 from xray_watcher.commands.fsck import check
-from xray_watcher.commands.status import status_of, summary_of, to_text
+from xray_watcher.commands.status import collect_status, collect_summary, to_text
 from xray_watcher.intake.filing import ResultFolders
 from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.ledger.reader import LedgerReader
@@ -251,7 +251,7 @@ def test_beside_no_service_one_comparison_is_enough(
 
 
 def waiting(rig: Rig, day: str | None = None) -> int:
-    figures = summary_of(rig.settings, day, rig.clock.now())
+    figures = collect_summary(rig.settings, day, rig.clock.now())
     count: int = figures["waiting_in_inbox"]
     return count
 
@@ -265,7 +265,7 @@ def test_a_summary_does_not_believe_the_heartbeat_that_a_killed_service_left(
     for name in dropped:
         rig.drop(name, "picture:Edema")
     assert waiting(rig) == len(dropped)
-    assert waiting(rig) == status_of(rig.settings, rig.clock.now())["waiting_in_inbox"]
+    assert waiting(rig) == collect_status(rig.settings, rig.clock.now())["waiting_in_inbox"]
     assert waiting(rig, "2026-11-22") == 0
     with running(rig):
         assert waiting(rig) == 7
@@ -275,7 +275,7 @@ def test_status_says_what_the_kernel_lacks_to_confine_decoders(rig: Rig) -> None
     told = {"at": rig.clock.now().isoformat(), "sandbox_lacks": ["landlock"]}
     Path(rig.settings.folders.heartbeat).write_text(json.dumps(told))
     with running(rig):
-        status = status_of(rig.settings, rig.clock.now())
+        status = collect_status(rig.settings, rig.clock.now())
     assert status["sandbox_lacks"] == ["landlock"]
     assert "without landlock" in to_text({**status, "process": None})
 
@@ -285,7 +285,7 @@ def test_a_look_at_the_inbox_is_answered_although_this_process_has_the_ledger_op
 ) -> None:
     rig.drop("c.jpg", "picture:Edema")
     with LedgerReader.open(rig.settings.folders.ledger):
-        status = status_of(rig.settings, rig.clock.now())
+        status = collect_status(rig.settings, rig.clock.now())
     assert (status["waiting_in_inbox"], status["troubles"].get("inbox")) == (1, None)
 
 
@@ -293,7 +293,7 @@ def test_a_service_that_can_tell_nothing_is_not_called_healthy(rig: Rig) -> None
     """Its disk was full before it had told anything."""
     (rig.root / "state" / "heartbeat.json").unlink(missing_ok=True)
     with running(rig):
-        status = status_of(rig.settings, rig.clock.now())
+        status = collect_status(rig.settings, rig.clock.now())
     assert status["alive"]
     assert not status["healthy"]
     assert list(status["troubles"]) == ["starting"]

@@ -15,7 +15,7 @@ import audit
 from rig import Rig
 from xray_watcher import records
 from xray_watcher.commands import fsck
-from xray_watcher.commands.status import status_of, to_text
+from xray_watcher.commands.status import collect_status, to_text
 from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.ledger import log_files as logs
 from xray_watcher.ledger.log_files import LogFiles
@@ -245,15 +245,15 @@ def test_an_edited_log_that_cannot_be_compared_is_kept(
 def test_edited_logs_are_counted_and_told(rig: Rig) -> None:
     rig.drop("a.jpg", "picture:Edema")
     rig.settle()
-    status = status_of(rig.settings, rig.clock.now())
+    status = collect_status(rig.settings, rig.clock.now())
     assert status["edited_logs_kept"] == 0
     assert "edited logs" not in to_text(status)
-    assert fsck.copies_of_logs(rig.settings) == ""
+    assert fsck.describe_log_copies(rig.settings) == ""
     (rig.root / "logs" / "results-2026-11-23.csv").write_bytes(b"mine\r\n")
     rig.drop("b.jpg", "picture:Edema#b")
     rig.settle()
-    status = status_of(rig.settings, rig.clock.now())
+    status = collect_status(rig.settings, rig.clock.now())
     assert status["edited_logs_kept"] == 1
     assert "edited logs kept as .conflict-TIME: 1" in to_text(status)
-    assert fsck.copies_of_logs(rig.settings).startswith("1 edited logs are kept in ")
+    assert fsck.describe_log_copies(rig.settings).startswith("1 edited logs are kept in ")
     assert fsck.check(rig.settings, deep=True) == []  # they are no differences

@@ -25,7 +25,7 @@ from rig import Rig
 from xray_watcher.core.values import ModelInfo
 from xray_watcher.reports.metrics import CONTENT_TYPE, Situation, exposition
 from xray_watcher.system.clock import SystemClock
-from xray_watcher.web.shared_limits import Everybodys
+from xray_watcher.web.shared_limits import SharedLimits
 from xray_watcher.web.shared_limits import exposition as web_exposition
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -248,7 +248,7 @@ def test_panels_do_not_lie_on_each_other() -> None:
 
 
 def test_the_documentation_lists_exactly_what_is_told(tmp_path: Path) -> None:
-    shared = Everybodys.of(8, SystemClock())
+    shared = SharedLimits.of(8, SystemClock())
     text = Export(tmp_path).text() + web_exposition(shared.figures(0))
     told = set(re.findall(r"^# TYPE (\w+)", text.decode(), re.MULTILINE))
     documented = set(re.findall(r"^\| `(\w+)` \|", (DOCS / "metrics.md").read_text(), re.MULTILINE))

@@ -20,7 +20,7 @@ import audit
 from machine import needs
 from service import STUB, Service, environment
 from test_full_disk import fill, put, small_disk, status
-from xray_watcher.commands.status import status_of
+from xray_watcher.commands.status import collect_status
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.times import from_us
 from xray_watcher.errors import LedgerError, StorageFailure, Unavailable
@@ -265,7 +265,7 @@ def test_status_tells_of_a_ledger_that_cannot_be_read_now(
     settings = Settings(root=str(tmp_path), state_dir=str(tmp_path))
     Ledger(settings.folders.ledger).close()
     monkeypatch.setattr(connection, "_connected", failing)
-    told = status_of(settings, from_us(0))
+    told = collect_status(settings, from_us(0))
     assert "cannot be read now (disk I/O error)" in told["troubles"]["ledger"]
     assert "group" not in told["troubles"]["ledger"]
 

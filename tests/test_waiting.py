@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from rig import GIVE_UP_S, INCOMPLETE_S, Rig
-from xray_watcher.commands.waiting import to_text, waiting_of
+from xray_watcher.commands.waiting import read_waiting, to_text
 from xray_watcher.core.retries import Reason
 from xray_watcher.errors import UsageError
 from xray_watcher.service.heartbeat import Heartbeat
@@ -77,19 +77,19 @@ def test_the_command_names_what_the_service_wrote_and_no_name_speaks_to_the_term
     with InstanceLock(folders.lock):
         heartbeat.beat(0.0)
         assert os.stat(folders.waiting).st_mode & 0o007 == 0, "not for everybody's eyes"
-        text = to_text(waiting_of(rig.settings), ZoneInfo("UTC"))
+        text = to_text(read_waiting(rig.settings), ZoneInfo("UTC"))
         assert "\x1b" not in text
         assert "inbox: ward/" in text
         assert "it cannot be read (Input/output error); since " in text
         rig.retries.forget(("inbox", "x"))
         heartbeat.beat(10.0)
         assert not os.path.exists(folders.waiting)
-        assert to_text(waiting_of(rig.settings), None) == "Nothing waits for another try."
+        assert to_text(read_waiting(rig.settings), None) == "Nothing waits for another try."
 
 
 def test_without_a_service_the_command_says_so(rig: Rig) -> None:
     with pytest.raises(UsageError, match="does not run"):
-        waiting_of(rig.settings)
+        read_waiting(rig.settings)
 
 
 def test_a_thousand_names_are_written_and_the_figures_count_the_rest(rig: Rig) -> None:

@@ -9,7 +9,7 @@ import os
 import socket
 
 from xray_watcher.cli.main import main
-from xray_watcher.web import connections, limits, server, shares
+from xray_watcher.web import connections, limits, server, slots
 
 HEAD_S = 1.5
 STALL_S = 1.0
@@ -36,5 +36,5 @@ if __name__ == "__main__":
     if SEND_BUFFER:
         server._listen = narrow
     limits.PACE_WINDOW_S = WINDOW_S
-    shares.SLOT_WAIT_S = 0.5
+    slots.SLOT_WAIT_S = 0.5
     main()

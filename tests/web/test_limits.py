@@ -12,7 +12,7 @@ from starlette.types import Message
 from rig import HandClock
 from xray_watcher.web import limits
 from xray_watcher.web.limits import Rate, TooLarge, TooSlow, body_chunks
-from xray_watcher.web.shares import Pace
+from xray_watcher.web.slots import Pace
 
 
 class Client:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from webservice import multipart
 from xray_watcher.core.naming import client_name
-from xray_watcher.web.multipart import FileBegin, FileEnd, MalformedBody, boundary_of, events
+from xray_watcher.web.multipart import FileBegin, FileEnd, MalformedBody, events, parse_boundary
 
 BOUNDARY = b"xyz"
 ENCODED_WORD = "=?utf-8?B?w6kvcG5n?="  # what .NET puts in `filename` beside a `filename*`
@@ -170,4 +170,4 @@ def test_a_part_that_does_not_say_what_it_is_makes_no_form(header: str) -> None:
 )
 def test_a_request_that_is_no_form_is_refused(content_type: str) -> None:
     with pytest.raises(MalformedBody, match="files"):
-        boundary_of(content_type)
+        parse_boundary(content_type)

@@ -9,9 +9,8 @@ import pytest
 
 from promises import check_held
 from rig import HandClock
-from xray_watcher.web import connections, limits, shares, tokens
-from xray_watcher.web import shared_limits as everybodys
-from xray_watcher.web.shared_limits import Everybodys
+from xray_watcher.web import connections, limits, shared_limits, slots, tokens
+from xray_watcher.web.shared_limits import SharedLimits
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "api.md"
@@ -64,26 +63,26 @@ HELD = {
     "the one closes on which nothing has been asked for longest":
         "test_shares.py::test_others_are_served_within_a_second",
     "the one ends whose client takes nothing of its answer for longest":
-        "test_places.py::test_of_requests_the_one_ends_whose_client_takes_nothing_for_longest",
+        "test_slots.py::test_of_requests_the_one_ends_whose_client_takes_nothing_for_longest",
     "whoever holds fewest places comes first":
-        "test_places.py::test_whoever_holds_fewest_comes_first",
+        "test_slots.py::test_whoever_holds_fewest_comes_first",
     "Between two of its files an upload gives way":
-        "test_places.py::test_between_two_files_an_upload_gives_way_and_goes_on_afterwards",
+        "test_slots.py::test_between_two_files_an_upload_gives_way_and_goes_on_afterwards",
     "ends the slowest of those slower than 64 kB/s":
-        "test_places.py::test_one_that_waits_ends_the_slowest_within_a_second",
-    "after 5 s it ends the slowest of a holder who has more than half": "test_places.py::"
+        "test_slots.py::test_one_that_waits_ends_the_slowest_within_a_second",
+    "after 5 s it ends the slowest of a holder who has more than half": "test_slots.py::"
         "test_a_fast_one_ends_when_its_holder_has_more_than_half_and_another_waits_long",
     "gets 408 `too_slow`, which says how many of its images were taken": "test_shares.py::"
         "test_a_slow_upload_that_makes_room_is_told_so_and_what_came_whole_is_filed",
     "not that of our own disk":
-        "test_places.py::test_the_time_of_our_own_disk_costs_a_client_nothing",
-    "of a holder with two more than the newcomer the newest ends": "test_places.py::"
+        "test_slots.py::test_the_time_of_our_own_disk_costs_a_client_nothing",
+    "of a holder with two more than the newcomer the newest ends": "test_slots.py::"
         "test_of_streams_the_newest_of_whoever_has_most_ends_for_one_with_less",
-    "the oldest ends": "test_places.py::test_of_forms_the_oldest_ends",
+    "the oldest ends": "test_slots.py::test_of_forms_the_oldest_ends",
     "the oldest of that token ends":
         "test_tokens.py::test_ten_thousand_sign_ins_end_nobody_else_s_session",
     "of IPv6 for each network of 64 bits":
-        "test_places.py::test_an_address_is_counted_as_one_machine_has_it",
+        "test_slots.py::test_an_address_is_counted_as_one_machine_has_it",
     "comes in for 20 s is cut off (408)":
         "test_limits.py::test_a_client_that_sends_nothing_for_a_window_is_cut_off",
     "a head has 15 s to come in":
@@ -185,8 +184,8 @@ def limits_row(what: str) -> list[str]:
 def test_the_limits_that_are_promised_are_those_of_the_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(everybodys.resource, "getrlimit", lambda _which: (1024, 1024))
-    all_ = Everybodys.of(8, HandClock())
+    monkeypatch.setattr(shared_limits.resource, "getrlimit", lambda _which: (1024, 1024))
+    all_ = SharedLimits.of(8, HandClock())
     expected = {
         "connections": (all_.connections.total, all_.connections.total // 2),
         "requests at work": (all_.requests.total, all_.requests.each),
@@ -196,10 +195,10 @@ def test_the_limits_that_are_promised_are_those_of_the_code(
         assert limits_row(what)[:2] == [str(total), str(each)]
     assert limits_row("sign-in forms that come in")[0] == str(all_.forms.total)
     assert limits_row("sessions")[1] == str(tokens._SESSIONS_EACH)
-    assert limits_row("uploads")[2].startswith(f"a queue for {shares.SLOT_WAIT_S:.0f} s")
-    assert (shares.END_SLOW_S, shares.END_LARGE_S, shares.SLOW_BYTES_S) == (0.25, 5, 64_000)
+    assert limits_row("uploads")[2].startswith(f"a queue for {slots.SLOT_WAIT_S:.0f} s")
+    assert (slots.END_SLOW_S, slots.END_LARGE_S, slots.SLOW_BYTES_S) == (0.25, 5, 64_000)
     assert (limits.PACE_WINDOW_S, limits.PACE_BYTES) == (20, 20_000)
     assert (connections.HEAD_S, connections.STALL_S) == (15, 60)
     assert tokens.SESSION_S == 12 * 3600
-    monkeypatch.setattr(everybodys.resource, "getrlimit", lambda _which: (256, 256))
-    assert Everybodys.of(8, HandClock()).connections.total == 128
+    monkeypatch.setattr(shared_limits.resource, "getrlimit", lambda _which: (256, 256))
+    assert SharedLimits.of(8, HandClock()).connections.total == 128

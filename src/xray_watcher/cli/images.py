@@ -9,9 +9,9 @@ import click
 from xray_watcher.cli.options import (
     EXIT_FAILED,
     EXIT_SOME_REJECTED,
+    load_from_options,
     print_json,
     say,
-    settings_of,
     settings_options,
     weights_options,
     work_as_owner,
@@ -30,7 +30,7 @@ def predict(files: tuple[str, ...], as_json: bool, **options: str | None) -> int
     from xray_watcher.records import NOTICE, SIMULATIONS
     from xray_watcher.system.progress import progress_bar
 
-    settings = settings_of(options, needs_root=False)
+    settings = load_from_options(options, needs_root=False)
     results = []
     with progress_bar(total=len(files), unit=" images") as bar:
         for prediction in predictions(settings, files):
@@ -62,7 +62,7 @@ def retry(names: tuple[str, ...], every: bool, **options: str | None) -> int:
 
     if bool(names) == every:
         raise UsageError("Give the names of rejected files, or --all.")
-    outcomes = put_back(settings_of(options), names, SystemClock().now(), every=every)
+    outcomes = put_back(load_from_options(options), names, SystemClock().now(), every=every)
     back = 0
     for outcome in outcomes:
         if outcome.inbox_path is None:

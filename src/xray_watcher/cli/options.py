@@ -46,7 +46,7 @@ def weights_options(command: _Command) -> _Command:
     return command
 
 
-def loaded(
+def load_with_origins(
     config: str | None,
     root: str | None,
     state_dir: str | None,
@@ -120,7 +120,7 @@ def print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2))
 
 
-def settings_of(
+def load_from_options(
     options: Mapping[str, str | None],
     more: Mapping[str, object] | None = None,
     *,
@@ -137,7 +137,7 @@ def settings_of(
         "model.weights_file": options.get("weights_file"),
         **(more or {}),
     }
-    found = loaded(
+    found = load_with_origins(
         options["config"], options["root"], options["state_dir"], flags, needs_root=needs_root
     )
     return found.settings

@@ -13,8 +13,8 @@ import click
 
 from xray_watcher.cli.options import (
     EXIT_SOME_REJECTED,
+    load_from_options,
     say,
-    settings_of,
     settings_options,
     weights_options,
     work_as_owner,
@@ -45,13 +45,13 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
     from xray_watcher.service.supervisor import Renewal, supervised
 
     def load() -> Settings:
-        return settings_of(options, {"intake.inbox": inbox})
+        return load_from_options(options, {"intake.inbox": inbox})
 
     settings = load()
     shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
     log.set_up("warning" if shows_bar else settings.log.level)
     if once:
-        return supervised(partial(_telling, partial(_run_to_the_end, settings)))
+        return supervised(partial(_report_failure, partial(_run_to_the_end, settings)))
 
     def load_and_check() -> Settings:
         from xray_watcher.notify.setup import build_channels
@@ -81,7 +81,7 @@ class _Watch:
     settings: Settings
 
     def __call__(self, reports: Reports) -> int:
-        return _telling(self._watch, reports)
+        return _report_failure(self._watch, reports)
 
     def _watch(self, reports: Reports) -> int:
         from xray_watcher import log
@@ -93,7 +93,7 @@ class _Watch:
         return 0
 
 
-def _telling(work: Work, reports: Reports) -> int:
+def _report_failure(work: Work, reports: Reports) -> int:
     """Work; of an error that nobody expected, tell what can be told without naming a file."""
     from xray_watcher import log
 
@@ -172,7 +172,7 @@ def serve(host: str | None, port: int | None, **options: str | None) -> int:
     be_opaque()
 
     def load() -> Settings:
-        return settings_of(options, {"web.host": host, "web.port": port})
+        return load_from_options(options, {"web.host": host, "web.port": port})
 
     settings = load()
     log.set_up(settings.log.level)
@@ -188,9 +188,9 @@ def up(**options: str | None) -> int:
     from xray_watcher import log
     from xray_watcher.commands.up import run_both
 
-    settings = settings_of(options)
+    settings = load_from_options(options)
     log.set_up(settings.log.level)
-    say(f"Images: {settings.folders.inbox}\nPages: {_server().url_of(settings)}", err=True)
+    say(f"Images: {settings.folders.inbox}\nPages: {_server().pages_url(settings)}", err=True)
     given = [(f"--{name.replace('_', '-')}", value) for name, value in options.items() if value]
     flags = [part for flag in given for part in flag]
     return run_both([["run", *flags], ["serve", *flags]])
@@ -207,7 +207,7 @@ def token(name: str, role: Literal["view", "upload"], **options: str | None) -> 
     """
     from xray_watcher.web.tokens import add_token
 
-    path = settings_of(options, needs_root=False).web.token_file
+    path = load_from_options(options, needs_root=False).web.token_file
     if not path:
         raise UsageError("Set web.token_file to the path that the tokens' hashes go to.")
     say(add_token(path, name, role))
@@ -239,5 +239,5 @@ def demo(images: str | None, folder: str, with_pages: bool) -> int:
     from xray_watcher.config.settings import Settings
 
     work_as_owner(folder)
-    run_demo(folder, images, _server().url_of(Settings()) if with_pages else None)
+    run_demo(folder, images, _server().pages_url(Settings()) if with_pages else None)
     return 0

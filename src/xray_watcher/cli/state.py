@@ -6,10 +6,10 @@ import click
 
 from xray_watcher.cli.options import (
     EXIT_NOT_HEALTHY,
-    loaded,
+    load_from_options,
+    load_with_origins,
     print_json,
     say,
-    settings_of,
     settings_options,
     weights_options,
 )
@@ -20,10 +20,10 @@ from xray_watcher.cli.options import (
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool, **options: str | None) -> int:
     """Say how the service is, whether it runs or not. Exit code 4: not healthy."""
-    from xray_watcher.commands.status import status_of, to_text
+    from xray_watcher.commands.status import collect_status, to_text
     from xray_watcher.system.clock import SystemClock
 
-    found = status_of(settings_of(options), SystemClock().now())
+    found = collect_status(load_from_options(options), SystemClock().now())
     if as_json:
         print_json(found)
     else:
@@ -36,10 +36,10 @@ def status(as_json: bool, **options: str | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def waiting(as_json: bool, **options: str | None) -> int:
     """Name the images that wait for another try, why, and what happens when."""
-    from xray_watcher.commands.waiting import to_text, waiting_of
+    from xray_watcher.commands.waiting import read_waiting, to_text
 
-    settings = settings_of(options)
-    rows = waiting_of(settings)
+    settings = load_from_options(options)
+    rows = read_waiting(settings)
     if as_json:
         print_json({"waiting": rows})
     else:
@@ -53,11 +53,11 @@ def waiting(as_json: bool, **options: str | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def summary(date: str | None, as_json: bool, **options: str | None) -> int:
     """Print the figures of a day, such as 2026-11-23; without DATE of today."""
-    from xray_watcher.commands.status import summary_of
+    from xray_watcher.commands.status import collect_summary
     from xray_watcher.reports.daily import to_json, to_markdown
     from xray_watcher.system.clock import SystemClock
 
-    figures = summary_of(settings_of(options), date, SystemClock().now())
+    figures = collect_summary(load_from_options(options), date, SystemClock().now())
     say((to_json(figures) if as_json else to_markdown(figures)).decode().removesuffix("\n"))
     return 0
 
@@ -69,7 +69,7 @@ def backup(file: str, **options: str | None) -> int:
     """Copy the ledger to FILE, consistently, while the service runs or not."""
     from xray_watcher.commands.backup import backup as copy_ledger
 
-    images = copy_ledger(settings_of(options).folders.ledger, file)
+    images = copy_ledger(load_from_options(options).folders.ledger, file)
     say(f"{file} holds the ledger up to index {images - 1}.")
     return 0
 
@@ -86,7 +86,7 @@ def fsck(deep: bool, repair: bool, **options: str | None) -> int:
     from xray_watcher.commands import fsck as comparison
     from xray_watcher.system.clock import SystemClock
 
-    settings = settings_of(options)
+    settings = load_from_options(options)
     if repair:
         for done in comparison.repair(settings, SystemClock().now()):
             say(done)
@@ -94,7 +94,7 @@ def fsck(deep: bool, repair: bool, **options: str | None) -> int:
     for difference in differences:
         say(str(difference))
     say(f"{len(differences)} differences.")
-    if copies := comparison.copies_of_logs(settings):
+    if copies := comparison.describe_log_copies(settings):
         say(copies)
     return 1 if differences else 0
 
@@ -116,7 +116,7 @@ def check_config(as_json: bool, **options: str | None) -> int:
         "model.weights": options["weights"],
         "model.weights_file": options["weights_file"],
     }
-    found = loaded(options["config"], options["root"], options["state_dir"], flags)
+    found = load_with_origins(options["config"], options["root"], options["state_dir"], flags)
     build_channels(found.settings.notify)
     if as_json:
         print_json(describe_json(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from xray_watcher.cli.options import say, settings_of, settings_options
+from xray_watcher.cli.options import load_from_options, say, settings_options
 from xray_watcher.errors import UsageError
 
 
@@ -15,7 +15,7 @@ def metrics(**options: str | None) -> int:
     from xray_watcher.reports.metrics import collect_metrics
     from xray_watcher.system.clock import SystemClock
 
-    click.echo(collect_metrics(settings_of(options), SystemClock().now()), nl=False)
+    click.echo(collect_metrics(load_from_options(options), SystemClock().now()), nl=False)
     return 0
 
 
@@ -31,7 +31,7 @@ def test_channels(**options: str | None) -> int:
     from xray_watcher.notify.setup import build_channels, try_each
     from xray_watcher.system.clock import SystemClock
 
-    channels = build_channels(settings_of(options).notify)
+    channels = build_channels(load_from_options(options).notify)
     if not channels:
         raise UsageError("Nobody is told anything: set notify.webhook, .smtp or .command.")
     failed = 0
@@ -49,7 +49,7 @@ def retention(dry_run: bool, **options: str | None) -> int:
     from xray_watcher.commands.retention import clean_up, plan
     from xray_watcher.system.clock import SystemClock
 
-    settings, clock = settings_of(options), SystemClock()
+    settings, clock = load_from_options(options), SystemClock()
     for line in plan(settings, clock.now()):
         say(line)
     if dry_run:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xray_watcher.cli.options import print_json, say, settings_of, settings_options
+from xray_watcher.cli.options import load_from_options, print_json, say, settings_options
 from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, PHANTOM
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def weights() -> None:
 def _store(options: Mapping[str, str | None]) -> WeightStore:
     from xray_watcher.model.weights import WeightStore
 
-    return WeightStore(settings_of(options, needs_root=False).folders.weights)
+    return WeightStore(load_from_options(options, needs_root=False).folders.weights)
 
 
 @weights.command("list")

@@ -23,7 +23,7 @@ from datetime import datetime
 import click
 import numpy as np
 
-from xray_watcher.commands.up import started
+from xray_watcher.commands.up import start_command
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.catalogue import PHANTOM
 from xray_watcher.core.image_record import ImageRecord
@@ -97,16 +97,16 @@ def run_demo(parent: str, images: str | None, url: str | None = None) -> None:
             show what was drawn, or the service did not do its work in time.
     """
     root = _fresh_folder(parent)
-    drops = [*_made_drops(), *(_own_drops(images) if images else ())]
+    drops = [*_make_drops(), *(_read_drops(images) if images else ())]
     click.echo(f"Starting the service on {root}/inbox")
     config = _write_config(root)
     with open(os.path.join(root, "service.log"), "wb") as log:
         names = ["run"] if url is None else ["run", "serve"]
-        processes = [started([name, "--config", config], log) for name in names]
+        processes = [start_command([name, "--config", config], log) for name in names]
         try:
             if url is not None:
                 click.echo(f"The pages are at {url}")
-            records = _watched(root, drops, processes)
+            records = _watch_drops(root, drops, processes)
             if url is not None:
                 _stay(url, processes)
             _stop(processes)
@@ -137,13 +137,13 @@ def _write_config(root: str) -> str:
     return path
 
 
-def _made_drops() -> list[Drop]:
+def _make_drops() -> list[Drop]:
     """Drawn images, one copied slowly and some in a subfolder, and four files that are wrong."""
     made = list(made_images(IMAGES, SEED))
     truncated, twin = made[2], made[4]
     return [
         *(
-            Drop(_place(number, image), image.content, image.drawn, is_slow=number == 0)
+            Drop(_drop_path(number, image), image.content, image.drawn, is_slow=number == 0)
             for number, image in enumerate(made)
         ),
         Drop("cut-off-" + truncated.name, truncated.content[: len(truncated.content) // 2]),
@@ -153,11 +153,11 @@ def _made_drops() -> list[Drop]:
     ]
 
 
-def _place(number: int, image: MadeImage) -> str:
+def _drop_path(number: int, image: MadeImage) -> str:
     return f"emergency/night/{image.name}" if number % 6 == 5 else image.name
 
 
-def _own_drops(folder: str) -> Iterator[Drop]:
+def _read_drops(folder: str) -> Iterator[Drop]:
     suffixes = Settings().intake.suffixes
     names = sorted(name for name in os.listdir(folder) if name.lower().endswith(suffixes))
     if not names:
@@ -200,7 +200,7 @@ def _copy(inbox: str, drop: Drop) -> None:
 # -- what becomes of it -------------------------------------------------------------------
 
 
-def _watched(
+def _watch_drops(
     root: str, drops: Sequence[Drop], processes: Sequence[subprocess.Popen[bytes]]
 ) -> list[ImageRecord]:
     """Drop everything and print each record as the service writes it."""

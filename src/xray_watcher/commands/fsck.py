@@ -55,7 +55,7 @@ _ADVICE: dict[Kind, str] = {
     "leftover": "it is no claimed image and nobody touches it; see what it is and move it away",
 }
 
-_MORE_LOOKS = 2
+_MORE_SCANS = 2
 """How often what differs beside a running service is compared again."""
 
 _PAUSE_S = 0.5
@@ -93,14 +93,14 @@ def check(settings: Settings, *, deep: bool) -> list[Difference]:
         ran = is_held(settings.folders.lock)
         found = list(_differences(settings, ledger, spool, lambda _shown: deep))
         ran = ran or is_held(settings.folders.lock)
-        for _ in range(_MORE_LOOKS if ran else 0):
+        for _ in range(_MORE_SCANS if ran else 0):
             if found:
                 time.sleep(_PAUSE_S)
-                found = _found_again(settings, ledger, spool, found, deep=deep)
+                found = _confirm(settings, ledger, spool, found, deep=deep)
         return found
 
 
-def _found_again(
+def _confirm(
     settings: Settings, ledger: LedgerReader, spool: Spool, found: list[Difference], *, deep: bool
 ) -> list[Difference]:
     """Those of the differences that another look finds too; only their files are read again."""
@@ -130,12 +130,12 @@ def repair(settings: Settings, now: datetime) -> list[str]:
         InstanceLock(folders.lock),
     ):
         return [
-            *_mended_reasons(ledger, _spool(settings, ledger)),
-            *_mended_logs(ledger, folders.logs, now),
+            *_repair_reasons(ledger, _spool(settings, ledger)),
+            *_repair_logs(ledger, folders.logs, now),
         ]
 
 
-def copies_of_logs(settings: Settings) -> str:
+def describe_log_copies(settings: Settings) -> str:
     """What there is to say of edited logs that were kept; empty when there are none."""
     with suppress(OSError):  # which `check` has told
         if kept := edited_copies(settings.folders.logs):
@@ -160,18 +160,18 @@ def _differences(
         return
     known: set[tuple[str, str]] = set()
     for row in ledger.filed_rows():
-        folder, name = _place(row)
+        folder, name = _filed_at(row)
         known.add((folder, name))
-        yield from _of_file(spool, row, is_read)
+        yield from _compare_file(spool, row, is_read)
     in_hand = is_held(settings.folders.lock)  # by the service, which is about to finish them
     for row, difference in _unfinished(ledger):
         if row.folder is not None and row.filed_name is not None:
             known.add((row.folder, row.filed_name))
         if not in_hand:
             yield difference
-    yield from _strangers(spool, known)
-    yield from _leftovers(spool)
-    yield from _of_logs(settings.folders.logs, ledger)
+    yield from _find_unknown(spool, known)
+    yield from _find_leftovers(spool)
+    yield from _compare_logs(settings.folders.logs, ledger)
 
 
 def _unfinished(ledger: LedgerReader) -> Iterator[tuple[ImageRow, Difference]]:
@@ -181,8 +181,10 @@ def _unfinished(ledger: LedgerReader) -> Iterator[tuple[ImageRow, Difference]]:
         yield row, Difference("open", f"index {row.idx} is being removed by retention")
 
 
-def _of_file(spool: Spool, row: ImageRow, is_read: Callable[[str], bool]) -> Iterator[Difference]:
-    folder, name = _place(row)
+def _compare_file(
+    spool: Spool, row: ImageRow, is_read: Callable[[str], bool]
+) -> Iterator[Difference]:
+    folder, name = _filed_at(row)
     path = spool.results.target_path(folder, name)
     shown = f"{folder}/{safe_name(name)}"
     try:
@@ -201,7 +203,7 @@ def _of_file(spool: Spool, row: ImageRow, is_read: Callable[[str], bool]) -> Ite
         yield Difference("reason", f"{shown}.json")
 
 
-def _strangers(spool: Spool, known: set[tuple[str, str]]) -> Iterator[Difference]:
+def _find_unknown(spool: Spool, known: set[tuple[str, str]]) -> Iterator[Difference]:
     for folder in spool.results.folders:
         try:
             names = spool.results.names_in(folder)
@@ -210,14 +212,14 @@ def _strangers(spool: Spool, known: set[tuple[str, str]]) -> Iterator[Difference
             continue
         for name in names:
             beside = name.removesuffix(".json")
-            is_ours = (folder, name) in known or (beside != name and (folder, beside) in known)
-            if not is_ours and not name.startswith(".tmp."):
+            is_known = (folder, name) in known or (beside != name and (folder, beside) in known)
+            if not is_known and not name.startswith(".tmp."):
                 index = parse_index(name)
                 shown = f"{folder}/{safe_name(name)}"
                 yield Difference("stranger", shown if index is None else f"{shown} (index {index})")
 
 
-def _leftovers(spool: Spool) -> Iterator[Difference]:
+def _find_leftovers(spool: Spool) -> Iterator[Difference]:
     try:
         names = spool.work.leftovers() if os.path.isdir(spool.work.path) else []
     except Unavailable as error:
@@ -226,7 +228,7 @@ def _leftovers(spool: Spool) -> Iterator[Difference]:
     yield from (Difference("leftover", os.path.join(spool.work.path, name)) for name in names)
 
 
-def _of_logs(folder: str, ledger: LedgerReader) -> Iterator[Difference]:
+def _compare_logs(folder: str, ledger: LedgerReader) -> Iterator[Difference]:
     try:
         ahead = logs_ahead(ledger, folder)
     except OSError as error:
@@ -235,11 +237,11 @@ def _of_logs(folder: str, ledger: LedgerReader) -> Iterator[Difference]:
     logs = LogFiles(folder, ledger)
     for state in ledger.log_states():
         if state.name not in ahead:
-            yield from _of_log(logs, state)
+            yield from _compare_log(logs, state)
     yield from (Difference("ahead", name) for name in ahead)
 
 
-def _of_log(logs: LogFiles, state: LogState) -> Iterator[Difference]:
+def _compare_log(logs: LogFiles, state: LogState) -> Iterator[Difference]:
     try:
         yield from (Difference("log", f"{state.name}.{form}") for form in logs.differing(state))
     except OSError as error:
@@ -250,9 +252,9 @@ def _unreadable(what: str, error: OSError) -> Difference:
     return Difference("unreadable", what, os.strerror(error.errno or 0))
 
 
-def _mended_reasons(ledger: LedgerReader, spool: Spool) -> Iterator[str]:
+def _repair_reasons(ledger: LedgerReader, spool: Spool) -> Iterator[str]:
     for row in ledger.filed_rows():
-        folder, name = _place(row)
+        folder, name = _filed_at(row)
         path = spool.results.target_path(folder, name)
         if row.outcome != "rejected" or os.path.lexists(f"{path}.json") or row.idx is None:
             continue
@@ -262,7 +264,7 @@ def _mended_reasons(ledger: LedgerReader, spool: Spool) -> Iterator[str]:
             yield f"reason: written again beside index {row.idx}"
 
 
-def _mended_logs(ledger: LedgerReader, folder: str, now: datetime) -> Iterator[str]:
+def _repair_logs(ledger: LedgerReader, folder: str, now: datetime) -> Iterator[str]:
     logs, ahead = LogFiles(folder, ledger), logs_ahead(ledger, folder)
     for state in ledger.log_states():
         if state.name in ahead:
@@ -280,7 +282,7 @@ def _mended_logs(ledger: LedgerReader, folder: str, now: datetime) -> Iterator[s
             yield f"log: what was there is kept as {path}"
 
 
-def _place(row: ImageRow) -> tuple[str, str]:
+def _filed_at(row: ImageRow) -> tuple[str, str]:
     if row.folder is None or row.filed_name is None:
         raise LedgerError(f"The ledger does not say where image {row.id} lies.")
     return row.folder, row.filed_name

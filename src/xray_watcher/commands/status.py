@@ -72,7 +72,7 @@ def daemon_state(folders: Folders, now: datetime) -> DaemonState:
     return DaemonState(alive, alive and not problems, problems, told)
 
 
-def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
+def collect_status(settings: Settings, now: datetime) -> dict[str, Any]:
     """How the service is: alive, healthy, counts of today, what waits, last error, disks.
 
     Args:
@@ -119,7 +119,7 @@ def status_of(settings: Settings, now: datetime) -> dict[str, Any]:
     }
 
 
-def summary_of(settings: Settings, day: str | None, now: datetime) -> Summary:
+def collect_summary(settings: Settings, day: str | None, now: datetime) -> Summary:
     """The figures of one local day as the ledger has them now.
 
     Args:

@@ -38,7 +38,7 @@ def run_both(commands: Sequence[Sequence[str]]) -> int:
         The first exit code that is not 0, else 0.
     """
     with _signals_noted() as noted:
-        processes = [started(command) for command in commands]
+        processes = [start_command(command) for command in commands]
 
         def reload(_number: int, _frame: FrameType | None) -> None:
             for process in processes:
@@ -57,7 +57,7 @@ def run_both(commands: Sequence[Sequence[str]]) -> int:
     return next((code if code > 0 else 128 - code for code in codes if code), 0)
 
 
-def started(command: Sequence[str], log: BinaryIO | None = None) -> subprocess.Popen[bytes]:
+def start_command(command: Sequence[str], log: BinaryIO | None = None) -> subprocess.Popen[bytes]:
     """Start a command of ours that ends when this process does.
 
     Args:

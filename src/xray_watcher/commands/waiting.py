@@ -20,7 +20,7 @@ _REASONS = {
 }
 
 
-def waiting_of(settings: Settings) -> list[dict[str, Any]]:
+def read_waiting(settings: Settings) -> list[dict[str, Any]]:
     """What the running service names; empty when nothing waits.
 
     Raises:

@@ -160,17 +160,17 @@ async def results_in_order(
     context: WebContext, batch: UploadRequest, images: Iterable[Filed]
 ) -> AsyncIterator[Result]:
     """The results of a request in its own order; only some are in memory at a time."""
-    parse_index = {image.position: image.index for image in images}
+    index_at = {image.position: image.index for image in images}
     for positions in _chunks(
-        [p for p in range(batch.files) if p in parse_index or p in batch.refusals]
+        [p for p in range(batch.files) if p in index_at or p in batch.refusals]
     ):
-        indexes = [parse_index[position] for position in positions if position in parse_index]
-        filed = iter(await results_of(context, indexes))
+        indexes = [index_at[position] for position in positions if position in index_at]
+        filed = iter(await load_results(context, indexes))
         for position in positions:
-            yield next(filed) if position in parse_index else refused(batch.refusals[position])
+            yield next(filed) if position in index_at else refused(batch.refusals[position])
 
 
-async def results_of(context: WebContext, indexes: list[int]) -> list[Result]:
+async def load_results(context: WebContext, indexes: list[int]) -> list[Result]:
     """The results of some filed images."""
     return await run_sync(_results, context, indexes)
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from xray_watcher.commands.status import DaemonState, status_of, summary_of
+from xray_watcher.commands.status import DaemonState, collect_status, collect_summary
 from xray_watcher.core.image_record import ImageRecord, RiskLevel
 from xray_watcher.ledger.api_queries import Filter, Page
 from xray_watcher.reports.metrics import CONTENT_TYPE, collect_metrics
@@ -32,7 +32,7 @@ from xray_watcher.web.predicting import Predicting
 from xray_watcher.web.refusals import Refused
 from xray_watcher.web.security import SecuredRoute
 from xray_watcher.web.shared_limits import Figures, exposition
-from xray_watcher.web.shares import Places
+from xray_watcher.web.slots import UploadSlots
 
 _UPLOAD_ERRORS = (400, 408, 413, 429, 503, 507)
 _JSON = "application/json"
@@ -63,7 +63,10 @@ class PageQuery(BaseModel):
 
 
 def routes(
-    context: WebContext, uploads: Places, batches: UploadRequests, figures: Callable[[], Figures]
+    context: WebContext,
+    uploads: UploadSlots,
+    batches: UploadRequests,
+    figures: Callable[[], Figures],
 ) -> list[BaseRoute]:
     """Every route of the API.
 
@@ -140,12 +143,14 @@ class Reading:
     async def summary(self, request: Request) -> Response:
         """The figures of one local day."""
         context, day = self._context, request.path_params["day"]
-        return JSONResponse(await run_sync(summary_of, context.settings, day, context.clock.now()))
+        return JSONResponse(
+            await run_sync(collect_summary, context.settings, day, context.clock.now())
+        )
 
     async def status(self, _request: Request) -> Response:
         """How the service is, as `xray-watcher status` says it, and what is taken here."""
         context = self._context
-        status = await run_sync(status_of, context.settings, context.clock.now())
+        status = await run_sync(collect_status, context.settings, context.clock.now())
         return JSONResponse(status | {"web": self._figures()})
 
     async def metrics(self, _request: Request) -> Response:

@@ -22,12 +22,12 @@ from xray_watcher.web.context import WebContext
 from xray_watcher.web.limits import TooLarge, TooSlow
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.refusals import Refused, wants_page
-from xray_watcher.web.request_places import BUSY, RequestPlaces
+from xray_watcher.web.request_slots import BUSY, RequestSlots
 from xray_watcher.web.security import SecuredRoute
 from xray_watcher.web.security_headers import SecurityHeaders
-from xray_watcher.web.shared_limits import Everybodys, Figures
-from xray_watcher.web.shares import Busy
+from xray_watcher.web.shared_limits import Figures, SharedLimits
 from xray_watcher.web.sign_in import SignIn
+from xray_watcher.web.slots import Busy
 from xray_watcher.web.tokens import Tokens
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -48,7 +48,7 @@ message."""
 def create_app(
     settings: Settings,
     clock: Clock,
-    shared: Everybodys | None = None,
+    shared: SharedLimits | None = None,
     former: Tokens | None = None,
 ) -> Starlette:
     """The application: what every request passes, then the API and the pages.
@@ -65,7 +65,7 @@ def create_app(
     context = WebContext(settings, clock)
     tokens = _tokens(settings.web.token_file, clock, former)
     backend = TokenBackend(tokens)
-    shared = shared or Everybodys.of(settings.web.uploads_at_once, clock)
+    shared = shared or SharedLimits.of(settings.web.uploads_at_once, clock)
     sign_in = SignIn(tokens, clock, shared.forms)
     shown = Pages(context)
     refused = partial(_refused, shown)
@@ -87,13 +87,13 @@ def create_app(
         middleware=[
             Middleware(SecurityHeaders, hosts=allowed_hosts(settings)),
             Middleware(AuthenticationMiddleware, backend=backend),
-            Middleware(RequestPlaces, requests=shared.requests),
+            Middleware(RequestSlots, requests=shared.requests),
         ],
         exception_handlers=dict.fromkeys((HTTPException, Refused, *_ERRORS), refused),
     )
     # It answers with a whole address, and behind a proxy with TLS that begins with http.
     app.router.redirect_slashes = False
-    app.state.everybodys = shared
+    app.state.shared_limits = shared
     app.state.backend = backend
     app.state.tokens = tokens
     app.state.is_ending = False  # streams without an end of their own look at it
@@ -117,13 +117,13 @@ def allowed_hosts(settings: Settings) -> Collection[str]:
 
 async def _refused(pages: Pages, request: Request, error: Exception) -> Response:
     """What whoever sent a request is told of an error: a page, or JSON."""
-    refusal = error if isinstance(error, Refused) else _refusal_of(error)
+    refusal = error if isinstance(error, Refused) else _to_refusal(error)
     if wants_page(request.headers):
         return await pages.refused(request, refusal)
     return refusal.json()
 
 
-def _refusal_of(error: Exception) -> Refused:
+def _to_refusal(error: Exception) -> Refused:
     if isinstance(error, HTTPException):  # the router's
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             return Refused("wrong_method", "This cannot be done here.", headers=error.headers)

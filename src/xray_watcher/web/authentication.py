@@ -13,7 +13,7 @@ from starlette.authentication import AuthCredentials, AuthenticationBackend, Bas
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request, cookie_parser
 
-from xray_watcher.web.shares import Keys, address_key, is_ours
+from xray_watcher.web.slots import Keys, address_key, is_local
 from xray_watcher.web.tokens import Holder, Tokens
 
 Role = Literal["anyone", "view", "upload"]
@@ -91,7 +91,7 @@ class TokenBackend(AuthenticationBackend):
             return Requester("anyone", address, (where,))
         token = f"token:{holder.digest.hex()}"
         # An address of this machine is the proxy's, by which everybody comes.
-        keys = (token,) if is_ours(address) else (token, where)
+        keys = (token,) if is_local(address) else (token, where)
         return Requester(holder.role, holder.name, keys)
 
 

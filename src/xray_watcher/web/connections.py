@@ -24,7 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from xray_watcher.web.refusals import Refused
 from xray_watcher.web.security_headers import SECURITY_HEADERS
-from xray_watcher.web.shares import address_key, is_ours
+from xray_watcher.web.slots import address_key, is_local
 
 HEAD_S = 15.0
 """A connection on which no whole head of a request has come in for this long is closed."""
@@ -60,7 +60,7 @@ class Connections:
         """Count a connection; False when there is no room, and none can be made."""
         self._all[new] = None
         mine = [one for one in self._all if one.address == new.address]
-        is_over_its_half = not new.is_ours and len(mine) > self.total // 2
+        is_over_its_half = not new.is_local and len(mine) > self.total // 2
         if not is_over_its_half and self.taken <= self.total:
             return True
         idle = [one for one in (mine if is_over_its_half else self._all) if one.idle_since_s]
@@ -123,7 +123,7 @@ class TimedProtocol(H11Protocol):
     """
 
     address = ""
-    is_ours = False
+    is_local = False
     idle_since_s: float | None = None
 
     _is_patient = True
@@ -146,7 +146,7 @@ class TimedProtocol(H11Protocol):
         self._patient = _Patient(transport, self._is_sent_more)
         self.transport = cast(asyncio.Transport, self._patient)
         host = self.client[0] if self.client else ""
-        self.address, self.is_ours = address_key(host), is_ours(host)
+        self.address, self.is_local = address_key(host), is_local(host)
         self._watch()
         self._look_later()
         if not self._shared.admit(self):
@@ -197,7 +197,7 @@ class TimedProtocol(H11Protocol):
 
     # -- what others ask of it ----------------------------------------------------------------
 
-    def held_up_s(self) -> float:
+    def stalled_s(self) -> float:
         """For how long the client has taken nothing of an answer that waits for it; seconds."""
         since_s = self._paused_since_s
         return 0.0 if since_s is None else self.loop.time() - since_s

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from xray_watcher.system.clock import Clock
-from xray_watcher.web.shares import Pace
+from xray_watcher.web.slots import Pace
 
 PACE_WINDOW_S = 20.0
 PACE_BYTES = 20_000

@@ -39,7 +39,7 @@ class FileEnd:
 Event = FileBegin | bytes | FileEnd
 
 
-def boundary_of(content_type: str) -> bytes:
+def parse_boundary(content_type: str) -> bytes:
     """The boundary that a request's content type names.
 
     Raises:

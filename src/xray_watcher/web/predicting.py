@@ -26,10 +26,10 @@ from xray_watcher.web.models import (
     LineResult,
     Result,
 )
-from xray_watcher.web.multipart import MalformedBody, boundary_of, events
+from xray_watcher.web.multipart import MalformedBody, events, parse_boundary
 from xray_watcher.web.receiving import NoRoom, TooManyFiles, UploadRequest, UploadTarget, receive
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.shares import Busy, Places, UploadSlot
+from xray_watcher.web.slots import Busy, Slot, UploadSlots
 
 LINES = "application/x-ndjson"
 
@@ -62,11 +62,11 @@ class Predicting:
         batches: the requests of this life of the process.
     """
 
-    def __init__(self, context: WebContext, places: Places, batches: UploadRequests) -> None:
+    def __init__(self, context: WebContext, slots: UploadSlots, batches: UploadRequests) -> None:
         self._context = context
         self._web = context.settings.web
         self._batches = batches
-        self._places = places
+        self._upload_slots = slots
         self._rate = Rate(self._web.uploads_per_minute, context.clock)
         self._writers = CapacityLimiter(_WRITERS)
 
@@ -132,11 +132,11 @@ class Predicting:
         """
         batch, client = UploadRequest(new_batch(self._context.clock.now())), sender(request)
         try:
-            boundary = boundary_of(request.headers.get("content-type", ""))
+            boundary = parse_boundary(request.headers.get("content-type", ""))
             target = await self._check_first(request, client)
-            async with self._places.place(client.keys) as place:
+            async with self._upload_slots.hold(client.keys) as slot:
                 self._batches.add(batch)
-                await self._receive(request, boundary, target, batch, place)
+                await self._receive(request, boundary, target, batch, slot)
         except ClientDisconnect:
             raise Refused("cut_off", "The client went away.", batch.id, batch.accepted) from (None)
         except Refused as refusal:
@@ -199,12 +199,12 @@ class Predicting:
         boundary: bytes,
         target: UploadTarget,
         batch: UploadRequest,
-        place: UploadSlot,
+        slot: Slot,
     ) -> None:
         chunks = body_chunks(
-            request.receive, self._context.clock, self._web.max_request_bytes, place.pace
+            request.receive, self._context.clock, self._web.max_request_bytes, slot.pace
         )
-        give_way = partial(self._places.give_way, place)
+        give_way = partial(self._upload_slots.give_way, slot)
         try:
             await receive(events(chunks, boundary), target, batch, self._writers, give_way)
         finally:
@@ -248,7 +248,7 @@ class Predicting:
         images: list[Filed] = []
         try:
             async for new in answers.filed_images(self._context, batch, request.is_disconnected):
-                results = await answers.results_of(self._context, [image.index for image in new])
+                results = await answers.load_results(self._context, [image.index for image in new])
                 for image, result in zip(new, results, strict=True):
                     yield _line(result, image.position)
                 images += new

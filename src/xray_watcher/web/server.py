@@ -27,7 +27,7 @@ from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.sandbox import missing_parts
 from xray_watcher.web.app import create_app
 from xray_watcher.web.connections import TimedProtocol
-from xray_watcher.web.shared_limits import Everybodys
+from xray_watcher.web.shared_limits import SharedLimits
 
 _QUEUE = 1024
 """Connections that the kernel holds for us; what comes beyond them comes again after a second."""
@@ -68,7 +68,7 @@ def serve(settings: Settings, load: Callable[[], Settings]) -> None:
         backlog=_AT_ONCE,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    _log.info("serving", url=url_of(settings))
+    _log.info("serving", url=pages_url(settings))
     if missing_parts():
         _log.warning("makers of pictures are less confined", missing=missing_parts())
     with listening:
@@ -76,7 +76,7 @@ def serve(settings: Settings, load: Callable[[], Settings]) -> None:
     _log.info("stopped serving")
 
 
-def url_of(settings: Settings) -> str:
+def pages_url(settings: Settings) -> str:
     """Where the pages are found."""
     host = settings.web.host
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.web.port}"
@@ -117,9 +117,9 @@ class RenewableApp:
         await self._app(scope, receive, send)
 
     @property
-    def shared(self) -> Everybodys:
+    def shared(self) -> SharedLimits:
         """What everybody shares."""
-        shared: Everybodys = self._app.state.everybodys
+        shared: SharedLimits = self._app.state.shared_limits
         return shared
 
     def renew(self, settings: Settings, clock: Clock) -> None:
@@ -131,7 +131,7 @@ class RenewableApp:
             ConfigError: the token file cannot be used.
         """
         former = self._app.state
-        shared = former.everybodys.with_uploads(settings.web.uploads_at_once, clock)
+        shared = former.shared_limits.with_uploads(settings.web.uploads_at_once, clock)
         self._app = create_app(settings, clock, shared, former.tokens)
         former.is_ending = True
         gc.collect()  # children of the former one that make pictures end with it
@@ -210,7 +210,7 @@ class _Server(uvicorn.Server):
             await self.startup([listening])
             for server in former:
                 server.close()
-        _log.info("configuration reloaded", changed=list(differences(old, new)), url=url_of(new))
+        _log.info("configuration reloaded", changed=list(differences(old, new)), url=pages_url(new))
 
     def _hang_up(self) -> None:
         if sys.stdin is not None and sys.stdin.isatty():

@@ -13,10 +13,10 @@ from xray_watcher.reports.metrics import Families
 from xray_watcher.system.clock import Clock
 from xray_watcher.web.answers import UploadRequests
 from xray_watcher.web.connections import Connections
-from xray_watcher.web.shares import (
-    Places,
-    Shares,
-    longest_held_up,
+from xray_watcher.web.slots import (
+    Slots,
+    UploadSlots,
+    longest_stalled,
     newest_of_the_largest,
     oldest,
 )
@@ -37,7 +37,7 @@ _FOR_HEADS = 8  # one in so many connections is kept for those that have not ask
 
 
 @dataclass(frozen=True, slots=True)
-class Everybodys:
+class SharedLimits:
     """What everybody shares.
 
     Attributes:
@@ -50,31 +50,31 @@ class Everybodys:
     """
 
     connections: Connections
-    requests: Shares
-    uploads: Places
-    streams: Shares
-    forms: Shares
+    requests: Slots
+    uploads: UploadSlots
+    streams: Slots
+    forms: Slots
     batches: UploadRequests = field(default_factory=UploadRequests)
 
     @classmethod
-    def of(cls, uploads_at_once: int, clock: Clock) -> Everybodys:
+    def of(cls, uploads_at_once: int, clock: Clock) -> SharedLimits:
         """All of it, with as many connections as the process may have files open for."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         connections = min(CONNECTIONS, soft // 2)
         requests = connections - connections // _FOR_HEADS
         return cls(
             connections=Connections(connections),
-            requests=Shares(requests, requests // 2, clock, longest_held_up),
-            uploads=Places(uploads_at_once, clock),
-            streams=Shares(STREAMS, STREAMS // 2, clock, newest_of_the_largest),
-            forms=Shares(FORMS, FORMS, clock, oldest),
+            requests=Slots(requests, requests // 2, clock, longest_stalled),
+            uploads=UploadSlots(uploads_at_once, clock),
+            streams=Slots(STREAMS, STREAMS // 2, clock, newest_of_the_largest),
+            forms=Slots(FORMS, FORMS, clock, oldest),
         )
 
-    def with_uploads(self, uploads_at_once: int, clock: Clock) -> Everybodys:
+    def with_uploads(self, uploads_at_once: int, clock: Clock) -> SharedLimits:
         """The same, with as many places for uploads as are wanted now."""
         if uploads_at_once == self.uploads.total:
             return self
-        return replace(self, uploads=Places(uploads_at_once, clock))
+        return replace(self, uploads=UploadSlots(uploads_at_once, clock))
 
     def figures(self, sessions: int) -> Figures:
         """What is taken, and of how much; `of` is None where only each holder has a limit."""

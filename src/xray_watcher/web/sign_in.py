@@ -12,7 +12,7 @@ from xray_watcher.system.clock import Clock
 from xray_watcher.web.authentication import COOKIE, TLS_COOKIE, sender, session_secret
 from xray_watcher.web.limits import SMALL_BODY_BYTES, Rate, body_chunks
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.shares import Shares
+from xray_watcher.web.slots import Slots
 from xray_watcher.web.tokens import SESSION_S, Tokens
 
 _TRIES_PER_MINUTE = 10
@@ -29,7 +29,7 @@ class SignIn:
         forms: places for those that are read.
     """
 
-    def __init__(self, tokens: Tokens | None, clock: Clock, forms: Shares) -> None:
+    def __init__(self, tokens: Tokens | None, clock: Clock, forms: Slots) -> None:
         self._tokens = tokens
         self._clock = clock
         self._forms = forms
@@ -86,8 +86,8 @@ class SignIn:
         return response
 
     async def _form(self, request: Request) -> dict[str, str]:
-        with self._forms.place(sender(request).keys) as place:
-            chunks = body_chunks(request.receive, self._clock, SMALL_BODY_BYTES, place.pace)
+        with self._forms.hold(sender(request).keys) as slot:
+            chunks = body_chunks(request.receive, self._clock, SMALL_BODY_BYTES, slot.pace)
             body = b"".join([chunk async for chunk in chunks])
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=16)
         return {name: values[0] for name, values in fields.items()}

@@ -76,7 +76,7 @@ class Thumbnails:
             NoPicture: it was not scored, or its file is gone, changed or out of reach.
             ClientDisconnect: whoever asked has gone away while others had their turn.
         """
-        path, sha256 = await run_sync(self._file_of, index)
+        path, sha256 = await run_sync(self._find_file, index)
         kept = self._kept.get((index, size))
         if kept is not None:
             self._kept.move_to_end((index, size))
@@ -95,7 +95,7 @@ class Thumbnails:
         self._keep((index, size), found.png)
         return found.png
 
-    def _file_of(self, index: int) -> tuple[str, bytes | None]:
+    def _find_file(self, index: int) -> tuple[str, bytes | None]:
         with self._context.ledger() as ledger:
             row = ledger.image_with_index(index)
         if row is None or row.level not in LEVELS or row.filed_name is None:

@@ -19,7 +19,7 @@ from xray_watcher.core.times import local_day
 from xray_watcher.ledger.page_queries import QUARTER_US, PageLedger
 from xray_watcher.service.upkeep import build_retention
 from xray_watcher.web.app import create_app
-from xray_watcher.web.pages.figures import counts_of, hours_of
+from xray_watcher.web.pages.figures import count_images, sum_hours
 from xray_watcher.web.pages.render import bytes_text, percent
 
 HOSTILE = '"><img src=x onerror=alert(1)>.png'
@@ -225,7 +225,7 @@ def test_no_question_to_the_ledger_reads_it_from_end_to_end(rig: Rig) -> None:
         ledger.neighbours(DAY)
         ledger.indexes_around(0)
         ledger.log_part(f"results-{DAY}", -1, 5)
-        counts_of(ledger, DAY, None)
+        count_images(ledger, DAY, None)
         ledger.db.sqlite.set_trace_callback(None)
         for sql in asked:
             plan = [row[3] for row in ledger.db.sqlite.execute(f"EXPLAIN QUERY PLAN {sql}")]
@@ -240,7 +240,7 @@ def test_arrivals_are_counted_by_the_hours_of_the_local_clock() -> None:
     midnight_us = 1_764_028_800_000_000  # 2025-11-25, UTC
     kathmandu = ZoneInfo("Asia/Kathmandu")  # 5 h 45 min ahead
     quarters = [(midnight_us, 2), (midnight_us + QUARTER_US, 3)]
-    counts = hours_of(quarters, kathmandu).counts
+    counts = sum_hours(quarters, kathmandu).counts
     assert (counts[5], counts[6], sum(counts)) == (2, 3, 5)
 
 

@@ -11,11 +11,11 @@ from xray_watcher.web.pages.image import ImagePages
 from xray_watcher.web.pages.live import LivePage
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.security import SecuredRoute
-from xray_watcher.web.shares import Shares
+from xray_watcher.web.slots import Slots
 from xray_watcher.web.thumbnails import Thumbnails
 
 
-def routes(pages: Pages, streams: Shares) -> list[BaseRoute]:
+def routes(pages: Pages, streams: Slots) -> list[BaseRoute]:
     """Every page.
 
     Args:

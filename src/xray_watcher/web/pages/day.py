@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from xray_watcher.ledger.page_queries import Kind, PageLedger
 from xray_watcher.ledger.rows import LogLine, LogState
 from xray_watcher.reports.daily import Summary, banners, day_summary
-from xray_watcher.web.pages.figures import SET_ASIDE_SHOWN, Hours, hours_of
+from xray_watcher.web.pages.figures import REJECTED_SHOWN, Hours, sum_hours
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import ImageView, image_view
 from xray_watcher.web.refusals import Refused
@@ -92,10 +92,10 @@ class DayPages:
             return _DayPage(
                 summary=day_summary(ledger, day, today=self._pages.today()),
                 kinds=ledger.kinds(day),
-                hours=hours_of(ledger.arrivals(day), zone),
+                hours=sum_hours(ledger.arrivals(day), zone),
                 set_aside=tuple(
                     image_view(record, rules, zone)
-                    for record in ledger.set_aside(day, SET_ASIDE_SHOWN)
+                    for record in ledger.set_aside(day, REJECTED_SHOWN)
                 ),
                 logs=ledger.logs_of(day),
                 before=before,

@@ -14,7 +14,7 @@ from xray_watcher.records import REJECTED
 from xray_watcher.web.pages.views import ImageView
 
 HOURS = 24
-SET_ASIDE_SHOWN = 50
+REJECTED_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Today:
     set_aside: tuple[ImageView, ...]
 
 
-def counts_of(ledger: PageLedger, day: str, zone: tzinfo | None) -> DayCounts:
+def count_images(ledger: PageLedger, day: str, zone: tzinfo | None) -> DayCounts:
     """The counts of a day as they are now."""
     found = ledger.day_counts(day)
     oldest_us = min((row.received_us for row in ledger.open_rows()), default=None)
@@ -84,7 +84,7 @@ def counts_of(ledger: PageLedger, day: str, zone: tzinfo | None) -> DayCounts:
     )
 
 
-def hours_of(quarters: Iterable[tuple[int, int]], zone: tzinfo | None) -> Hours:
+def sum_hours(quarters: Iterable[tuple[int, int]], zone: tzinfo | None) -> Hours:
     """Put quarters of an hour together to the hours of the local day.
 
     Args:

@@ -17,12 +17,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from xray_watcher.commands.status import DaemonState, status_of
+from xray_watcher.commands.status import DaemonState, collect_status
 from xray_watcher.web.authentication import may_still, sender
-from xray_watcher.web.pages.figures import SET_ASIDE_SHOWN, Today, counts_of, hours_of
+from xray_watcher.web.pages.figures import REJECTED_SHOWN, Today, count_images, sum_hours
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import ImageView, image_view
-from xray_watcher.web.shares import Shares
+from xray_watcher.web.slots import Slots
 
 LATEST_SHOWN = 16
 _EVERY_S = 1.0
@@ -94,7 +94,7 @@ class LiveFeed:
     def _take(self) -> Moment:
         settings = self._pages.context.settings
         if time.monotonic() - self._disks_s >= _DISKS_EVERY_S:
-            self._free_bytes = status_of(settings, self._pages.now())["free_bytes"]
+            self._free_bytes = collect_status(settings, self._pages.now())["free_bytes"]
             self._disks_s = time.monotonic()
         state = self._pages.context.daemon_state()
         ledger = self._pages.ledger()
@@ -105,12 +105,12 @@ class LiveFeed:
             latest = ledger.latest(LATEST_SHOWN)
             today = Today(
                 day=day,
-                counts=counts_of(ledger, day, zone),
+                counts=count_images(ledger, day, zone),
                 kinds=tuple(ledger.kinds(day)),
-                hours=hours_of(ledger.arrivals(day), zone),
+                hours=sum_hours(ledger.arrivals(day), zone),
                 set_aside=tuple(
                     image_view(record, rules, zone)
-                    for record in ledger.set_aside(day, SET_ASIDE_SHOWN)
+                    for record in ledger.set_aside(day, REJECTED_SHOWN)
                 ),
             )
         views = tuple(image_view(record, rules, zone) for record in latest)
@@ -184,7 +184,7 @@ class LivePage:
         streams: places for pages that are kept up to date.
     """
 
-    def __init__(self, pages: Pages, streams: Shares) -> None:
+    def __init__(self, pages: Pages, streams: Slots) -> None:
         self._pages = pages
         self._streams = streams
         self._feed = LiveFeed(pages)
@@ -206,15 +206,15 @@ class LivePage:
 
     async def events(self, request: Request) -> Response:
         """What changes, as server-sent events."""
-        place = self._streams.take(sender(request).keys)  # before anything is waited for
+        slot = self._streams.take(sender(request).keys)  # before anything is waited for
         known = request.headers.get("last-event-id") or request.query_params.get("after") or ""
         last_index = int(known) if _INDEX.fullmatch(known) else -1
         events = self._feed.events(
-            lambda: place.is_ended or request.app.state.is_ending or not may_still(request),
+            lambda: slot.is_ended or request.app.state.is_ending or not may_still(request),
             may_upload=sender(request).may("upload"),
             last_index=last_index,
         )
-        return _Stream(events, partial(self._streams.leave, place))
+        return _Stream(events, partial(self._streams.leave, slot))
 
 
 class _Stream(StreamingResponse):

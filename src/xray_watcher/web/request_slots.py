@@ -6,12 +6,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xray_watcher.web.refusals import Refused
-from xray_watcher.web.shares import Busy, Shares
+from xray_watcher.web.slots import Busy, Slots
 
 BUSY = "You have your share of what everybody uses, or all of it is taken; come again in a minute."
 
 
-class RequestPlaces:
+class RequestSlots:
     """Gives each request a place while it is at work, or refuses it.
 
     Args:
@@ -19,7 +19,7 @@ class RequestPlaces:
         requests: the places.
     """
 
-    def __init__(self, app: ASGIApp, requests: Shares) -> None:
+    def __init__(self, app: ASGIApp, requests: Slots) -> None:
         self._app = app
         self._requests = requests
 
@@ -30,7 +30,7 @@ class RequestPlaces:
             return
         connection = scope.get("state", {}).get("connection", lambda: None)()
         try:
-            place = self._requests.take(scope["user"].keys, connection)
+            slot = self._requests.take(scope["user"].keys, connection)
         except Busy:
             # What else stands in the pipeline is not worked on.
             busy = Refused("busy", BUSY, headers={"Connection": "close"})
@@ -39,4 +39,4 @@ class RequestPlaces:
         try:
             await self._app(scope, receive, send)
         finally:
-            self._requests.leave(place)
+            self._requests.leave(slot)

@@ -1,4 +1,4 @@
-"""Shares for everybody, with clients that are made up and time that is held in the hand."""
+"""Slots, with clients that are made up and time that is held in the hand."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import pytest
 from starlette.types import Message
 
 from rig import HandClock
-from xray_watcher.web import shares
+from xray_watcher.web import slots as module
 from xray_watcher.web.limits import TooSlow, body_chunks
-from xray_watcher.web.shares import (
+from xray_watcher.web.slots import (
     Busy,
+    Keys,
     Pace,
-    Places,
-    Shares,
-    UploadSlot,
+    Slot,
+    Slots,
+    UploadSlots,
     address_key,
-    held,
-    is_ours,
-    longest_held_up,
+    count_held,
+    is_local,
+    longest_stalled,
     newest_of_the_largest,
     oldest,
 )
@@ -50,26 +51,26 @@ def test_an_address_is_counted_as_one_machine_has_it(address: str, key: str, our
         key,
         key.replace("192.0.2.7", "c000:207"),
     )
-    assert is_ours(address) is ours
+    assert is_local(address) is ours
 
 
 def test_whoever_has_two_keys_holds_what_the_fuller_one_has() -> None:
     clock = HandClock()
-    places = [UploadSlot(keys, clock) for keys in (("t", "x"), ("u", "x"), ("t", "y"))]
-    assert held(places, ("t", "x")) == 2
-    assert held(places, ("u",)) == 1
-    assert held(places, ("v",)) == held(places, ()) == 0
+    slots = [Slot(keys, clock) for keys in (("t", "x"), ("u", "x"), ("t", "y"))]
+    assert count_held(slots, ("t", "x")) == 2
+    assert count_held(slots, ("u",)) == 1
+    assert count_held(slots, ("v",)) == count_held(slots, ()) == 0
 
 
-# -- places that are taken at once --------------------------------------------------------------
+# -- slots that are taken at once --------------------------------------------------------------
 
 
-def nobody(_shares: Shares, _keys: shares.Keys) -> None:
+def nobody(_slots: Slots, _keys: Keys) -> None:
     return None
 
 
-def test_places_are_bounded_in_all_and_for_each_and_counted_when_they_are_taken() -> None:
-    some = Shares(4, 2, HandClock(), nobody)
+def test_slots_are_bounded_in_all_and_for_each_and_counted_when_they_are_taken() -> None:
+    some = Slots(4, 2, HandClock(), nobody)
     first = some.take(A)
     some.take(A)
     with pytest.raises(Busy):
@@ -81,13 +82,13 @@ def test_places_are_bounded_in_all_and_for_each_and_counted_when_they_are_taken(
     some.leave(first)
     some.leave(first)
     assert some.taken == 3
-    with some.place(A):
+    with some.hold(A):
         assert some.taken == 4
     assert some.taken == 3
 
 
 def test_of_forms_the_oldest_ends() -> None:
-    forms = Shares(2, 2, HandClock(), oldest)
+    forms = Slots(2, 2, HandClock(), oldest)
     first, second = forms.take(A), forms.take(A)
     third = forms.take(B)
     assert (first.is_ended, second.is_ended, third.is_ended) == (True, False, False)
@@ -95,12 +96,12 @@ def test_of_forms_the_oldest_ends() -> None:
 
 
 def test_of_streams_the_newest_of_whoever_has_most_ends_for_one_with_less() -> None:
-    streams = Shares(8, 4, HandClock(), newest_of_the_largest)
+    streams = Slots(8, 4, HandClock(), newest_of_the_largest)
     mine, theirs = [streams.take(A) for _ in range(4)], [streams.take(B) for _ in range(4)]
     with pytest.raises(Busy):
         streams.take(A)
     streams.take(C)
-    assert [place.is_ended for place in mine + theirs].count(True) == 1
+    assert [slot.is_ended for slot in mine + theirs].count(True) == 1
     streams.take(C)
     with pytest.raises(Busy):  # nobody has two more than C any longer
         streams.take(C)
@@ -110,11 +111,11 @@ def test_of_streams_the_newest_of_whoever_has_most_ends_for_one_with_less() -> N
 class Reader:
     """A client that takes, or does not take, its answer."""
 
-    def __init__(self, held_up_s: float) -> None:
-        self.seconds = held_up_s
+    def __init__(self, stalled_s: float) -> None:
+        self.seconds = stalled_s
         self.is_cut_off = False
 
-    def held_up_s(self) -> float:
+    def stalled_s(self) -> float:
         return self.seconds
 
     def cut_off(self) -> None:
@@ -122,7 +123,7 @@ class Reader:
 
 
 def test_of_requests_the_one_ends_whose_client_takes_nothing_for_longest() -> None:
-    requests = Shares(4, 2, HandClock(), longest_held_up)
+    requests = Slots(4, 2, HandClock(), longest_stalled)
     slow, slower, others = Reader(5), Reader(9), Reader(99)
     for keys, reader in ((B, others), (A, slow), (A, slower)):
         requests.take(keys, reader)
@@ -142,42 +143,42 @@ def test_of_requests_the_one_ends_whose_client_takes_nothing_for_longest() -> No
 class Upload:
     """An upload that sends when it is told to."""
 
-    def __init__(self, places: Places, clock: HandClock, keys: shares.Keys) -> None:
-        self.place: UploadSlot | None = None
+    def __init__(self, slots: UploadSlots, clock: HandClock, keys: Keys) -> None:
+        self.slot: Slot | None = None
         self.sent: asyncio.Queue[Message] = asyncio.Queue()
-        self.task = asyncio.create_task(self._run(places, clock, keys))
+        self.task = asyncio.create_task(self._run(slots, clock, keys))
 
-    async def _run(self, places: Places, clock: HandClock, keys: shares.Keys) -> None:
-        async with places.place(keys) as self.place:
-            async for chunk in body_chunks(self.sent.get, clock, 10**9, self.place.pace):
+    async def _run(self, slots: UploadSlots, clock: HandClock, keys: Keys) -> None:
+        async with slots.hold(keys) as self.slot:
+            async for chunk in body_chunks(self.sent.get, clock, 10**9, self.slot.pace):
                 if chunk == b"file":
-                    await places.give_way(self.place)
+                    await slots.give_way(self.slot)
 
     def send(self, content: bytes, more: bool = True) -> None:
         self.sent.put_nowait({"type": "http.request", "body": content, "more_body": more})
 
 
-Scene = Callable[[Places, HandClock, Callable[[shares.Keys], Upload]], Awaitable[None]]
+Scene = Callable[[UploadSlots, HandClock, Callable[[Keys], Upload]], Awaitable[None]]
 
 
 def play(scene: Scene, total: int = 4) -> None:
-    """Play with so many places."""
+    """Play with so many slots."""
 
     async def playing() -> None:
         clock, uploads = HandClock(), []
-        places = Places(total, clock)
+        slots = UploadSlots(total, clock)
 
-        def upload(keys: shares.Keys) -> Upload:
-            uploads.append(Upload(places, clock, keys))
+        def upload(keys: Keys) -> Upload:
+            uploads.append(Upload(slots, clock, keys))
             return uploads[-1]
 
         try:
-            await scene(places, clock, upload)
+            await scene(slots, clock, upload)
         finally:
             for one in uploads:
                 one.task.cancel()
             await asyncio.gather(*(one.task for one in uploads), return_exceptions=True)
-            assert (places.taken, places.waiting) == (0, 0)
+            assert (slots.taken, slots.waiting) == (0, 0)
 
     asyncio.run(playing())
 
@@ -190,43 +191,43 @@ async def settle() -> None:
 
 async def passed(clock: HandClock, seconds: float) -> None:
     """Time passes, a look at a time."""
-    for _ in range(int(seconds / shares.LOOK_S)):
-        clock.passed_s += shares.LOOK_S
-        await asyncio.sleep(shares.LOOK_S / 50)
+    for _ in range(int(seconds / module.POLL_S)):
+        clock.passed_s += module.POLL_S
+        await asyncio.sleep(module.POLL_S / 50)
 
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look takes 5 ms of real time, and stands for 0.25 s of the clock in the hand."""
-    monkeypatch.setattr(shares, "LOOK_S", 0.25)
+    monkeypatch.setattr(module, "POLL_S", 0.25)
     real = asyncio.timeout
 
     def fifty_times_as_fast(seconds: float | None) -> asyncio.Timeout:
         return real(None if seconds is None else seconds / 50)
 
-    monkeypatch.setattr(shares.asyncio, "timeout", fifty_times_as_fast)
+    monkeypatch.setattr(module.asyncio, "timeout", fifty_times_as_fast)
 
 
 def test_whoever_holds_fewest_comes_first() -> None:
     async def scene(
-        places: Places, _clock: HandClock, upload: Callable[[shares.Keys], Upload]
+        slots: UploadSlots, _clock: HandClock, upload: Callable[[Keys], Upload]
     ) -> None:
         running = [upload(A) for _ in range(4)]
         await settle()
         again, other = upload(A), upload(B)
         await settle()
-        assert (places.taken, places.waiting) == (4, 2)
+        assert (slots.taken, slots.waiting) == (4, 2)
         running[0].send(b"", more=False)
         await settle()
-        assert other.place is not None
-        assert again.place is None
+        assert other.slot is not None
+        assert again.slot is None
 
     play(scene)
 
 
 def test_one_that_waits_ends_the_slowest_within_a_second() -> None:
     async def scene(
-        _places: Places, clock: HandClock, upload: Callable[[shares.Keys], Upload]
+        _slots: UploadSlots, clock: HandClock, upload: Callable[[Keys], Upload]
     ) -> None:
         running = [upload(A) for _ in range(4)]
         await settle()
@@ -235,7 +236,7 @@ def test_one_that_waits_ends_the_slowest_within_a_second() -> None:
         await passed(clock, 3)
         other = upload(B)
         await passed(clock, 1)
-        assert other.place is not None
+        assert other.slot is not None
         with pytest.raises(TooSlow, match="Others wait"):
             await running[0].task
         assert not any(one.task.done() for one in running[1:])
@@ -245,7 +246,7 @@ def test_one_that_waits_ends_the_slowest_within_a_second() -> None:
 
 def test_one_that_is_fresh_or_fast_is_not_ended_for_another_of_its_holder() -> None:
     async def scene(
-        _places: Places, clock: HandClock, upload: Callable[[shares.Keys], Upload]
+        _slots: UploadSlots, clock: HandClock, upload: Callable[[Keys], Upload]
     ) -> None:
         running = [upload(A) for _ in range(4)]
         waits = upload(A)
@@ -254,7 +255,7 @@ def test_one_that_is_fresh_or_fast_is_not_ended_for_another_of_its_holder() -> N
             for one in running:
                 one.send(b"x" * 20_000)
             await passed(clock, 0.25)
-        assert waits.place is None
+        assert waits.slot is None
         assert not any(one.task.done() for one in running)
 
     play(scene)
@@ -262,7 +263,7 @@ def test_one_that_is_fresh_or_fast_is_not_ended_for_another_of_its_holder() -> N
 
 def test_a_fast_one_ends_when_its_holder_has_more_than_half_and_another_waits_long() -> None:
     async def scene(
-        _places: Places, clock: HandClock, upload: Callable[[shares.Keys], Upload]
+        _slots: UploadSlots, clock: HandClock, upload: Callable[[Keys], Upload]
     ) -> None:
         running = [upload(A) for _ in range(4)]
         await settle()
@@ -272,14 +273,14 @@ def test_a_fast_one_ends_when_its_holder_has_more_than_half_and_another_waits_lo
                 one.send(b"x" * 20_000)
             await passed(clock, 0.25)
         assert [one.task.done() for one in running].count(True) == 2, "it keeps its half"
-        assert [one.place is not None for one in others].count(True) == 2
+        assert [one.slot is not None for one in others].count(True) == 2
 
     play(scene)
 
 
 def test_between_two_files_an_upload_gives_way_and_goes_on_afterwards() -> None:
     async def scene(
-        places: Places, _clock: HandClock, upload: Callable[[shares.Keys], Upload]
+        slots: UploadSlots, _clock: HandClock, upload: Callable[[Keys], Upload]
     ) -> None:
         first = upload(A)
         await settle()
@@ -287,8 +288,8 @@ def test_between_two_files_an_upload_gives_way_and_goes_on_afterwards() -> None:
         await settle()
         first.send(b"file")
         await settle()
-        assert second.place is not None
-        assert (places.taken, places.waiting) == (1, 1)
+        assert second.slot is not None
+        assert (slots.taken, slots.waiting) == (1, 1)
         second.send(b"file")
         await settle()
         first.send(b"", more=False)
@@ -303,7 +304,7 @@ def test_between_two_files_an_upload_gives_way_and_goes_on_afterwards() -> None:
 
 def test_one_that_gets_no_place_in_time_is_told_to_come_again() -> None:
     async def scene(
-        _places: Places, clock: HandClock, upload: Callable[[shares.Keys], Upload]
+        _slots: UploadSlots, clock: HandClock, upload: Callable[[Keys], Upload]
     ) -> None:
         running = upload(A)
         await settle()
@@ -320,7 +321,7 @@ def test_one_that_gets_no_place_in_time_is_told_to_come_again() -> None:
 
 def test_one_that_goes_away_while_it_waits_leaves_the_queue() -> None:
     async def scene(
-        places: Places, _clock: HandClock, upload: Callable[[shares.Keys], Upload]
+        slots: UploadSlots, _clock: HandClock, upload: Callable[[Keys], Upload]
     ) -> None:
         running = upload(A)
         await settle()
@@ -329,7 +330,7 @@ def test_one_that_goes_away_while_it_waits_leaves_the_queue() -> None:
         waits.task.cancel()
         running.send(b"", more=False)
         await settle()
-        assert (places.taken, places.waiting) == (0, 0)
+        assert (slots.taken, slots.waiting) == (0, 0)
 
     play(scene, total=1)
 
