@@ -25,8 +25,7 @@ from xray_watcher.core.notices import NO_SUBSCRIPTIONS, Subscriptions
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.values import ModelInfo, Rejection
-from xray_watcher.effects.notices import ImageNotices
-from xray_watcher.effects.totals import add_to_totals
+from xray_watcher.effects import build_effects
 from xray_watcher.errors import Unavailable
 from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, Unreadable
 from xray_watcher.imaging.picture import DecodedImage
@@ -198,7 +197,7 @@ class Rig:
             clock=self.clock,
             zone=zone,
             beat=lambda: self.beats_s.append(self.clock.monotonic_s()),
-            effects=(add_to_totals, ImageNotices(subscriptions), *effects),
+            effects=(*build_effects(subscriptions), *effects),
         )
         self.waker = Waker()
         inbox = InboxWatch(

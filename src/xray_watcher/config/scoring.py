@@ -8,18 +8,25 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from xray_watcher.config.base import AnyPath, Section, allowed, did_you_mean, unit
-from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, WEIGHT_SETS
+from xray_watcher.core.catalogue import DEFAULT_WEIGHTS, ENGINES, WEIGHT_SETS
 from xray_watcher.core.values import Level
 
 Score = Annotated[float, Field(gt=0, lt=1)]
 Labels = tuple[str, ...]
 
 _WEIGHT_NAMES = ", ".join(f'"{name}"' for name in WEIGHT_SETS)
+_ENGINE_NAMES = ", ".join(f'"{name}"' for name in ENGINES)
 
 
 def _known_weights(name: str) -> str:
     if name not in WEIGHT_SETS:
         raise ValueError(did_you_mean(name, WEIGHT_SETS))
+    return name
+
+
+def _known_engine(name: str) -> str:
+    if name not in ENGINES:
+        raise ValueError(f"must be {_ENGINE_NAMES}")
     return name
 
 
@@ -33,7 +40,7 @@ class ModelSettings(Section):
     "untrained" is random: both mean nothing on patients."""
     weights_file: Annotated[AnyPath, allowed('a path, or "" for the imported weights')] = ""
     """A checkpoint of the named set to use in place of the published one."""
-    engine: Literal["torch", "onnx"] = "torch"
+    engine: Annotated[str, AfterValidator(_known_engine), allowed(_ENGINE_NAMES)] = "torch"
     """What computes the scores; "onnx" needs the extra onnx, starts at once and needs little
     memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

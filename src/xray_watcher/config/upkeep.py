@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Protocol, get_args, runtime_checkable
 
 from pydantic import Field
 
@@ -39,6 +39,19 @@ class MetricsSettings(Section):
     """The file is written at most this often."""
 
 
+@runtime_checkable
+class ChannelSettings(Protocol):
+    """What the table of every kind of channel has."""
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """The events that are sent this way."""
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """Who gets them, each over a channel of its own; () where the kind is not set up."""
+
+
 class WebhookSettings(Section):
     """`[notify.webhook]`: messages by HTTP POST."""
 
@@ -62,9 +75,9 @@ class WebhookSettings(Section):
     """What the messages of this channel are about."""
 
     @property
-    def is_set_up(self) -> bool:
-        """Whether messages are sent by this channel."""
-        return bool(self.url or self.url_file)
+    def recipients(self) -> tuple[str, ...]:
+        """One, without a name."""
+        return ("",) if self.url or self.url_file else ()
 
 
 class SmtpSettings(Section):
@@ -98,6 +111,11 @@ class SmtpSettings(Section):
     events: Events = EVENTS
     """What the messages of this channel are about."""
 
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """The addresses."""
+        return self.to if self.host else ()
+
 
 class CommandSettings(Section):
     """`[notify.command]`: messages to a program of yours."""
@@ -112,6 +130,11 @@ class CommandSettings(Section):
     """A program that takes longer is ended and tried again."""
     events: Events = EVENTS
     """What the messages of this channel are about."""
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """One, without a name."""
+        return ("",) if self.argv else ()
 
 
 class NotifySettings(Section):
@@ -136,14 +159,18 @@ class NotifySettings(Section):
     """Messages to a program of yours."""
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of channels that are set up."""
-        is_set = {
-            "webhook": self.webhook.is_set_up,
-            "smtp": self.smtp.host,
-            "command": self.command.argv,
+    def sections(self) -> dict[str, ChannelSettings]:
+        """The kinds of channels that are set up, by name."""
+        return {
+            name: section
+            for name, section in self
+            if isinstance(section, ChannelSettings) and section.recipients
         }
-        return tuple(kind for kind, given in is_set.items() if given)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self.sections)
 
 
 Days = Annotated[int, unit("days"), Field(ge=0, le=36_500)]

@@ -150,3 +150,25 @@ WEIGHT_SETS: dict[str, WeightSet] = {
 """Every set by its name in the configuration."""
 
 DEFAULT_WEIGHTS = "densenet121-res224-chex"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """One way to compute scores.
+
+    Attributes:
+        module: its function `load` makes the engine (see `model.engine.Load`).
+        packages: that the module needs beside those that are always installed.
+        extra: the extra that installs them.
+    """
+
+    module: str
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+
+
+ENGINES: dict[str, EngineKind] = {
+    "torch": EngineKind("xray_watcher.model.torch_engine"),
+    "onnx": EngineKind("xray_watcher.model.onnx_engine", ("onnx", "onnxruntime"), "onnx"),
+}
+"""Every engine by its name in the configuration."""

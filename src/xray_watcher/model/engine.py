@@ -5,14 +5,18 @@ Nothing here imports torch before an engine is loaded.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_watcher.core.catalogue import UNTRAINED
+from xray_watcher.core.catalogue import ENGINES
 from xray_watcher.core.values import ModelInfo
-from xray_watcher.model.onnx_file import check_onnx
+from xray_watcher.errors import UsageError
 from xray_watcher.model.weights import WeightStore
 
 
@@ -49,6 +53,44 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What an engine is made from.
+
+    Attributes:
+        store: the installed weights.
+        weights: name of a set of the catalogue.
+        weights_file: a checkpoint of that set in place of the stored one, or "".
+        threads: of the processor; 0 is one per core that this process may use.
+        device: "auto", "cpu" or "cuda".
+        precision: "auto", "float32" or "bfloat16".
+    """
+
+    store: WeightStore
+    weights: str
+    weights_file: str
+    threads: int
+    device: str
+    precision: str
+
+
+Load: TypeAlias = Callable[[EngineRequest], Engine]
+"""The function `load` of an engine's module; it warms the engine up."""
+
+
+def check_packages(kind: str) -> None:
+    """Check that the packages of an engine are installed, without importing them.
+
+    Raises:
+        UsageError: one is missing; the message has the line that installs it.
+    """
+    engine = ENGINES[kind]
+    if any(find_spec(package) is None for package in engine.packages):
+        raise UsageError(
+            f'engine = "{kind}" needs more: pip install "xray-watcher[{engine.extra}]"'
+        )
+
+
 def load_engine(
     weights: str,
     weights_file: str,
@@ -65,7 +107,7 @@ def load_engine(
         weights: name of a weight set of the catalogue.
         weights_file: a checkpoint of that set to use in place of the published one, or "".
         store_folder: where imported weights lie.
-        kind: "torch" or "onnx"; the others of these arguments but `threads` are for torch.
+        kind: a name of `ENGINES`.
         threads: of the network; 0 is one per core that this process may use.
         device: "auto", "cpu" or "cuda".
         precision: "auto", "float32" or "bfloat16".
@@ -76,24 +118,7 @@ def load_engine(
         ConfigError: the machine has no such device or precision, or that moves the scores.
         UsageError: an extra is needed.
     """
+    check_packages(kind)
+    load = cast(Load, import_module(ENGINES[kind].module).load)
     store = WeightStore(store_folder)
-    if kind == "onnx":
-        return _onnx_engine(store, weights, threads)
-    from xray_watcher.model.network import untrained
-    from xray_watcher.model.torch_engine import TorchEngine
-
-    if weights == UNTRAINED.name:
-        network = untrained()
-    elif weights_file:
-        network = store.load_file(weights, weights_file)
-    else:
-        network = store.load(weights)
-    return TorchEngine(network, threads=threads, device=device, precision=precision)
-
-
-def _onnx_engine(store: WeightStore, weights: str, threads: int) -> Engine:
-    check_onnx()
-    from xray_watcher.model.onnx_engine import OnnxEngine
-    from xray_watcher.model.onnx_store import exported
-
-    return OnnxEngine(exported(store, weights), threads=threads)
+    return load(EngineRequest(store, weights, weights_file, threads, device, precision))

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from xray_watcher.errors import StorageFailure, UsageError, WeightsError
+from xray_watcher.errors import StorageFailure, WeightsError
 from xray_watcher.model.architecture import Architecture
 from xray_watcher.system.files import make_folders, read_facts, write_whole
 
@@ -24,16 +24,6 @@ _MODE = 0o644
 def has_onnx() -> bool:
     """Whether the extra `onnx` is installed."""
     return find_spec("onnx") is not None and find_spec("onnxruntime") is not None
-
-
-def check_onnx() -> None:
-    """See whether the extra `onnx` is installed, without importing it.
-
-    Raises:
-        UsageError: it is not; the message has the line that installs it.
-    """
-    if not has_onnx():
-        raise UsageError('engine = "onnx" needs more: pip install "xray-watcher[onnx]"')
 
 
 def write_onnx(path: str, metadata: Mapping[str, str], state: Arrays) -> None:

@@ -10,18 +10,36 @@ import structlog
 import torch
 from numpy.typing import NDArray
 
+from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.errors import ConfigError
 from xray_watcher.model.architecture import SIDE
 from xray_watcher.model.cuda import Cuda, Halving
+from xray_watcher.model.engine import EngineRequest
 from xray_watcher.model.engine_base import EngineBase
 from xray_watcher.model.forward import Forward, Precision
-from xray_watcher.model.network import LoadedNetwork
+from xray_watcher.model.network import LoadedNetwork, untrained
 from xray_watcher.model.precision_check import disagreement
 from xray_watcher.model.processor import Processor, has_bfloat16
 
 Floats = NDArray[np.float32]
 
 _log = structlog.get_logger()
+
+
+def load(request: EngineRequest) -> TorchEngine:
+    """Load a network onto the processor or a CUDA device."""
+    if request.weights == UNTRAINED.name:
+        network = untrained()
+    elif request.weights_file:
+        network = request.store.load_file(request.weights, request.weights_file)
+    else:
+        network = request.store.load(request.weights)
+    return TorchEngine(
+        network,
+        threads=request.threads,
+        device=request.device,
+        precision=request.precision,
+    )
 
 
 class TorchEngine(EngineBase):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from functools import partial
+from typing import Any
 
 from xray_watcher.config.upkeep import NotifySettings
 from xray_watcher.core.notices import Subscriptions
@@ -14,42 +14,46 @@ from xray_watcher.notify.channels import Channel, Command, DeliveryFailed, Mail,
 from xray_watcher.notify.secrets import SecretFileError
 from xray_watcher.notify.texts import render_body
 
+CHANNELS: dict[str, Callable[[Any, str], Channel]] = {
+    "webhook": lambda settings, _recipient: Webhook(settings),
+    "smtp": Mail,
+    "command": lambda settings, _recipient: Command(settings),
+}
+"""What makes a channel from its table in `[notify]` and a recipient, by the table's name."""
+
 
 def build_channels(settings: NotifySettings) -> dict[str, Channel]:
-    """Every channel that is set up, by its name; each address of a mail is one.
+    """Every channel that is set up, by its name; each recipient has one.
 
     Raises:
         ConfigError: secrets or certificates cannot be used; it carries every problem.
     """
     channels: dict[str, Channel] = {}
-    problems: dict[str, None] = {}  # that of a file once, however many addresses use it
-    for name, _, make in _entries(settings):
-        try:
-            channels[name] = make()
-        except SecretFileError as error:
-            problems[f"notify: {error}"] = None
+    problems: dict[str, None] = {}  # that of a file once, however many recipients use it
+    for kind, section in settings.sections.items():
+        for recipient in section.recipients:
+            try:
+                channels[_name(kind, recipient)] = CHANNELS[kind](section, recipient)
+            except SecretFileError as error:
+                problems[f"notify: {error}"] = None
     if problems:
         raise ConfigError(list(problems))
     return channels
 
 
 def build_subscriptions(settings: NotifySettings) -> Subscriptions:
-    """The events that each channel sends."""
-    return Subscriptions({name: events for name, events, _ in _entries(settings)})
+    """Which events each channel gets."""
+    return Subscriptions(
+        {
+            _name(kind, recipient): section.events
+            for kind, section in settings.sections.items()
+            for recipient in section.recipients
+        }
+    )
 
 
-def _entries(
-    settings: NotifySettings,
-) -> Iterator[tuple[str, Sequence[str], Callable[[], Channel]]]:
-    """Of each channel its name, its events, and what makes it."""
-    webhook, smtp, command = settings.webhook, settings.smtp, settings.command
-    if webhook.is_set_up:
-        yield "webhook", webhook.events, partial(Webhook, webhook)
-    if smtp.host:
-        for to in smtp.to:
-            yield f"smtp:{to}", smtp.events, partial(Mail, smtp, to)
-    if command.argv:
-        yield "command", command.events, partial(Command, command)
+def _name(kind: str, recipient: str) -> str:
+    return f"{kind}:{recipient}" if recipient else kind
 
 
 def try_each(channels: Mapping[str, Channel], now: datetime) -> Iterator[tuple[str, str | None]]:

@@ -19,8 +19,7 @@ from xray_watcher.core.health import HealthTracker
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
 from xray_watcher.core.times import utc_text
-from xray_watcher.effects.notices import ImageNotices
-from xray_watcher.effects.totals import add_to_totals
+from xray_watcher.effects import build_effects
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.arrivals import Arrivals
 from xray_watcher.intake.handover_watch import HandoverWatch
@@ -132,7 +131,7 @@ def assemble(
             clock=clock,
             zone=zone,
             beat=beat,
-            effects=(add_to_totals, ImageNotices(subscriptions)),
+            effects=build_effects(subscriptions),
         )
         settling = _settling(settings)
         inbox_watch = InboxWatch(

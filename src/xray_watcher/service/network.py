@@ -10,8 +10,7 @@ import structlog
 
 from xray_watcher.config.settings import Settings
 from xray_watcher.imaging.decode_pool import DecodePool
-from xray_watcher.model.engine import Engine, load_engine
-from xray_watcher.model.onnx_file import check_onnx
+from xray_watcher.model.engine import Engine, check_packages, load_engine
 from xray_watcher.model.self_test import check_engine
 from xray_watcher.model.weights import WeightStore
 from xray_watcher.system.memory import memory_bytes
@@ -29,8 +28,7 @@ def check_weights(settings: Settings) -> None:
         WeightsError: the weights are not installed.
         UsageError: an extra is not installed.
     """
-    if settings.model.engine == "onnx":
-        check_onnx()
+    check_packages(settings.model.engine)
     if not settings.model.weights_file:
         WeightStore(settings.folders.weights).check_installed(settings.model.weights)
 
