@@ -59,9 +59,6 @@ def load_with_origins(
     Root becomes the owner of their folders here, before anything in them is opened.
 
     Args:
-        config: value of `--config`, or None.
-        root: value of `--root`, or None.
-        state_dir: value of `--state-dir`, or None.
         more: other flags by dotted key; None stands for one that was not used.
         needs_root: whether it is a mistake when `root` is set nowhere.
 
@@ -110,7 +107,6 @@ def say(text: str, *, err: bool = False) -> None:
 
     Args:
         text: one or more lines.
-        err: to stderr.
     """
     click.echo("\n".join(map(one_line, text.split("\n"))), err=err)
 

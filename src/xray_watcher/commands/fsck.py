@@ -82,7 +82,6 @@ def check(settings: Settings, *, deep: bool) -> list[Difference]:
     only that is a difference which every one of several looks finds.
 
     Args:
-        settings: what is in force.
         deep: read every filed image and compare its hash; otherwise its size.
 
     Raises:
@@ -113,7 +112,6 @@ def repair(settings: Settings, now: datetime) -> list[str]:
     """Mend what the rules decide: reasons and logs, from the ledger. Nothing is deleted.
 
     Args:
-        settings: what is in force.
         now: names what is kept beside.
 
     Returns:

@@ -27,10 +27,6 @@ Prediction = dict[str, Any]
 def predictions(settings: Settings, paths: Sequence[str]) -> Iterator[Prediction]:
     """Score files, a batch at a time, in their order.
 
-    Args:
-        settings: what is in force.
-        paths: of JPEG or PNG files.
-
     Yields:
         For each file the fields that the record of a filed image has, as far as they apply.
 

@@ -24,7 +24,6 @@ def plan(settings: Settings, now: datetime) -> Iterator[str]:
     """What would go now, one line each; nothing is changed.
 
     Args:
-        settings: what is in force.
         now: the time, aware.
 
     Raises:
@@ -55,10 +54,6 @@ def _line(settings: Settings, share: Share) -> str:
 
 def clean_up(settings: Settings, clock: Clock) -> Done:
     """Remove all that is old enough.
-
-    Args:
-        settings: what is in force.
-        clock: the time.
 
     Raises:
         AlreadyRunning: the service runs; it does this itself once a day.

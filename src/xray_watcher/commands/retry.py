@@ -54,7 +54,6 @@ def put_back(
     """Hand rejected files over to be tried again.
 
     Args:
-        settings: what is in force.
         names: names of files in the rejected folder, or their indexes.
         now: the time, aware; noted beside each file.
         every: all that lie there, instead of `names`.

@@ -76,7 +76,6 @@ def collect_status(settings: Settings, now: datetime) -> dict[str, Any]:
     """How the service is: alive, healthy, counts of today, what waits, last error, disks.
 
     Args:
-        settings: what is in force.
         now: the time, aware.
 
     Returns:
@@ -123,7 +122,6 @@ def collect_summary(settings: Settings, day: str | None, now: datetime) -> Summa
     """The figures of one local day as the ledger has them now.
 
     Args:
-        settings: what is in force.
         day: as 2026-11-23; None is today.
         now: the time, aware.
 

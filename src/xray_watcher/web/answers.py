@@ -94,8 +94,6 @@ async def filed_images(
     """The images of a request as they are filed, some at a time, until all are.
 
     Args:
-        context: settings, time, ledger.
-        batch: the request.
         is_gone: tells whether the client has gone away.
 
     Raises:

@@ -71,7 +71,6 @@ def routes(
     """Every route of the API.
 
     Args:
-        context: settings, time, ledger.
         uploads: places for them.
         batches: the requests of this life of the process.
         figures: says what is taken of what everybody shares.
@@ -104,7 +103,6 @@ class Reading:
     """The endpoints that only look.
 
     Args:
-        context: settings, time, ledger.
         figures: says what is taken of what everybody shares.
     """
 

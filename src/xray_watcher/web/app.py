@@ -54,8 +54,6 @@ def create_app(
     """The application: what every request passes, then the API and the pages.
 
     Args:
-        settings: what is in force.
-        clock: the time.
         shared: what everybody shares, if an earlier application has begun to.
         former: the tokens of that one, with who has signed in.
 

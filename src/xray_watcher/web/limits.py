@@ -37,8 +37,6 @@ async def body_chunks(
     """A request's body as it comes in.
 
     Args:
-        receive: of the request.
-        clock: the time.
         max_bytes: most that is taken.
         pace: is kept; others may end it.
 
@@ -83,12 +81,7 @@ def _check(pace: Pace) -> None:
 
 
 class Rate:
-    """At most so many events in a minute, for each key.
-
-    Args:
-        per_minute: of events.
-        clock: the time.
-    """
+    """At most so many events in a minute, for each key."""
 
     def __init__(self, per_minute: int, clock: Clock) -> None:
         self._per_minute = per_minute

@@ -59,7 +59,6 @@ async def events(chunks: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator
     """The files of a body as they come in; parts that are no files are passed over.
 
     Args:
-        chunks: the body.
         boundary: as the content type names it.
 
     Raises:

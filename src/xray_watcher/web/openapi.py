@@ -51,11 +51,7 @@ class ApiRoute(SecuredRoute):
     """A route of the API, which documents itself.
 
     Args:
-        path: as Starlette has it.
-        endpoint: answers a request.
-        operation: what it does.
         role: the least role that may call it.
-        method: of HTTP.
     """
 
     def __init__(

@@ -57,7 +57,6 @@ class Predicting:
     """The endpoints that take images and tell what became of them.
 
     Args:
-        context: settings, time, ledger.
         places: for uploads.
         batches: the requests of this life of the process.
     """

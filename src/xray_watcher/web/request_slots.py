@@ -15,7 +15,6 @@ class RequestSlots:
     """Gives each request a place while it is at work, or refuses it.
 
     Args:
-        app: what comes behind.
         requests: the places.
     """
 

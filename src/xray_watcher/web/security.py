@@ -38,7 +38,6 @@ class SecuredRoute(Route):
         path: as Starlette has it; an index in it is `{name:index}`.
         endpoint: an `async def` that answers a request; disk and ledger only in threads.
         role: the least role that may call it.
-        methods: of HTTP.
     """
 
     def __init__(

@@ -31,7 +31,6 @@ class SecurityHeaders:
     """The outermost layer: security headers, Host allow-list, Origin check, the last resort.
 
     Args:
-        app: what comes behind.
         hosts: the exact values of `Host` that are answered.
     """
 

@@ -45,7 +45,6 @@ def serve(settings: Settings, load: Callable[[], Settings]) -> None:
     """Answer requests until SIGTERM or SIGINT; SIGHUP makes new settings take effect.
 
     Args:
-        settings: what is in force.
         load: reads and validates all settings anew.
 
     Raises:

@@ -25,7 +25,6 @@ class SignIn:
 
     Args:
         tokens: None where nobody needs to sign in.
-        clock: the time.
         forms: places for those that are read.
     """
 

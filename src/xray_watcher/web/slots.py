@@ -65,9 +65,6 @@ class Pace:
 
     A client has a credit of some seconds. Waiting for it uses the credit up. Each byte adds the
     time that it takes at `SLOW_BYTES_S`. A client without credit is slow, and may be ended.
-
-    Args:
-        clock: the time.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -118,8 +115,6 @@ class Slot:
     """One slot that is taken, or asked for.
 
     Args:
-        keys: of its holder.
-        clock: the time.
         client: the connection that can be cut off, if any.
 
     Attributes:
@@ -152,9 +147,7 @@ class Slots:
     """Slots that are taken at once or not at all.
 
     Args:
-        total: number of slots.
         each: limit for one key.
-        clock: the time.
         victim: chooses the slot that is ended when none is free; None refuses the new request.
     """
 
@@ -250,10 +243,6 @@ class UploadSlots:
     The holder of the fewest slots comes first. Between two files an upload gives way to those that
     wait. A waiting upload ends the slowest one. If its own holder has less than half of the slots,
     it may end an upload of a holder with more than half.
-
-    Args:
-        total: number of slots.
-        clock: the time.
     """
 
     def __init__(self, total: int, clock: Clock) -> None:

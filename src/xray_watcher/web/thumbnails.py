@@ -47,7 +47,6 @@ class Thumbnails:
     """Makes pictures when they are asked for and keeps the latest ones in memory.
 
     Args:
-        context: settings and ledger.
         command: the program of a child.
     """
 
@@ -68,8 +67,6 @@ class Thumbnails:
         """A picture of the image with this index, as a PNG.
 
         Args:
-            index: of the image.
-            size: of the picture.
             is_gone: tells whether whoever asked has gone away; nothing is made for those.
 
         Raises:

@@ -121,10 +121,6 @@ def _ends_with_a_line(fd: int) -> bool:
 class Tokens:
     """The tokens of a running service, and the sessions of people who signed in with one.
 
-    Args:
-        path: of the token file.
-        clock: the time.
-
     Raises:
         ConfigError: the file cannot be used.
     """

@@ -19,7 +19,6 @@ def routes(pages: Pages, streams: Slots) -> list[BaseRoute]:
     """Every page.
 
     Args:
-        pages: renders, and knows settings and time.
         streams: places for live pages that are kept up to date.
     """
     context = pages.context

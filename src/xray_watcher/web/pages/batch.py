@@ -11,11 +11,7 @@ from xray_watcher.web.pages.views import FLAG_WORDS
 
 
 class BatchPage:
-    """The routes of uploading.
-
-    Args:
-        pages: renders, and knows the settings.
-    """
+    """The routes of uploading."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages

@@ -41,11 +41,7 @@ class _DayPage:
 
 
 class DayPages:
-    """The routes of days.
-
-    Args:
-        pages: renders, and knows settings and time.
-    """
+    """The routes of days."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages

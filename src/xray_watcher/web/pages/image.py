@@ -32,12 +32,7 @@ class _Found:
 
 
 class ImagePages:
-    """The routes of one image.
-
-    Args:
-        pages: renders, and knows settings and time.
-        thumbnails: makes the pictures.
-    """
+    """The routes of one image."""
 
     def __init__(self, pages: Pages, thumbnails: Thumbnails) -> None:
         self._pages = pages

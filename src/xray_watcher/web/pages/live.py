@@ -53,11 +53,7 @@ class Moment:
 
 
 class LiveFeed:
-    """Takes the moments for all viewers together, at most one a second.
-
-    Args:
-        pages: renders, and knows settings and time.
-    """
+    """Takes the moments for all viewers together, at most one a second."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
@@ -180,7 +176,6 @@ class LivePage:
     """The routes of the live page.
 
     Args:
-        pages: renders, and knows settings and time.
         streams: places for pages that are kept up to date.
     """
 

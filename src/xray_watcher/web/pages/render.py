@@ -38,11 +38,7 @@ ASSETS_MARK = hashlib.sha256(b"".join(ASSETS[name] for name in sorted(ASSETS))).
 
 
 class Pages:
-    """Renders templates for requests.
-
-    Args:
-        context: settings, time, ledger.
-    """
+    """Renders templates for requests."""
 
     def __init__(self, context: WebContext) -> None:
         self.context = context
@@ -74,9 +70,6 @@ class Pages:
         """A whole page.
 
         Args:
-            request: whom it is for.
-            template: its file.
-            status: of HTTP.
             values: what the template shows; `simulations` of images on it add to the banner.
         """
         state = await run_sync(self.context.daemon_state)
