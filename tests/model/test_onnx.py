@@ -17,7 +17,7 @@ from networks import SMALL, as_if_trained
 
 from xray_watcher.core.catalogue import PUBLISHED, WEIGHT_SETS
 from xray_watcher.errors import UsageError, WeightsError
-from xray_watcher.model import onnx_file
+from xray_watcher.model import engine as engine_module
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.onnx_engine import OnnxEngine
 from xray_watcher.model.onnx_export import onnx_model
@@ -148,7 +148,7 @@ def test_a_score_whose_logit_is_extreme_is_zero_or_one(tmp_path: Path) -> None:
 def test_without_the_extra_the_message_has_the_line_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_file, "has_onnx", lambda: False)
+    monkeypatch.setattr(engine_module, "find_spec", lambda _name: None)
     with pytest.raises(UsageError, match=r'pip install "xray-watcher\[onnx\]"') as raised:
         load("phantom", tmp_path)
     assert raised.value.exit_code == 2

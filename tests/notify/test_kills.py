@@ -94,7 +94,7 @@ def test_kills_lose_no_message_and_split_none(tmp_path: Path) -> None:
 def test_a_test_message_goes_through_each_channel(tmp_path: Path) -> None:
     service = Service(tmp_path / "root")
     config = ("--config", str(service.config))
-    assert "Nobody is told anything" in call("notify", "test", *config).stderr
+    assert "No channel is set up" in call("notify", "test", *config).stderr
     with http_sink() as sink, smtp_sink() as mails:
         telling(
             service,

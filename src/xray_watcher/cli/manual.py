@@ -112,7 +112,7 @@ def settings_page() -> str:
                 "~/.config/xray-watcher/config.toml, else /etc/xray-watcher/config.toml. What "
                 "counts is a flag of the command line, else the environment, else the file, else "
                 "the default.\n\n`xray-watcher check-config` says what is in force and where it is "
-                "from, and tells every mistake at once.\n\n" + _NOTICE
+                "from, and names every mistake at once.\n\n" + _NOTICE
             ),
             _section("SETTINGS"),
             *_settings(),

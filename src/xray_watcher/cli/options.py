@@ -25,41 +25,37 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 def settings_options(command: _Command) -> _Command:
     """The options by which every command finds its settings."""
-    options = (
-        click.option("--config", metavar="FILE", help="The configuration file."),
-        click.option("--root", metavar="FOLDER", help="The folder of inbox and results."),
+    for option in (
         click.option("--state-dir", metavar="FOLDER", help="Ledger, lock and weights."),
-    )
-    for option in reversed(options):
+        click.option("--root", metavar="FOLDER", help="The folder of inbox and results."),
+        click.option("--config", metavar="FILE", help="The configuration file."),
+    ):
         command = option(command)
     return command
 
 
 def weights_options(command: _Command) -> _Command:
     """The options that name the network."""
-    options = (
-        click.option("--weights", metavar="NAME", help="The set of weights; see `weights list`."),
-        click.option("--weights-file", metavar="FILE", help="A checkpoint of the named set."),
+    of_file = click.option("--weights-file", metavar="FILE", help="A checkpoint of the named set.")
+    of_set = click.option(
+        "--weights", metavar="NAME", help="The set of weights; see `weights list`."
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return of_set(of_file(command))
 
 
 def load_with_origins(
-    config: str | None,
-    root: str | None,
-    state_dir: str | None,
+    options: Mapping[str, str | None],
     more: Mapping[str, object] | None = None,
     *,
     needs_root: bool = True,
 ) -> LoadedSettings:
-    """The settings that flags, environment and file give, with the origin of each.
+    """Load the settings from flags, environment and file, with the origin of each.
 
     Root becomes the owner of their folders here, before anything in them is opened.
 
     Args:
-        more: other flags by dotted key; None stands for one that was not used.
+        options: of a command with `settings_options`, perhaps with `weights_options`.
+        more: its other flags by dotted key; None stands for one that was not used.
         needs_root: whether it is a mistake when `root` is set nowhere.
 
     Raises:
@@ -68,15 +64,31 @@ def load_with_origins(
     """
     from xray_watcher.config.loading import load_settings
 
-    flags = {"root": root, "state_dir": state_dir, **(more or {})}
-    found = load_settings(config, flags, os.environ, needs_root=needs_root)
+    flags = {
+        "root": options["root"],
+        "state_dir": options["state_dir"],
+        "model.weights": options.get("weights"),
+        "model.weights_file": options.get("weights_file"),
+        **(more or {}),
+    }
+    found = load_settings(options["config"], flags, os.environ, needs_root=needs_root)
     folders = found.settings.folders
     if work_as_owner(folders.state, found.settings.root and folders.root):
-        # Who looks again, as `run` does at SIGHUP and the children of `up`, finds the same.
+        # `run` at SIGHUP, and the children of `up`, load the settings again.
         os.environ["XRAY_WATCHER_STATE_DIR"] = folders.state
         if found.file is not None:
             os.environ["XRAY_WATCHER_CONFIG"] = os.path.abspath(found.file)
     return found
+
+
+def load_from_options(
+    options: Mapping[str, str | None],
+    more: Mapping[str, object] | None = None,
+    *,
+    needs_root: bool = True,
+) -> Settings:
+    """Load the settings alone; see `load_with_origins`."""
+    return load_with_origins(options, more, needs_root=needs_root).settings
 
 
 def work_as_owner(first: str, *others: str) -> bool:
@@ -114,26 +126,3 @@ def say(text: str, *, err: bool = False) -> None:
 def print_json(data: object) -> None:
     """Print data for programs."""
     click.echo(json.dumps(data, indent=2))
-
-
-def load_from_options(
-    options: Mapping[str, str | None],
-    more: Mapping[str, object] | None = None,
-    *,
-    needs_root: bool = True,
-) -> Settings:
-    """The settings for a command with these options, and what it adds by dotted key.
-
-    Raises:
-        ConfigError: something is wrong; it carries every problem.
-        UsageError: root cannot become the owner of the folders.
-    """
-    flags = {
-        "model.weights": options.get("weights"),
-        "model.weights_file": options.get("weights_file"),
-        **(more or {}),
-    }
-    found = load_with_origins(
-        options["config"], options["root"], options["state_dir"], flags, needs_root=needs_root
-    )
-    return found.settings

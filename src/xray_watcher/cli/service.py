@@ -94,7 +94,7 @@ class _Watch:
 
 
 def _report_failure(work: Work, reports: Reports) -> int:
-    """Work; of an error that nobody expected, tell what can be told without naming a file."""
+    """Work; report an unexpected error without the name of a file."""
     from xray_watcher import log
 
     try:
@@ -105,7 +105,7 @@ def _report_failure(work: Work, reports: Reports) -> int:
         if reports.fail(str(error)):
             return error.exit_code
         raise
-    except Exception as error:  # noqa: BLE001 - the last place where it can be told
+    except Exception as error:  # noqa: BLE001 - the last place that can report it
         reports.fail(f"{type(error).__name__} in xray-watcher itself.")
         log.log_crash(error)
         return 1

@@ -77,7 +77,7 @@ def backup(file: str, **options: str | None) -> int:
 @click.command()
 @settings_options
 @click.option("--deep", is_flag=True, help="Read every filed image and compare its hash.")
-@click.option("--repair", is_flag=True, help="Mend reasons and logs from the ledger.")
+@click.option("--repair", is_flag=True, help="Write reasons and logs again from the ledger.")
 def fsck(deep: bool, repair: bool, **options: str | None) -> int:
     """Compare ledger, folders and logs and name every difference; nothing is ever deleted.
 
@@ -112,11 +112,7 @@ def check_config(as_json: bool, **options: str | None) -> int:
     from xray_watcher.notify.setup import build_channels
     from xray_watcher.system.sandbox import lack_in_words, missing_parts
 
-    flags = {
-        "model.weights": options["weights"],
-        "model.weights_file": options["weights_file"],
-    }
-    found = load_with_origins(options["config"], options["root"], options["state_dir"], flags)
+    found = load_with_origins(options)
     build_channels(found.settings.notify)
     if as_json:
         print_json(describe_json(found))

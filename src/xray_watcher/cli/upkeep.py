@@ -11,7 +11,7 @@ from xray_watcher.errors import UsageError
 @click.command()
 @settings_options
 def metrics(**options: str | None) -> int:
-    """Print what Prometheus is told, as /metrics and the textfile have it."""
+    """Print the metrics for Prometheus, as /metrics and the textfile have them."""
     from xray_watcher.reports.metrics import collect_metrics
     from xray_watcher.system.clock import SystemClock
 
@@ -21,7 +21,7 @@ def metrics(**options: str | None) -> int:
 
 @click.group()
 def notify() -> None:
-    """Telling people of results and troubles: see [notify] in the configuration."""
+    """Notifications of results and problems: see [notify] in the configuration."""
 
 
 @notify.command("test")
@@ -33,7 +33,7 @@ def test_channels(**options: str | None) -> int:
 
     channels = build_channels(load_from_options(options).notify)
     if not channels:
-        raise UsageError("Nobody is told anything: set notify.webhook, .smtp or .command.")
+        raise UsageError("No channel is set up: set notify.webhook, .smtp or .command.")
     failed = 0
     for name, problem in try_each(channels, SystemClock().now()):
         say(f"{name}: {'taken' if problem is None else f'FAILED, {problem}'}")

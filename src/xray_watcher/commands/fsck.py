@@ -1,6 +1,6 @@
 """`xray-watcher fsck`: compares ledger, folders and logs, and names every difference.
 
-Nothing is ever deleted; what the rules decide can be mended.
+Nothing is ever deleted; `--repair` writes reasons and logs again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Kind = Literal[
 _ADVICE: dict[Kind, str] = {
     "ledger": "restore it from a backup",
     "missing": "it was moved or deleted after it was filed; its record stays",
-    "changed": "its bytes are not those that were filed; its record tells the right hash",
+    "changed": "its bytes are not those that were filed; its record has the right hash",
     "unreadable": "nothing is known of it; it may be damaged, or may not be read by this user",
     "stranger": "the ledger does not know it; it was put there by somebody, or filed after the "
     "backup that the ledger was restored from",
@@ -109,7 +109,7 @@ def _confirm(
 
 
 def repair(settings: Settings, now: datetime) -> list[str]:
-    """Mend what the rules decide: reasons and logs, from the ledger. Nothing is deleted.
+    """Write missing reasons and differing logs again from the ledger. Nothing is deleted.
 
     Args:
         now: names what is kept beside.
@@ -118,7 +118,7 @@ def repair(settings: Settings, now: datetime) -> list[str]:
         What was done, one line each.
 
     Raises:
-        AlreadyRunning: the service runs; it mends its logs itself.
+        AlreadyRunning: the service runs; it repairs its logs itself.
         LedgerError: there is no ledger.
         Unavailable: something cannot be written.
     """
@@ -135,7 +135,7 @@ def repair(settings: Settings, now: datetime) -> list[str]:
 
 def describe_log_copies(settings: Settings) -> str:
     """What there is to say of edited logs that were kept; empty when there are none."""
-    with suppress(OSError):  # which `check` has told
+    with suppress(OSError):  # `check` has reported it
         if kept := edited_copies(settings.folders.logs):
             return (
                 f"{len(kept)} edited logs are kept in {settings.folders.logs} as .conflict-TIME; "

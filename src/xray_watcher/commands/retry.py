@@ -40,7 +40,7 @@ class RetryOutcome:
         name: in the rejected folder.
         inbox_path: the path below the inbox that its new record will have, as its old one has;
             None when it was not put back.
-        trouble: a sentence that says why not; None when it was.
+        problem: a sentence that says why not; None when it was.
     """
 
     name: str

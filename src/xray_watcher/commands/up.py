@@ -77,7 +77,7 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:
-        _log.error("killed: it did not end in time", process=process.pid)
+        _log.error("killed: it did not end in time", code="process_killed", process=process.pid)
         process.kill()
         process.wait()
 

@@ -94,7 +94,7 @@ async def filed_images(
     """The images of a request as they are filed, some at a time, until all are.
 
     Args:
-        is_gone: tells whether the client has gone away.
+        is_gone: whether the client has gone away.
 
     Raises:
         ClientDisconnect: nobody waits any more.
@@ -138,7 +138,7 @@ async def _change(context: WebContext, version: tuple[int, ...]) -> None:
     """Wait until something was committed to the ledger, or for a moment."""
     until_s = context.clock.monotonic_s() + _POLL_S
     while context.clock.monotonic_s() < until_s and _version(context) == version:  # noqa: ASYNC110
-        # No event tells of another process.
+        # Another process sends no event.
         await asyncio.sleep(_CHANGE_POLL_S)
 
 

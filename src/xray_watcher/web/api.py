@@ -152,7 +152,7 @@ class Reading:
         return JSONResponse(status | {"web": self._figures()})
 
     async def metrics(self, _request: Request) -> Response:
-        """What Prometheus is told."""
+        """The metrics in Prometheus' text format."""
         context = self._context
         text = await run_sync(collect_metrics, context.settings, context.clock.now())
         text += exposition(self._figures())

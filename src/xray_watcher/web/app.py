@@ -114,7 +114,7 @@ def allowed_hosts(settings: Settings) -> Collection[str]:
 
 
 async def _refused(pages: Pages, request: Request, error: Exception) -> Response:
-    """What whoever sent a request is told of an error: a page, or JSON."""
+    """The answer for an error: a page, or JSON."""
     refusal = error if isinstance(error, Refused) else _to_refusal(error)
     if wants_page(request.headers):
         return await pages.refused(request, refusal)

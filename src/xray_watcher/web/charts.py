@@ -93,8 +93,8 @@ def columns(values: Sequence[int], titles: Sequence[str], label: str) -> Markup:
 
     Args:
         values: 0 or more each.
-        titles: what a pointer that rests on a column is told.
-        label: what a screen reader is told of the whole.
+        titles: tool tips of the columns.
+        label: the whole in words, for a screen reader.
     """
     top = ceiling(max(values, default=0))
     width = len(values) * _COLUMN_WIDTH

@@ -34,7 +34,7 @@ DRAIN_S = 60.0
 
 STALL_S = 60.0
 TAKEN_BYTES = 60_000
-"""A client for which much waits has to take at least this much from one look to the next."""
+"""A client for which much waits has to take at least this much from one check to the next."""
 
 CONNECTION = "connection"
 """Under this name a request's state has a weak reference to its connection."""
@@ -128,7 +128,7 @@ class TimedProtocol(H11Protocol):
 
     _is_patient = True
     _timer: asyncio.TimerHandle | None = None
-    _next_look: asyncio.TimerHandle | None = None
+    _next_check: asyncio.TimerHandle | None = None
     _was_waiting: int | None = None
     _paused_since_s: float | None = None
 
@@ -148,7 +148,7 @@ class TimedProtocol(H11Protocol):
         host = self.client[0] if self.client else ""
         self.address, self.is_local = address_key(host), is_local(host)
         self._watch()
-        self._look_later()
+        self._check_later()
         if not self._shared.admit(self):
             self._refuse(Refused("full", "Every connection is at work; come again in a moment."))
 
@@ -177,8 +177,8 @@ class TimedProtocol(H11Protocol):
         self._shared.remove(self)
         super().connection_lost(exc)
         self._unwatch()
-        if self._next_look is not None:
-            self._next_look.cancel()
+        if self._next_check is not None:
+            self._next_check.cancel()
 
     def pause_writing(self) -> None:
         """The client does not take what is sent."""
@@ -240,11 +240,11 @@ class TimedProtocol(H11Protocol):
         if not self.transport.is_closing():
             self.transport.close()
 
-    def _look_later(self) -> None:
-        self._next_look = self.loop.call_later(STALL_S, self._look)
+    def _check_later(self) -> None:
+        self._next_check = self.loop.call_later(STALL_S, self._check_stall)
 
-    def _look(self) -> None:
-        """Cut off a client that holds us up, and has taken next to nothing since the last look.
+    def _check_stall(self) -> None:
+        """Cut off a client that holds us up, and has taken next to nothing since the last check.
 
         An answer waits without limit while writing is paused, and so does the end of a connection
         for what is still to be written, whoever has closed it.
@@ -255,7 +255,7 @@ class TimedProtocol(H11Protocol):
             self.cut_off()
         else:
             self._was_waiting = waiting
-            self._look_later()
+            self._check_later()
 
     def _refuse(self, refusal: Refused) -> None:
         """Say so, unless an answer has begun, and close."""

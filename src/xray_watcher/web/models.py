@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +35,9 @@ class ErrorAnswer(_Model):
     accepted: int = Field(0, description="Number of those images.")
 
 
+_RECORD_FIELDS = {field.name for field in fields(ImageRecord)}
+
+
 class Result(_Model):
     """What became of one file of an upload."""
 
@@ -61,22 +65,14 @@ class Result(_Model):
     def of_record(cls, record: ImageRecord) -> Self:
         """The result that a record holds."""
         rejected = record.rejected
+        same = {name: getattr(record, name) for name in cls.model_fields.keys() & _RECORD_FIELDS}
         return cls(
-            filename=record.filename,
-            index=record.index,
-            top_label=record.top_label,
-            top_probability=record.top_probability,
-            risk_level=record.risk_level,
-            top_predictions=list(record.top_predictions or ()),
-            all_probs=dict(record.all_probs or {}),
-            saved_path=record.saved_path,
-            flags=list(record.flags),
-            sha256=record.sha256,
-            simulated=record.simulated,
-            model=record.model,
-            duplicate_of=record.duplicate_of,
-            request_id=record.request_id,
-            error=rejected and Error(code=rejected.code, message=rejected.detail),
+            **same
+            | {
+                "top_predictions": record.top_predictions or [],
+                "all_probs": record.all_probs or {},
+                "error": rejected and Error(code=rejected.code, message=rejected.detail),
+            }
         )
 
     @classmethod
@@ -119,16 +115,6 @@ class Counts(_Model):
     Rejected: int = 0
 
 
-class BatchAnswer(_Model):
-    """The answer to an upload: every file, in the order of the request."""
-
-    results: list[Result]
-    summary: Counts
-    output_directory: str
-    request_id: str
-    batch: str = Field(description=_BATCH)
-
-
 class LastLine(_Model):
     """The last line of a streamed answer."""
 
@@ -136,6 +122,12 @@ class LastLine(_Model):
     output_directory: str
     request_id: str
     batch: str = Field(description=_BATCH)
+
+
+class BatchAnswer(LastLine):
+    """The answer to an upload: every file, in the order of the request."""
+
+    results: list[Result]
 
 
 class Accepted(_Model):
@@ -149,17 +141,12 @@ class Accepted(_Model):
     url: str = Field(description="Where to ask how far it is.")
 
 
-class BatchState(_Model):
-    """How far an upload is."""
+class BatchState(BatchAnswer):
+    """How far an upload is; `summary` and `results` are of the files that are done."""
 
-    request_id: str
-    batch: str = Field(description=_BATCH)
     state: Literal["receiving", "working", "done"]
     files: int = Field(description="That have come in by now.")
     done: int = Field(description="Files whose result is known.")
-    summary: Counts = Field(description="Of the files that are done.")
-    output_directory: str
-    results: list[Result] = Field(description="Of the files that are done, in the request's order.")
 
 
 class RecordPage(_Model):
@@ -174,7 +161,7 @@ class Health(_Model):
 
     healthy: bool
     alive: bool = Field(description="Whether the daemon runs.")
-    reasons: list[str] = Field(description="Codes of what is out of order.")
+    reasons: list[str] = Field(description="Codes of what is degraded.")
     troubles: dict[str, str] | None = Field(
         None, description="The same in words, for those who may see it."
     )

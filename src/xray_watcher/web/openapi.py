@@ -93,7 +93,10 @@ def _operation(route: ApiRoute) -> dict[str, Any]:
         "summary": operation.summary,
         "responses": {
             str(operation.status): _good(operation),
-            **{str(status): _bad(status) for status in (*_common(route.role), *operation.errors)},
+            **{
+                str(status): _answer(status, ErrorAnswer)
+                for status in (*_common(route.role), *operation.errors)
+            },
         },
     }
     if parameters := [*_in_path(route), *_in_query(operation)]:
@@ -110,17 +113,15 @@ def _common(role: Role) -> tuple[int, ...]:
 
 
 def _good(operation: Operation) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": _schema(operation.answer)}}
+    answer = _answer(operation.status, operation.answer)
     if operation.line is not None:
-        content["application/x-ndjson"] = {"schema": _schema(operation.line)}
-    return {"description": HTTPStatus(operation.status).phrase, "content": content}
+        answer["content"]["application/x-ndjson"] = {"schema": _schema(operation.line)}
+    return answer
 
 
-def _bad(status: int) -> dict[str, Any]:
-    return {
-        "description": HTTPStatus(status).phrase,
-        "content": {"application/json": {"schema": _schema(ErrorAnswer)}},
-    }
+def _answer(status: int, model: type[Any] | None) -> dict[str, Any]:
+    content = {"application/json": {"schema": _schema(model)}}
+    return {"description": HTTPStatus(status).phrase, "content": content}
 
 
 def _schema(model: type[Any] | None) -> Mapping[str, Any]:

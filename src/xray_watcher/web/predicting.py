@@ -33,7 +33,7 @@ from xray_watcher.web.slots import Busy, Slot, UploadSlots
 
 LINES = "application/x-ndjson"
 
-_WRITERS = 8  # threads that write uploads; others stay free for everything else
+_WRITERS = 8  # threads that write uploads; the others stay free
 _KEEPS_FROM_CLAIMING = (
     *("starting", "hangs", "inbox", "uploads"),
     *("folders", "logs", "storage", "ledger", "model"),
@@ -50,11 +50,13 @@ _PROBLEMS: dict[type[Exception], tuple[str, str]] = {
 }
 """Code and sentence of what may go wrong with an upload; else its own message."""
 
+_REFUSED: tuple[type[Exception], ...] = (Refused, *_PROBLEMS)
+
 _log = structlog.get_logger()
 
 
 class Predicting:
-    """The endpoints that take images and tell what became of them.
+    """The endpoints that receive images and answer with their results.
 
     Args:
         places: for uploads.
@@ -73,7 +75,7 @@ class Predicting:
 
     async def predict(self, request: Request) -> Response:
         """Take images and answer when all of them are filed, or line by line."""
-        batch = await self._taken(request)
+        batch = await self._take(request)
         status = 200 if batch.accepted else 413
         if LINES in request.headers.get("accept", ""):
             return StreamingResponse(self._lines(batch, request), status, media_type=LINES)
@@ -87,7 +89,7 @@ class Predicting:
 
     async def begin(self, request: Request) -> Response:
         """Take images and answer at once, with the id by which to ask for them."""
-        batch = await self._taken(request)
+        batch = await self._take(request)
         url = f"/api/v1/batches/{batch.id}"
         accepted = Accepted(
             request_id=batch.id,
@@ -121,9 +123,9 @@ class Predicting:
         }  # fmt: skip
         return self._whole(batch, images, 200, progress)
 
-    # -- taking ---------------------------------------------------------------------------
+    # -- receiving ------------------------------------------------------------------------
 
-    async def _taken(self, request: Request) -> UploadRequest:
+    async def _take(self, request: Request) -> UploadRequest:
         """Take every image of a request.
 
         Raises:
@@ -137,14 +139,17 @@ class Predicting:
                 self._batches.add(batch)
                 await self._receive(request, boundary, target, batch, slot)
         except ClientDisconnect:
-            raise Refused("cut_off", "The client went away.", batch.id, batch.accepted) from (None)
-        except Refused as refusal:
-            _log.warning("upload refused", client=client.name, code=refusal.code)
-            raise
-        except tuple(_PROBLEMS) as error:
-            told = _refused(error, batch)
-            _log.warning("upload refused", client=client.name, code=told.code, batch=batch.id)
-            raise told from error
+            raise Refused("cut_off", "The client went away.", batch.id, batch.accepted) from None
+        except _REFUSED as error:
+            refusal = error if isinstance(error, Refused) else _refused(error, batch)
+            _log.warning(
+                "upload refused",
+                code="upload_refused",
+                client=client.name,
+                refusal=refusal.code,
+                request_id=batch.id,
+            )
+            raise refusal from None
         if not batch.files:
             raise Refused("no_files", "The request holds no files in the field `files`.")
         return batch
@@ -209,13 +214,14 @@ class Predicting:
         finally:
             _log.info(
                 "upload",
+                code="upload_received",
                 request_id=batch.id,
                 client=sender(request).name,
                 files=batch.files,
                 accepted=batch.accepted,
             )
 
-    # -- telling --------------------------------------------------------------------------
+    # -- answering ------------------------------------------------------------------------
 
     def _whole(
         self,
@@ -275,7 +281,7 @@ def _line(result: Result, position: int) -> bytes:
 
 
 def _refused(error: Exception, batch: UploadRequest) -> Refused:
-    """What the client is told; of what was handed over before, nothing is taken back."""
+    """The refusal for an error; images that were handed over before stay handed over."""
     code, sentence = _PROBLEMS[type(error)]
     message = sentence or str(error)
     if batch.accepted:

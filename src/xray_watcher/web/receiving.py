@@ -1,7 +1,7 @@
-"""Takes the images of one request in: each is streamed to the second door and handed over there.
+"""Receives the images of one request: each is streamed to a file and handed over to the daemon.
 
-An image is handed over as soon as it is whole, while the next ones still come in, so that it is
-scored meanwhile, and so that a client that goes away has lost nothing that it had sent.
+An image is handed over as soon as it is whole, while the next ones still come in. So it is scored
+earlier, and a client that goes away loses nothing that it has sent.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class UploadTarget:
 
     Attributes:
         folder: of the uploads.
-        bell: wakes the daemon.
+        waker: named pipe that wakes the daemon.
         max_file_bytes: larger files are refused, the others of their request are not.
         max_files: in one request.
         min_free_bytes: that must be left on the disk.
@@ -110,7 +110,7 @@ async def receive(
 
     Args:
         found: what is in the body.
-        door: where it goes.
+        target: where it goes.
         batch: a new one; it grows.
         limiter: of the threads that write.
         give_way: is awaited between two files.

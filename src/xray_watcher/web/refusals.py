@@ -68,7 +68,7 @@ _PAGE = """<!doctype html>
 
 
 class Refused(Exception):
-    """A request is refused; carries what its sender is told.
+    """A request is refused; the error carries the answer.
 
     Args:
         code: for programs; one of `CODES`.

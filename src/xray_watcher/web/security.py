@@ -57,7 +57,7 @@ def _guarded(endpoint: Endpoint, role: Role) -> Endpoint:
 
 
 def _turned_away(request: Request, role: Role) -> Response:
-    """Send a person to the sign-in page, tell a program what is missing.
+    """Send a person to the sign-in page; refuse a program.
 
     Raises:
         Refused: whoever sent the request may not do that, or did not say who it is.

@@ -67,12 +67,16 @@ def serve(settings: Settings, load: Callable[[], Settings]) -> None:
         backlog=_AT_ONCE,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    _log.info("serving", url=pages_url(settings))
+    _log.info("serving", code="serving", url=pages_url(settings))
     if missing_parts():
-        _log.warning("makers of pictures are less confined", missing=missing_parts())
+        _log.warning(
+            "makers of pictures are less confined",
+            code="preview_makers_less_confined",
+            missing=missing_parts(),
+        )
     with listening:
         _Server(config, app, load, settings).run([listening])
-    _log.info("stopped serving")
+    _log.info("stopped serving", code="stopped_serving")
 
 
 def pages_url(settings: Settings) -> str:
@@ -185,7 +189,11 @@ class _Server(uvicorn.Server):
                 await self._reload()
             except XrayWatcherError as error:
                 problems = error.problems if isinstance(error, ConfigError) else [str(error)]
-                _log.error("configuration not reloaded", problems=list(problems))
+                _log.error(
+                    "configuration not reloaded",
+                    code="web_configuration_refused",
+                    problems=list(problems),
+                )
 
     async def _reload(self) -> None:
         """Take new settings, and listen elsewhere if they say so; nothing under way is cut off.
@@ -209,7 +217,12 @@ class _Server(uvicorn.Server):
             await self.startup([listening])
             for server in former:
                 server.close()
-        _log.info("configuration reloaded", changed=list(differences(old, new)), url=pages_url(new))
+        _log.info(
+            "configuration reloaded",
+            code="web_configuration_reloaded",
+            changed=list(differences(old, new)),
+            url=pages_url(new),
+        )
 
     def _hang_up(self) -> None:
         if sys.stdin is not None and sys.stdin.isatty():
@@ -230,7 +243,7 @@ class _ToStructlog(logging.Handler):
         if isinstance(error, Exception):
             log_crash(error)
         else:
-            _log.warning("web server", detail=record.getMessage())
+            _log.warning("web server", code="web_server", detail=record.getMessage())
 
 
 def _set_up_logs() -> None:

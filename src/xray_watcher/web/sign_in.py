@@ -33,7 +33,7 @@ class SignIn:
         self._clock = clock
         self._forms = forms
         self._tries = Rate(_TRIES_PER_MINUTE, clock)
-        self._told = Rate(_TRIES_PER_MINUTE, clock)
+        self._logged = Rate(_TRIES_PER_MINUTE, clock)
 
     async def sign_in(self, request: Request) -> Response:
         """Open a session for whoever sends a token."""
@@ -43,9 +43,9 @@ class SignIn:
         holder = self._tokens.holder(form.get("token", "").strip())
         if holder is None:
             return self._not_known(request.client.host if request.client else "")
-        if self._told.allows(holder.name):  # who signs in without end does not fill the log
-            self._told.count(holder.name)
-            _log.info("signed in", client=holder.name)
+        if self._logged.allows(holder.name):  # repeated sign-ins do not fill the log
+            self._logged.count(holder.name)
+            _log.info("signed in", code="signed_in", client=holder.name)
         response = _see_other(_local_path(form.get("next", "/")))
         # Behind a proxy we speak HTTP; the browser says what it speaks.
         is_tls = request.headers.get("origin", "").lower().startswith("https://")
@@ -71,7 +71,7 @@ class SignIn:
         if not self._tries.allows(address):
             raise Refused("too_many_tries", "Too many wrong tokens; wait a minute and try again.")
         self._tries.count(address)
-        _log.warning("a wrong token", client=address)
+        _log.warning("a wrong token", code="wrong_token", client=address)
         return _see_other("/login?failed=1")
 
     async def sign_out(self, request: Request) -> Response:

@@ -67,7 +67,7 @@ class Thumbnails:
         """A picture of the image with this index, as a PNG.
 
         Args:
-            is_gone: tells whether whoever asked has gone away; nothing is made for those.
+            is_gone: whether the client has gone away; nothing is made for it then.
 
         Raises:
             NoPicture: it was not scored, or its file is gone, changed or out of reach.

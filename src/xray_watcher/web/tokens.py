@@ -27,7 +27,7 @@ SESSION_S = 12 * 3600.0
 """A person signs in anew after this long."""
 
 _LINE = re.compile(r"(view|upload) ([0-9a-f]{64}) ([\w.@-]{1,64})", re.ASCII)
-_LOOK_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
 _SESSIONS_EACH = 20  # of one token; a ward may share it
 
 _log = structlog.get_logger()
@@ -130,7 +130,7 @@ class Tokens:
         self._clock = clock
         self._version: tuple[int, ...] | None = _version(path)
         self._holders = read_tokens(path)
-        self._next_look_s = clock.monotonic_s() + _LOOK_EVERY_S
+        self._next_check_s = clock.monotonic_s() + _CHECK_EVERY_S
         self._sessions: dict[bytes, _Session] = {}
 
     @property
@@ -166,21 +166,21 @@ class Tokens:
         self._sessions.pop(_digest(secret), None)
 
     def _with_digest(self, digest: bytes) -> Holder | None:
-        """Compare with every token, in a time that does not tell which was nearly right."""
-        self._look_again()
+        """Compare with every token; the time it takes does not depend on the digest."""
+        self._reload_if_changed()
         found = [holder for holder in self._holders if hmac.compare_digest(holder.digest, digest)]
         return found[0] if found else None
 
-    def _look_again(self) -> None:
-        """Read the file again if it has changed; one that cannot be read holds no token.
+    def _reload_if_changed(self) -> None:
+        """Read the file again if it has changed; an unreadable file holds no token.
 
-        It is then tried again at every look: what kept it from being read may be over, as a want
-        of descriptors is, without another change of the file.
+        An unreadable file is tried again at each check: its cause, such as a lack of descriptors,
+        may end without a change of the file.
         """
         now_s = self._clock.monotonic_s()
-        if now_s < self._next_look_s:
+        if now_s < self._next_check_s:
             return
-        self._next_look_s = now_s + _LOOK_EVERY_S
+        self._next_check_s = now_s + _CHECK_EVERY_S
         version = _version(self.path)
         if version == self._version:
             return
@@ -190,7 +190,11 @@ class Tokens:
         except ConfigError as error:
             self._holders, self._version = (), None
             if was_readable:
-                _log.error("no token is valid until the file is mended", detail=str(error))
+                _log.error(
+                    "no token is valid until the file is repaired",
+                    code="token_file_unusable",
+                    detail=str(error),
+                )
 
 
 def _digest(secret: str) -> bytes:

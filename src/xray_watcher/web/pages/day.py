@@ -34,7 +34,7 @@ class _DayPage:
     summary: Summary
     kinds: list[Kind]
     hours: Hours
-    set_aside: tuple[ImageView, ...]
+    rejections: tuple[ImageView, ...]
     logs: list[str]
     before: str | None
     after: str | None
@@ -89,7 +89,7 @@ class DayPages:
                 summary=day_summary(ledger, day, today=self._pages.today()),
                 kinds=ledger.kinds(day),
                 hours=sum_hours(ledger.arrivals(day), zone),
-                set_aside=tuple(
+                rejections=tuple(
                     image_view(record, rules, zone)
                     for record in ledger.set_aside(day, REJECTED_SHOWN)
                 ),

@@ -34,12 +34,12 @@ class Hours:
 
 @dataclass(frozen=True, slots=True)
 class DayCounts:
-    """The images of a day: by level, set aside, and still in hand; what has come in is their sum.
+    """The images of a day: by level, rejected, and pending.
 
     Attributes:
-        by_level: images by level, and those set aside under "Rejected".
+        by_level: images by level; "Rejected" is one.
         pending: claimed and not filed yet.
-        oldest_pending_at: when the longest waiting of all in hand came in, in local time.
+        oldest_pending_at: when the oldest pending image came in, in local time.
     """
 
     by_level: Mapping[str, int]
@@ -53,7 +53,7 @@ class DayCounts:
 
     @property
     def rejected(self) -> int:
-        """Images that were set aside."""
+        """Images that were rejected."""
         return self.by_level[REJECTED]
 
     @property
@@ -70,7 +70,7 @@ class Today:
     counts: DayCounts
     kinds: tuple[Kind, ...]
     hours: Hours
-    set_aside: tuple[ImageView, ...]
+    rejections: tuple[ImageView, ...]
 
 
 def count_images(ledger: PageLedger, day: str, zone: tzinfo | None) -> DayCounts:

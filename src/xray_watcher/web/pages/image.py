@@ -1,4 +1,4 @@
-"""One image: its page, its picture in two sizes, and another try for one that was set aside."""
+"""One image: its page, its picture in two sizes, and another try for a rejected one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xray_watcher.web.pages.views import image_view
 from xray_watcher.web.refusals import Refused
 from xray_watcher.web.thumbnails import NoPicture, Size, Thumbnails
 
-_UNKNOWN = "No image has the index {index}, or it is still in hand. The live page shows the latest."
+_UNKNOWN = "No image has the index {index}, or it is still pending. The live page shows the latest."
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class LiveFeed:
                 counts=count_images(ledger, day, zone),
                 kinds=tuple(ledger.kinds(day)),
                 hours=sum_hours(ledger.arrivals(day), zone),
-                set_aside=tuple(
+                rejections=tuple(
                     image_view(record, rules, zone)
                     for record in ledger.set_aside(day, REJECTED_SHOWN)
                 ),
@@ -114,22 +114,22 @@ class LiveFeed:
 
 
 class _Viewer:
-    """What one live page has been told, so that it is told only what is new."""
+    """What one live page has received; it gets only what is new."""
 
     def __init__(self, pages: Pages, *, may_upload: bool, last_index: int) -> None:
         self._pages = pages
         self._may_upload = may_upload
         self._known: dict[str, Markup] = {}
         self._last_index = last_index
-        self._told_s = time.monotonic()
+        self._sent_s = time.monotonic()
 
     def news(self, moment: Moment) -> list[str]:
         """The events since the last call; a beat when there was nothing for long."""
         events = [*self._images(moment), *self._regions(moment)]
         if events:
-            self._told_s = time.monotonic()
-        elif time.monotonic() - self._told_s >= _BEAT_S:
-            self._told_s = time.monotonic()
+            self._sent_s = time.monotonic()
+        elif time.monotonic() - self._sent_s >= _BEAT_S:
+            self._sent_s = time.monotonic()
             return [": still here\n\n"]
         return events
 

@@ -18,7 +18,7 @@ FLAG_WORDS: Mapping[str, str] = {
     "higher_risk_present": "A condition of a higher level reached its operating point too.",
     "low_contrast": "Its values lie close together, as of 12 bits in 16: the scores mean little.",
     "duplicate_of": "The same bytes were scored before.",
-    "retry_of": "It was set aside before and put back.",
+    "retry_of": "It was rejected before and put back.",
 }
 """What each flag of a record means."""
 
@@ -102,7 +102,7 @@ class ImageView:
 
     @property
     def is_rejected(self) -> bool:
-        """Whether it was set aside."""
+        """Whether it was rejected."""
         return self.level == REJECTED
 
     @property
