@@ -148,17 +148,13 @@ def _settings() -> Iterator[str]:
             yield f'.SS "[{_quoted(key)}]"\n' + _paragraphs(f"{sentence} {terms}".rstrip())
         else:
             name = key.rpartition(".")[2]
-            default = "" if key == "root" else f" Default: {_default(field.default)}."
+            default = "" if key == "root" else f" Default: {json.dumps(field.default)}."
             variable = f" Variable: {ENV_PREFIX}{key.upper().replace('.', '__')}."
             yield _entry(name, f"{sentence} {_terms(key)}{default}{variable}")
 
 
 def _terms(key: str) -> str:
     return f"Allowed: {allowed(key)}."
-
-
-def _default(value: object) -> str:
-    return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
 # -- roff -----------------------------------------------------------------------------------

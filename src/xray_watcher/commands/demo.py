@@ -1,12 +1,12 @@
-"""The demonstration: a fresh folder, the real daemon as a process of its own, images dropped
-into its inbox while it runs, and what becomes of each.
+"""The demonstration: the real daemon on a fresh folder, and images dropped into its inbox.
 
-It ends by itself and checks what it shows: every dropped file must be found exactly once.
+It ends by itself, and checks that every dropped file is found exactly once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -31,7 +31,7 @@ from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
 from xray_watcher.intake.handover import WEB
-from xray_watcher.phantom.files import NORMAL, MadeImage, made_images
+from xray_watcher.phantom.files import NORMAL, made_images
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 from xray_watcher.system.progress import progress_bar
 
@@ -96,10 +96,9 @@ def run_demo(parent: str, images: str | None, url: str | None = None) -> None:
         DemoFailed: an image was lost or doubled, fewer than 90 % of the drawings were found to
             show what was drawn, or the service did not do its work in time.
     """
-    root = _fresh_folder(parent)
+    root, config = _prepare(parent)
     drops = [*_make_drops(), *(_read_drops(images) if images else ())]
     click.echo(f"Starting the service on {root}/inbox")
-    config = _write_config(root)
     with open(os.path.join(root, "service.log"), "wb") as log:
         names = ["run"] if url is None else ["run", "serve"]
         processes = [start_command([name, "--config", config], log) for name in names]
@@ -122,39 +121,31 @@ def run_demo(parent: str, images: str | None, url: str | None = None) -> None:
 # -- what is dropped ----------------------------------------------------------------------
 
 
-def _fresh_folder(parent: str) -> str:
-    folder = os.path.abspath(os.path.join(parent, f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"))
-    os.makedirs(os.path.join(folder, "inbox"))
-    return folder
-
-
-def _write_config(root: str) -> str:
-    path = os.path.join(root, "xray-watcher.toml")
-    state = os.path.join(root, "state")
-    text = _CONFIG.format(root=json.dumps(root), state=json.dumps(state), weights=_WEIGHTS)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    return path
+def _prepare(parent: str) -> tuple[str, str]:
+    """Make a fresh folder and its configuration; returns the paths of both."""
+    root = os.path.abspath(os.path.join(parent, f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"))
+    os.makedirs(os.path.join(root, "inbox"))
+    config, state = os.path.join(root, "xray-watcher.toml"), os.path.join(root, "state")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(_CONFIG.format(root=json.dumps(root), state=json.dumps(state), weights=_WEIGHTS))
+    return root, config
 
 
 def _make_drops() -> list[Drop]:
     """Drawn images, one copied slowly and some in a subfolder, and four files that are wrong."""
     made = list(made_images(IMAGES, SEED))
-    truncated, twin = made[2], made[4]
+    cut, twin = made[2], made[4]
+    paths = [f"emergency/night/{m.name}" if n % 6 == 5 else m.name for n, m in enumerate(made)]
     return [
         *(
-            Drop(_drop_path(number, image), image.content, image.drawn, is_slow=number == 0)
-            for number, image in enumerate(made)
+            Drop(path, image.content, image.drawn, is_slow=image is made[0])
+            for path, image in zip(paths, made, strict=True)
         ),
-        Drop("cut-off-" + truncated.name, truncated.content[: len(truncated.content) // 2]),
+        Drop(f"cut-off-{cut.name}", cut.content[: len(cut.content) // 2]),
         Drop("notes.png", b"These are notes, not a picture.\n"),
-        Drop("again-" + twin.name, twin.content),
+        Drop(f"again-{twin.name}", twin.content),
         Drop("empty.jpg", b""),
     ]
-
-
-def _drop_path(number: int, image: MadeImage) -> str:
-    return f"emergency/night/{image.name}" if number % 6 == 5 else image.name
 
 
 def _read_drops(folder: str) -> Iterator[Drop]:
@@ -169,26 +160,24 @@ def _read_drops(folder: str) -> Iterator[Drop]:
 
 def _drop_all(inbox: str, drops: Sequence[Drop]) -> None:
     """Copy the files as people do: one after the other, straight to their names."""
-    slow = threading.Thread(target=_copy_slow_ones, args=(inbox, drops), daemon=True)
-    slow.start()
+    slow = [
+        threading.Thread(target=_copy, args=(inbox, d), daemon=True) for d in drops if d.is_slow
+    ]
+    for thread in slow:
+        thread.start()
     pauses = np.random.default_rng(SEED).uniform(0.05, 0.5, len(drops))
     for drop, pause_s in zip(drops, pauses, strict=True):
         if not drop.is_slow:
             _copy(inbox, drop)
             time.sleep(pause_s)
-    slow.join()
-
-
-def _copy_slow_ones(inbox: str, drops: Sequence[Drop]) -> None:
-    for drop in drops:
-        if drop.is_slow:
-            _copy(inbox, drop)
+    for thread in slow:
+        thread.join()
 
 
 def _copy(inbox: str, drop: Drop) -> None:
     path = os.path.join(inbox, drop.path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    piece = max(1, -(-len(drop.content) // _PIECES)) if drop.is_slow else len(drop.content) or 1
+    piece = max(1, -(-len(drop.content) // (_PIECES if drop.is_slow else 1)))
     with open(path, "wb") as file:
         for start in range(0, len(drop.content), piece):
             file.write(drop.content[start : start + piece])
@@ -229,18 +218,15 @@ def _watch_drops(
 
 def _records(root: str) -> list[ImageRecord]:
     """Every whole line of the JSONL logs, but for what somebody uploads on the pages."""
-    lines: list[bytes] = []
+    records: list[ImageRecord] = []
     for path in _logs(root, ".jsonl"):
         with open(path, "rb") as log:
-            lines += [line for line in log if line.endswith(b"\n")]
-    records = [from_jsonl(line) for line in lines]
+            records += [from_jsonl(line) for line in log if line.endswith(b"\n")]
     return [record for record in records if record.source != WEB]
 
 
 def _logs(root: str, suffix: str) -> list[str]:
-    folder = os.path.join(root, "logs")
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return [os.path.join(folder, name) for name in sorted(names) if name.endswith(suffix)]
+    return sorted(glob.glob(os.path.join(glob.escape(root), "logs", f"*{suffix}")))
 
 
 _TABLE_HEAD = (
@@ -249,16 +235,13 @@ _TABLE_HEAD = (
 
 
 def _table_row(record: ImageRecord) -> str:
-    arrived = datetime.fromisoformat(record.received_at).astimezone()
-    settle_s = record.timings_ms.settle / 1000
-    if record.rejected:
-        found = record.rejected.code
-    else:
-        found = f"{record.top_label} {record.top_probability:.2f}"
+    arrived = f"{datetime.fromisoformat(record.received_at).astimezone():%H:%M:%S.%f}"[:10]
+    settled = f"{record.timings_ms.settle / 1000:+.1f}s"
+    top = f"{record.top_label} {record.top_probability or 0:.2f}"
+    found = record.rejected.code if record.rejected else top
     flags = f"  [{', '.join(record.flags)}]" if record.flags else ""
     return (
-        f"{arrived:%H:%M:%S}.{arrived.microsecond // 100_000}   {settle_s:>+7.1f}s "
-        f"{record.batch_id:<8} {record.risk_level:<8} {found:<31} "
+        f"{arrived:<12} {settled:>8} {record.batch_id:<8} {record.risk_level:<8} {found:<31} "
         f"{safe_name(record.filename)}{flags}"
     )
 
@@ -301,15 +284,15 @@ def _sha256(content: bytes) -> str:
 
 
 def _show(root: str, records: Sequence[ImageRecord]) -> None:
+    csv_path, summary = _logs(root, ".csv")[0], _logs(root, "/*.md")[0]
     _section("The folder", _tree(root))
-    (csv_path, *_) = _logs(root, ".csv")
     _section(f"The CSV, its first lines: {os.path.relpath(csv_path, root)}", _csv_head(csv_path))
-    _section("The day's summary", _summary(root))
+    with open(summary, encoding="utf-8") as file:
+        _section("The day's summary", file.read().splitlines())
     counts = Counter[str](record.risk_level for record in records)
     shares = ", ".join(f"{level} {counts[level]}" for level in (*LEVELS, "Rejected"))
     click.echo(f"{len(records)} files dropped, {len(records)} accounted for: {shares}.")
-    click.echo(f"All of it lies in {root}")
-    click.echo(f"{SIMULATIONS[_WEIGHTS]}\n{NOTICE}")
+    click.echo(f"All of it lies in {root}\n{SIMULATIONS[_WEIGHTS]}\n{NOTICE}")
 
 
 def _compare(drops: Sequence[Drop], records: Sequence[ImageRecord]) -> None:
@@ -332,9 +315,7 @@ def _compare(drops: Sequence[Drop], records: Sequence[ImageRecord]) -> None:
 
 
 def _found(record: ImageRecord) -> str:
-    if "no_finding" in record.flags:
-        return NORMAL
-    return record.top_label or "rejected"
+    return NORMAL if "no_finding" in record.flags else record.top_label or "rejected"
 
 
 def _is_found(drawn: str, record: ImageRecord) -> bool:
@@ -366,10 +347,3 @@ def _csv_head(path: str) -> list[str]:
     with open(path, encoding="utf-8-sig") as file:
         lines = [next(file, "").rstrip("\r\n") for _ in range(_CSV_LINES)]
     return [line[:_CSV_WIDTH] + ("..." if len(line) > _CSV_WIDTH else "") for line in lines]
-
-
-def _summary(root: str) -> list[str]:
-    folder = os.path.join(root, "logs", "daily")
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".md"))
-    with open(os.path.join(folder, names[0]), encoding="utf-8") as file:
-        return file.read().splitlines()

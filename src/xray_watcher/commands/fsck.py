@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from xray_watcher.config.settings import Settings
 from xray_watcher.core.naming import parse_index, safe_name
@@ -27,20 +26,7 @@ from xray_watcher.service.folders import build_spool
 from xray_watcher.system.files import OPEN_FILE, compute_sha256
 from xray_watcher.system.lock import InstanceLock, is_held
 
-Kind = Literal[
-    "ledger",
-    "missing",
-    "changed",
-    "unreadable",
-    "stranger",
-    "reason",
-    "log",
-    "ahead",
-    "open",
-    "leftover",
-]
-
-_ADVICE: dict[Kind, str] = {
+_ADVICE = {
     "ledger": "restore it from a backup",
     "missing": "it was moved or deleted after it was filed; its record stays",
     "changed": "its bytes are not those that were filed; its record has the right hash",
@@ -54,6 +40,7 @@ _ADVICE: dict[Kind, str] = {
     "open": "the service takes it up when it starts",
     "leftover": "it is no claimed image and nobody touches it; see what it is and move it away",
 }
+"""What to do, by the kind of difference."""
 
 _MORE_SCANS = 2
 """How often what differs beside a running service is compared again."""
@@ -65,7 +52,7 @@ _PAUSE_S = 0.5
 class Difference:
     """One thing that is not as the ledger has it; `reason` is what the system says of it."""
 
-    kind: Kind
+    kind: str
     what: str
     reason: str = ""
 

@@ -170,12 +170,8 @@ async def results_in_order(
 
 async def load_results(context: WebContext, indexes: list[int]) -> list[Result]:
     """The results of some filed images."""
-    return await run_sync(_results, context, indexes)
-
-
-def _results(context: WebContext, indexes: list[int]) -> list[Result]:
-    with context.ledger() as ledger:
-        return [Result.of_record(from_jsonl(line)) for line in ledger.lines(indexes)]
+    lines = await context.read(lambda ledger: list(ledger.lines(indexes)))
+    return [Result.of_record(from_jsonl(line)) for line in lines]
 
 
 def refused(refusal: Refusal) -> Result:

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from xray_watcher.commands.status import DaemonState, collect_status, collect_summary
+from xray_watcher.commands.status import collect_status, collect_summary
 from xray_watcher.core.image_record import ImageRecord, RiskLevel
-from xray_watcher.ledger.api_queries import Filter, Page
+from xray_watcher.ledger.api_queries import Filter
 from xray_watcher.reports.metrics import CONTENT_TYPE, collect_metrics
 from xray_watcher.web.answers import UploadRequests
 from xray_watcher.web.authentication import sender
@@ -118,25 +118,20 @@ class Reading:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             raise Refused("wrong_query", f"{name!a}: {first['msg']}.") from error
-        page = await run_sync(self._page, query)
+        page = await self._context.read(
+            lambda ledger: ledger.page(query.filter, query.cursor, query.limit)
+        )
         following = b"null" if page.next_cursor is None else str(page.next_cursor).encode()
         lines = b",".join(line.rstrip() for line in page.lines)
         return Response(b'{"results":[' + lines + b'],"next":' + following + b"}", media_type=_JSON)
 
-    def _page(self, query: PageQuery) -> Page:
-        with self._context.ledger() as ledger:
-            return ledger.page(query.filter, query.cursor, query.limit)
-
     async def one(self, request: Request) -> Response:
         """One record."""
-        line = await run_sync(self._line, request.path_params["index"])
+        index = request.path_params["index"]
+        line = await self._context.read(lambda ledger: ledger.line(index))
         if line is None:
             raise Refused("not_found", "No image is filed under this index.")
         return Response(line.rstrip(), media_type=_JSON)
-
-    def _line(self, index: int) -> bytes | None:
-        with self._context.ledger() as ledger:
-            return ledger.line(index)
 
     async def summary(self, request: Request) -> Response:
         """The figures of one local day."""
@@ -161,22 +156,19 @@ class Reading:
     async def health(self, request: Request) -> Response:
         """Whether the service works; for whoever asks, so without any detail."""
         state = await run_sync(self._context.daemon_state)
-        reasons = [*state.problems] if state.alive else ["not_running"]
+        problems = state.problems if state.alive else _NOT_RUNNING
         health = Health(
             healthy=state.healthy,
             alive=state.alive,
-            reasons=reasons,
-            troubles=_problems(state) if sender(request).may("view") else None,
+            reasons=[*problems],
+            troubles=problems if sender(request).may("view") else None,
         )
         return JSONResponse(health.model_dump(), 200 if state.healthy else 503)
 
 
-def _problems(state: DaemonState) -> dict[str, str]:
-    if state.alive:
-        return state.problems
-    return {"not_running": "The daemon does not run; start it with `xray-watcher run`."}
-
-
+_NOT_RUNNING = {
+    "not_running": "The daemon does not run; start it with `xray-watcher run`.",
+}
 _PREDICT = Operation(
     "Score images; the answer comes when all of them are filed, or line by line.",
     BatchAnswer,

@@ -52,11 +52,13 @@ class Thumbnails:
 
     def __init__(self, context: WebContext, command: Sequence[str] = WORKER_COMMAND) -> None:
         self._context = context
+        limits = context.settings.decode_limits().arguments()
         self._makers = {
-            size: _Maker([*command, str(side), *_limits(context)], side)
+            size: _Maker([*command, str(side), str(_MEMORY_BYTES), *limits], side)
             for size, side in SIDES.items()
         }
-        weakref.finalize(self, _end, tuple(self._makers.values())).atexit = False
+        for maker in self._makers.values():
+            weakref.finalize(self, maker.end).atexit = False
         self._turns = {size: asyncio.Semaphore(1) for size in SIDES}
         self._kept: OrderedDict[tuple[int, Size], bytes] = OrderedDict()
         self._kept_bytes = 0
@@ -143,13 +145,3 @@ class _Maker:
                 future.set_exception(error)
         self._worker.stop()
         self._worker.drop_child()
-
-
-def _end(makers: Sequence[_Maker]) -> None:
-    for maker in makers:
-        maker.end()
-
-
-def _limits(context: WebContext) -> tuple[str, ...]:
-    limits = context.settings.decode_limits()
-    return (str(_MEMORY_BYTES), *limits.arguments())

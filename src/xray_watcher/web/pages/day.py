@@ -13,12 +13,11 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from xray_watcher.ledger.page_queries import Kind, PageLedger
+from xray_watcher.ledger.page_queries import PageLedger
 from xray_watcher.ledger.rows import LogLine, LogState
 from xray_watcher.reports.daily import Summary, banners, day_summary
-from xray_watcher.web.pages.figures import REJECTED_SHOWN, Hours, sum_hours
+from xray_watcher.web.pages.figures import Today, load_today
 from xray_watcher.web.pages.render import Pages
-from xray_watcher.web.pages.views import ImageView, image_view
 from xray_watcher.web.refusals import Refused
 
 Form = Literal["csv", "jsonl"]
@@ -32,9 +31,7 @@ class _DayPage:
     """All that the page of a day shows."""
 
     summary: Summary
-    kinds: list[Kind]
-    hours: Hours
-    rejections: tuple[ImageView, ...]
+    figures: Today
     logs: list[str]
     before: str | None
     after: str | None
@@ -82,17 +79,11 @@ class DayPages:
         if ledger is None:
             return None
         settings = self._pages.context.settings
-        rules, zone = settings.risk_rules(), settings.zone
         with ledger:
             before, after = ledger.neighbours(day)
             return _DayPage(
                 summary=day_summary(ledger, day, today=self._pages.today()),
-                kinds=ledger.kinds(day),
-                hours=sum_hours(ledger.arrivals(day), zone),
-                rejections=tuple(
-                    image_view(record, rules, zone)
-                    for record in ledger.set_aside(day, REJECTED_SHOWN)
-                ),
+                figures=load_today(ledger, day, settings.risk_rules(), settings.zone),
                 logs=ledger.logs_of(day),
                 before=before,
                 after=after,

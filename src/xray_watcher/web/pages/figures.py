@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
 from xray_watcher.core.times import from_us
-from xray_watcher.core.values import LEVELS
+from xray_watcher.core.values import LEVELS, RiskRules
 from xray_watcher.ledger.page_queries import Kind, PageLedger
 from xray_watcher.records import REJECTED
-from xray_watcher.web.pages.views import ImageView
+from xray_watcher.web.pages.views import ImageView, image_view
 
 HOURS = 24
 REJECTED_SHOWN = 50
@@ -71,6 +71,18 @@ class Today:
     kinds: tuple[Kind, ...]
     hours: Hours
     rejections: tuple[ImageView, ...]
+
+
+def load_today(ledger: PageLedger, day: str, rules: RiskRules, zone: tzinfo | None) -> Today:
+    """What is shown of a day, as it is now."""
+    rejected = ledger.set_aside(day, REJECTED_SHOWN)
+    return Today(
+        day=day,
+        counts=count_images(ledger, day, zone),
+        kinds=tuple(ledger.kinds(day)),
+        hours=sum_hours(ledger.arrivals(day), zone),
+        rejections=tuple(image_view(record, rules, zone) for record in rejected),
+    )
 
 
 def count_images(ledger: PageLedger, day: str, zone: tzinfo | None) -> DayCounts:

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from xray_watcher.commands.status import DaemonState, collect_status
 from xray_watcher.web.authentication import may_still, sender
-from xray_watcher.web.pages.figures import REJECTED_SHOWN, Today, count_images, sum_hours
+from xray_watcher.web.pages.figures import Today, load_today
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import ImageView, image_view
 from xray_watcher.web.slots import Slots
@@ -99,16 +99,7 @@ class LiveFeed:
         rules, zone, day = settings.risk_rules(), settings.zone, self._pages.today()
         with ledger:
             latest = ledger.latest(LATEST_SHOWN)
-            today = Today(
-                day=day,
-                counts=count_images(ledger, day, zone),
-                kinds=tuple(ledger.kinds(day)),
-                hours=sum_hours(ledger.arrivals(day), zone),
-                rejections=tuple(
-                    image_view(record, rules, zone)
-                    for record in ledger.set_aside(day, REJECTED_SHOWN)
-                ),
-            )
+            today = load_today(ledger, day, rules, zone)
         views = tuple(image_view(record, rules, zone) for record in latest)
         return Moment(state, self._free_bytes, today, views)
 

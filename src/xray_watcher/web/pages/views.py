@@ -28,7 +28,6 @@ class Score:
     """One condition of one image.
 
     Attributes:
-        label: the condition.
         kind: class of its level, such as "high"; empty when no level names it any more.
         share: the calibrated score, in 0..1.
         raw: the raw sigmoid, in 0..1; None where it was not recorded.
@@ -61,14 +60,11 @@ class ImageView:
     """One filed image as the pages show it.
 
     Attributes:
-        index: of the filed image.
         filename: as it came, without characters that could mislead the eye.
         source: first folder below the inbox, or empty.
-        level: High, Medium, Low or Rejected.
         top_label: condition with the highest score; empty for a rejected image.
         top_share: that score, in 0..1.
         scores: every condition, highest first.
-        flags: of the record.
         saved_path: where it lies, or empty.
         received_at: when it was first seen, in local time.
         filed_at: when it was decided about, in local time.
