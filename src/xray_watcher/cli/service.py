@@ -23,7 +23,6 @@ from xray_watcher.errors import UsageError, XrayWatcherError
 
 if TYPE_CHECKING:
     from xray_watcher.config.settings import Settings
-    from xray_watcher.service.daemon import Daemon
     from xray_watcher.service.reports import Reports
     from xray_watcher.service.supervisor import Work
 
@@ -113,9 +112,16 @@ def _report_failure(work: Work, reports: Reports) -> int:
 
 def _run_to_the_end(settings: Settings, reports: Reports) -> int:
     from xray_watcher.service.assembly import assemble
+    from xray_watcher.system.progress import progress_bar
 
     with assemble(settings, once=True, reports=reports) as daemon:
-        _run_once(daemon)
+        with progress_bar(total=None, unit=" images") as bar:
+
+            def show(done: int, left: int) -> None:
+                bar.total = done + left
+                bar.update(done - bar.n)
+
+            daemon.run(once=True, watching=show)
         say(f"{daemon.done} images filed, {daemon.rejected} of them rejected.")
         for line in _left_lines(daemon.left, daemon.ignored):
             say(line)
@@ -139,18 +145,6 @@ def _left_lines(left: dict[str, int], ignored: int) -> Iterator[str]:
             f"{ignored} other entries of the inbox are left alone: names with other endings, "
             "hidden or temporary ones (intake.suffixes, intake.ignore)."
         )
-
-
-def _run_once(daemon: Daemon) -> None:
-    from xray_watcher.system.progress import progress_bar
-
-    with progress_bar(total=None, unit=" images") as bar:
-
-        def watching(done: int, left: int) -> None:
-            bar.total = done + left
-            bar.update(done - bar.n)
-
-        daemon.run(once=True, watching=watching)
 
 
 @click.command()

@@ -73,7 +73,6 @@ class Drop:
 
     Attributes:
         path: below the inbox.
-        content: its bytes.
         drawn: what a made image shows; None for other files.
         is_slow: whether it is copied in pieces, with pauses.
     """
@@ -88,8 +87,6 @@ def run_demo(parent: str, images: str | None, url: str | None = None) -> None:
     """Run the demonstration and print it.
 
     Args:
-        parent: a new folder is made in here.
-        images: a folder of further images to drop, or None.
         url: where the pages are served meanwhile, and until Ctrl-C; None for no pages.
 
     Raises:

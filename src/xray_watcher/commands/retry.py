@@ -68,7 +68,8 @@ def put_back(
         StorageFailure: the disk did not confirm a write.
     """
     with LedgerReader.open(settings.folders.ledger) as ledger:
-        rows = _all(ledger) if every else [_named(ledger, name) for name in names]
+        rejected = [row for row in ledger.rejections() if row.folder in (REJECTED_FOLDER, UNREAD)]
+        rows = rejected if every else [_named(ledger, name) for name in names]
         spool = build_spool(settings, ledger.meta("work") or find_work_folder(settings.folders))
     try:
         with _alone(settings.folders.state):
@@ -98,10 +99,6 @@ def _outcome(spool: Spool, row: ImageRow, now: str) -> RetryOutcome:
     except Unavailable as error:
         return RetryOutcome(row.filed_name, problem=error.reason)
     return RetryOutcome(row.filed_name, row.inbox_path)
-
-
-def _all(ledger: LedgerReader) -> list[ImageRow]:
-    return [row for row in ledger.rejections() if row.folder in (REJECTED_FOLDER, UNREAD)]
 
 
 def _named(ledger: LedgerReader, name: str) -> ImageRow:

@@ -68,13 +68,7 @@ def routes(
     batches: UploadRequests,
     figures: Callable[[], Figures],
 ) -> list[BaseRoute]:
-    """Every route of the API.
-
-    Args:
-        uploads: places for them.
-        batches: the requests of this life of the process.
-        figures: says what is taken of what everybody shares.
-    """
+    """Every route of the API."""
     reading, predicting = Reading(context, figures), Predicting(context, uploads, batches)
     documented = [
         ApiRoute("/predict_batch", predicting.predict, _PREDICT, role="upload", method="POST"),
@@ -100,11 +94,7 @@ def routes(
 
 
 class Reading:
-    """The endpoints that only look.
-
-    Args:
-        figures: says what is taken of what everybody shares.
-    """
+    """The endpoints that only look."""
 
     def __init__(self, context: WebContext, figures: Callable[[], Figures]) -> None:
         self._context = context

@@ -54,7 +54,7 @@ def create_app(
     """The application: what every request passes, then the API and the pages.
 
     Args:
-        shared: what everybody shares, if an earlier application has begun to.
+        shared: the limits of an earlier application, if there was one.
         former: the tokens of that one, with who has signed in.
 
     Raises:

@@ -35,9 +35,8 @@ class Requester(BaseUser):
     """Whoever sent a request.
 
     Attributes:
-        role: what it may do.
         name: for the log and for limits: a token's name, else an address.
-        keys: by these is counted what it takes of everybody's.
+        keys: what it takes of shared limits is counted by these.
     """
 
     role: Role
@@ -48,11 +47,6 @@ class Requester(BaseUser):
     def is_authenticated(self) -> bool:
         """Whether it may do more than anyone."""
         return self.role != "anyone"
-
-    @property
-    def display_name(self) -> str:
-        """The name."""
-        return self.name
 
     def may(self, role: Role) -> bool:
         """Whether it may do what needs this role."""

@@ -1,8 +1,7 @@
 """Small charts as SVG, made on the server: no script, no style attribute, nothing from elsewhere.
 
-Shapes only: every chart fills its box at any width, so the words and numbers that belong to it
-stand beside it as HTML, where they keep their size and a screen reader finds them. Colours come
-from the style sheet, by class.
+Every chart fills its box at any width. Its words and numbers stand beside it as HTML, where they
+keep their size and a screen reader finds them. The style sheet has the colours, by class.
 """
 
 from __future__ import annotations
@@ -54,9 +53,7 @@ def spread(low: float, middle: float, high: float, mark: float) -> Markup:
     """Where the middle half of many values lies, and their median.
 
     Args:
-        low: the first quartile, in 0..1.
-        middle: the median, in 0..1.
-        high: the third quartile, in 0..1.
+        low, middle, high: the quartiles, in 0..1.
         mark: where a line is drawn for comparison, in 0..1.
     """
     width = max(100 * (high - low), 0.5)  # all alike still shows

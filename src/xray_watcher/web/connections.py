@@ -1,7 +1,7 @@
-"""Connections: who may have one, which are closed, and what is said before a request is read.
+"""Connections: how many there may be, which are closed, and refusals before a request is read.
 
-A connection is counted when it is made. Over the limit, in all or for one address, the one closes
-on which nothing has been asked for longest; it is taken from the address that has most of those.
+A connection is counted when it is made. Over a limit, of all or of one address, the connection
+that has been idle longest closes. It is one of the address with the most idle connections.
 """
 
 from __future__ import annotations
@@ -113,12 +113,9 @@ class TimedProtocol(H11Protocol):
 
     The body of an upload has a pace of its own (`limits.body_chunks`).
 
-    Args:
-        shared: the connections that there are.
-
     Attributes:
         address: key of the other side.
-        is_ours: whether the other side is on this machine, as a proxy is.
+        is_local: whether the other side is on this machine, as a proxy is.
         idle_since_s: since when no request has been at work on it; None while one is.
     """
 

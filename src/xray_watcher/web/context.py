@@ -18,12 +18,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class WebContext:
-    """What every route is given; one for the life of the process.
-
-    Attributes:
-        settings: what is in force.
-        clock: the time.
-    """
+    """What every route is given; one for the life of the process."""
 
     settings: Settings
     clock: Clock
@@ -37,11 +32,7 @@ class WebContext:
         return WebLedger.open(self.settings.folders.ledger)
 
     async def read(self, query: Callable[[WebLedger], _T]) -> _T:
-        """Ask the ledger, in a thread.
-
-        Raises:
-            LedgerError: there is none, or it cannot be read.
-        """
+        """Ask the ledger in a thread; see `ledger`."""
 
         def ask() -> _T:
             with self.ledger() as ledger:

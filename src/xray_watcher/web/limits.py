@@ -1,4 +1,4 @@
-"""How much anybody may ask for: pace and size of a body, tries in a minute."""
+"""Limits of one client: pace and size of a body, tries in a minute."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ async def body_chunks(
     """A request's body as it comes in.
 
     Args:
-        max_bytes: most that is taken.
         pace: is kept; others may end it.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -78,21 +78,11 @@ class Result(_Model):
     @classmethod
     def of_refusal(cls, filename: str, error: Error) -> Self:
         """The result of a file that was not taken."""
-        return cls(
-            filename=filename,
-            index=None,
-            top_label=None,
-            top_probability=None,
-            risk_level=REJECTED,
-            top_predictions=[],
-            all_probs={},
-            saved_path=None,
-            flags=[],
-            sha256=None,
-            simulated=False,
-            model=None,
-            error=error,
+        unknown: dict[str, Any] = dict.fromkeys(
+            ("index", "top_label", "top_probability", "saved_path", "sha256", "model")
         )
+        empty = {"top_predictions": [], "all_probs": {}, "flags": [], "simulated": False}
+        return cls(filename=filename, risk_level=REJECTED, error=error, **unknown, **empty)
 
     def to_json(self) -> bytes:
         """As the answer has it: `error` only where there is one."""

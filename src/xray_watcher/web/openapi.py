@@ -24,7 +24,6 @@ class Operation:
     """What the documentation says of one route.
 
     Attributes:
-        summary: one sentence.
         answer: model of a good answer; None for any object.
         status: of a good answer.
         query: model of what may follow the question mark.
@@ -40,11 +39,6 @@ class Operation:
     takes_files: bool = False
     line: type[BaseModel] | None = None
     errors: Sequence[int] = ()
-
-    @property
-    def models(self) -> list[type[Any]]:
-        """The models that it names, but for the query's."""
-        return [model for model in (self.answer, self.line) if model is not None]
 
 
 class ApiRoute(SecuredRoute):
@@ -64,7 +58,8 @@ class ApiRoute(SecuredRoute):
 
 def document(routes: Sequence[ApiRoute]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of these routes."""
-    models = {model for route in routes for model in route.operation.models} | {ErrorAnswer}
+    named = [model for route in routes for model in (route.operation.answer, route.operation.line)]
+    models = {ErrorAnswer, *(model for model in named if model is not None)}
     _, schemas = TypeAdapter.json_schemas(
         [
             (model.__name__, "serialization", TypeAdapter(model))

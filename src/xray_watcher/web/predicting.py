@@ -20,8 +20,6 @@ from xray_watcher.web.context import WebContext
 from xray_watcher.web.limits import Rate, TooLarge, TooSlow, body_chunks
 from xray_watcher.web.models import (
     Accepted,
-    Error,
-    ErrorAnswer,
     LastLine,
     LineResult,
     Result,
@@ -56,12 +54,7 @@ _log = structlog.get_logger()
 
 
 class Predicting:
-    """The endpoints that receive images and answer with their results.
-
-    Args:
-        places: for uploads.
-        batches: the requests of this life of the process.
-    """
+    """The endpoints that receive images and answer with their results."""
 
     def __init__(self, context: WebContext, slots: UploadSlots, batches: UploadRequests) -> None:
         self._context = context
@@ -114,12 +107,10 @@ class Predicting:
             raise Refused("not_found", "There is no batch with this id.")
         images = await run_sync(answers.filed_now, self._context, batch_id)
         refused = len(batch.refusals)
-        if not batch.is_over:
-            state = "receiving"
-        else:
-            state = "working" if len(images) < batch.accepted else "done"
+        state = "working" if len(images) < batch.accepted else "done"
         progress = {
-            "state": state, "files": batch.accepted + refused, "done": len(images) + refused,
+            "state": state if batch.is_over else "receiving",
+            "files": batch.accepted + refused, "done": len(images) + refused,
         }  # fmt: skip
         return self._whole(batch, images, 200, progress)
 
@@ -258,11 +249,8 @@ class Predicting:
                     yield _line(result, image.position)
                 images += new
         except (DaemonGone, LedgerError) as error:
-            problem = Error(code="stopped", message=str(error))
-            answer = ErrorAnswer(
-                error=problem, request_id=batch.id, batch=batch.id, accepted=batch.accepted
-            )
-            yield answer.model_dump_json().encode() + b"\n"
+            stopped = Refused("stopped", str(error), batch.id, batch.accepted)
+            yield bytes(stopped.json().body) + b"\n"
             return
         yield self._end(batch, images).model_dump_json().encode() + b"\n"
 

@@ -68,10 +68,7 @@ class UploadTarget:
     """Where uploads go, and what may go there.
 
     Attributes:
-        folder: of the uploads.
-        waker: named pipe that wakes the daemon.
         max_file_bytes: larger files are refused, the others of their request are not.
-        max_files: in one request.
         min_free_bytes: that must be left on the disk.
     """
 
@@ -109,9 +106,6 @@ async def receive(
     are `batch.accepted`, are filed all the same.
 
     Args:
-        found: what is in the body.
-        target: where it goes.
-        batch: a new one; it grows.
         limiter: of the threads that write.
         give_way: is awaited between two files.
 

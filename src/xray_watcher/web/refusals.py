@@ -16,35 +16,22 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from xray_watcher.records import NOTICE
 from xray_watcher.web.models import Error, ErrorAnswer
 
-CODES: Mapping[str, int] = {
-    "malformed": 400,
-    "no_files": 400,
-    "cut_off": 400,
-    "wrong_query": 400,
-    "wrong_request": 400,
-    "token_needed": 401,
-    "forbidden": 403,
-    "foreign_origin": 403,
-    "not_found": 404,
-    "no_picture": 404,
-    "wrong_method": 405,
-    "too_slow": 408,
-    "not_put_back": 409,
-    "too_large": 413,
-    "too_many_files": 413,
-    "wrong_host": 421,
-    "busy": 429,
-    "too_many_tries": 429,
-    "failed": 500,
-    "not_running": 503,
-    "degraded": 503,
-    "stopped": 503,
-    "ledger": 503,
-    "unavailable": 503,
-    "storage": 503,
-    "full": 503,
-    "no_room": 507,
+_BY_STATUS = {
+    400: ("malformed", "no_files", "cut_off", "wrong_query", "wrong_request"),
+    401: ("token_needed",),
+    403: ("forbidden", "foreign_origin"),
+    404: ("not_found", "no_picture"),
+    405: ("wrong_method",),
+    408: ("too_slow",),
+    409: ("not_put_back",),
+    413: ("too_large", "too_many_files"),
+    421: ("wrong_host",),
+    429: ("busy", "too_many_tries"),
+    500: ("failed",),
+    503: ("not_running", "degraded", "stopped", "ledger", "unavailable", "storage", "full"),
+    507: ("no_room",),
 }
+CODES = {code: status for status, codes in _BY_STATUS.items() for code in codes}
 """The status of HTTP of every code; docs/api.md says what to do about each."""
 
 _PAGE = """<!doctype html>
@@ -72,10 +59,7 @@ class Refused(Exception):
 
     Args:
         code: for programs; one of `CODES`.
-        message: for people.
         batch: id of images of it that were taken before.
-        accepted: number of those.
-        headers: more of the answer.
     """
 
     def __init__(

@@ -12,11 +12,7 @@ BUSY = "You have your share of what everybody uses, or all of it is taken; come 
 
 
 class RequestSlots:
-    """Gives each request a place while it is at work, or refuses it.
-
-    Args:
-        requests: the places.
-    """
+    """Gives each request a place while it is at work, or refuses it."""
 
     def __init__(self, app: ASGIApp, requests: Slots) -> None:
         self._app = app

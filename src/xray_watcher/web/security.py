@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import quote
 
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -16,16 +16,10 @@ from xray_watcher.web.refusals import Refused, wants_page
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class _Index(Convertor[int]):
+class _Index(IntegerConvertor):
     """An index in a path: digits that a 64-bit number can hold."""
 
     regex = "[0-9]{1,18}"
-
-    def convert(self, value: str) -> int:
-        return int(value)
-
-    def to_string(self, value: int) -> str:
-        return str(value)
 
 
 register_url_convertor("index", _Index())

@@ -28,11 +28,7 @@ SECURITY_HEADERS = {
 
 
 class SecurityHeaders:
-    """The outermost layer: security headers, Host allow-list, Origin check, the last resort.
-
-    Args:
-        hosts: the exact values of `Host` that are answered.
-    """
+    """The outermost layer: security headers, Host allow-list, Origin check, the last resort."""
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self._app = app

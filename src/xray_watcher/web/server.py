@@ -52,11 +52,12 @@ def serve(settings: Settings, load: Callable[[], Settings]) -> None:
         Unavailable: the address cannot be listened on.
     """
     _set_up_logs()
-    app = RenewableApp(create_app(settings, SystemClock()))
+    shared = SharedLimits.of(settings.web.uploads_at_once, SystemClock())
+    app = RenewableApp(create_app(settings, SystemClock(), shared))
     listening = _listen(settings.web.host, settings.web.port)
     config = uvicorn.Config(
         app,
-        http=partial(TimedProtocol, shared=app.shared.connections),  # type: ignore[arg-type]
+        http=partial(TimedProtocol, shared=shared.connections),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -105,11 +106,8 @@ def _listen(host: str, port: int) -> socket.socket:
 class RenewableApp:
     """The application with the settings that are in force.
 
-    A request is answered by the application that it came to. Limits that everybody shares, and
-    who has signed in, stay as they are.
-
-    Args:
-        app: the first.
+    A request is answered by the application that it came to. Shared limits and
+    sessions stay as they are.
     """
 
     def __init__(self, app: Starlette) -> None:
@@ -118,12 +116,6 @@ class RenewableApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         await self._app(scope, receive, send)
-
-    @property
-    def shared(self) -> SharedLimits:
-        """What everybody shares."""
-        shared: SharedLimits = self._app.state.shared_limits
-        return shared
 
     def renew(self, settings: Settings, clock: Clock) -> None:
         """Answer new requests with other settings; in a thread.

@@ -1,4 +1,4 @@
-"""What everybody shares in this process, and how much of it is taken."""
+"""Limits that all clients of this process share, and how much of each is taken."""
 
 from __future__ import annotations
 
@@ -38,16 +38,7 @@ _FOR_HEADS = 8  # one in so many connections is kept for those that have not ask
 
 @dataclass(frozen=True, slots=True)
 class SharedLimits:
-    """What everybody shares.
-
-    Attributes:
-        connections: of whomever.
-        requests: that are at work, whatever they wait for.
-        uploads: that are taken in.
-        streams: live pages that are kept up to date.
-        forms: that are read.
-        batches: requests with images of this life of the process.
-    """
+    """The limits that all clients share."""
 
     connections: Connections
     requests: Slots
@@ -58,7 +49,7 @@ class SharedLimits:
 
     @classmethod
     def of(cls, uploads_at_once: int, clock: Clock) -> SharedLimits:
-        """All of it, with as many connections as the process may have files open for."""
+        """Build all limits; the number of connections follows from the limit of open files."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         connections = min(CONNECTIONS, soft // 2)
         requests = connections - connections // _FOR_HEADS
@@ -71,13 +62,13 @@ class SharedLimits:
         )
 
     def with_uploads(self, uploads_at_once: int, clock: Clock) -> SharedLimits:
-        """The same, with as many places for uploads as are wanted now."""
+        """The same limits with another number of slots for uploads."""
         if uploads_at_once == self.uploads.total:
             return self
         return replace(self, uploads=UploadSlots(uploads_at_once, clock))
 
     def figures(self, sessions: int) -> Figures:
-        """What is taken, and of how much; `of` is None where only each holder has a limit."""
+        """What is taken of each limit; `of` is None where only each holder has one."""
         return {
             "connections": {"taken": self.connections.taken, "of": self.connections.total},
             "requests": {"taken": self.requests.taken, "of": self.requests.total},

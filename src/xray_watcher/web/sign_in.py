@@ -25,7 +25,6 @@ class SignIn:
 
     Args:
         tokens: None where nobody needs to sign in.
-        forms: places for those that are read.
     """
 
     def __init__(self, tokens: Tokens | None, clock: Clock, forms: Slots) -> None:

@@ -1,7 +1,6 @@
-"""Small pictures of filed images for the pages: made anew from pixels, never the sender's bytes.
+"""Small pictures of filed images for the pages, made from pixels and not the sender's bytes.
 
-A file is decoded in a child process (`imaging.preview_child`) with the decoder's limits. A file
-that is not the one that was scored is not shown.
+Child processes decode the files (`imaging.preview_child`). A changed file is not shown.
 """
 
 from __future__ import annotations
@@ -44,11 +43,7 @@ class NoPicture(XrayWatcherError):
 
 
 class Thumbnails:
-    """Makes pictures when they are asked for and keeps the latest ones in memory.
-
-    Args:
-        command: the program of a child.
-    """
+    """Makes pictures when they are asked for and keeps the latest ones in memory."""
 
     def __init__(self, context: WebContext, command: Sequence[str] = WORKER_COMMAND) -> None:
         self._context = context

@@ -1,8 +1,7 @@
 """Tokens and the sessions that they open.
 
-The token file has a line for each token: its role, its SHA-256 and its holder's name. So who reads
-the file can sign in nowhere. It is read again when it changes: a removed line ends its token, and
-every session that was opened with it.
+The token file has a line for each token: its role, its SHA-256 and its holder's name. It is read
+again when it changes. A removed line ends its token and all sessions of that token.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ class Holder:
 
     Attributes:
         name: as the file has it; goes into the service's log.
-        role: what it may do.
         digest: SHA-256 of the token.
     """
 

@@ -79,3 +79,9 @@ def test_a_service_that_is_started_with_a_network_that_simulates_brings_its_bann
     )
     assert SIMULATIONS["phantom"] in told(viewer, moment(pages, simulating))["banners"]
     assert told(viewer, moment(pages, RUNNING))["banners"].strip() == ""
+
+
+def test_what_is_degraded_stands_on_the_page_with_its_reason(pages: Pages, viewer: _Viewer) -> None:
+    degraded = replace(RUNNING, healthy=False, problems={"disk": "Only 3 MB are free <here>."})
+    shown = told(viewer, moment(pages, degraded))["state"]
+    assert "<strong>disk</strong> Only 3 MB are free &lt;here&gt;." in shown

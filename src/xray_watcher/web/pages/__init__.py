@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.routing import BaseRoute
 
 from xray_watcher.web.pages.assets import asset
@@ -12,18 +14,16 @@ from xray_watcher.web.pages.live import LivePage
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.security import SecuredRoute
 from xray_watcher.web.slots import Slots
-from xray_watcher.web.thumbnails import Thumbnails
+from xray_watcher.web.thumbnails import SIDES, Thumbnails
 
 
 def routes(pages: Pages, streams: Slots) -> list[BaseRoute]:
-    """Every page.
-
-    Args:
-        streams: places for live pages that are kept up to date.
-    """
+    """Every page."""
     context = pages.context
     batch, live, day = BatchPage(pages), LivePage(pages, streams), DayPages(pages)
     image = ImagePages(pages, Thumbnails(context))
+    part = partial(image.show, template="image_result.html")
+    thumbnail, picture = (partial(image.picture, size=size) for size in SIDES)
     return [
         SecuredRoute("/", batch.show, role="view"),
         SecuredRoute("/login", batch.sign_in, role="anyone"),
@@ -31,12 +31,12 @@ def routes(pages: Pages, streams: Slots) -> list[BaseRoute]:
         SecuredRoute("/live/events", live.events, role="view"),
         SecuredRoute("/days", day.choose, role="view"),
         SecuredRoute("/days/{day}", day.show, role="view"),
-        SecuredRoute("/logs/{log}.csv", day.download_csv, role="view"),
-        SecuredRoute("/logs/{log}.jsonl", day.download_jsonl, role="view"),
+        SecuredRoute("/logs/{log}.csv", partial(day.download, form="csv"), role="view"),
+        SecuredRoute("/logs/{log}.jsonl", partial(day.download, form="jsonl"), role="view"),
         SecuredRoute("/images/{index:index}", image.show, role="view"),
-        SecuredRoute("/images/{index:index}/result", image.result, role="view"),
-        SecuredRoute("/images/{index:index}/thumbnail.png", image.thumbnail, role="view"),
-        SecuredRoute("/images/{index:index}/picture.png", image.picture, role="view"),
+        SecuredRoute("/images/{index:index}/result", part, role="view"),
+        SecuredRoute("/images/{index:index}/thumbnail.png", thumbnail, role="view"),
+        SecuredRoute("/images/{index:index}/picture.png", picture, role="view"),
         SecuredRoute("/images/{index:index}/retry", image.retry, role="upload", methods=("POST",)),
         SecuredRoute("/static/{name}", asset, role="anyone"),
     ]

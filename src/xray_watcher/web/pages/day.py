@@ -66,14 +66,6 @@ class DayPages:
             simulations=banners(found.summary["models"]),
         )
 
-    async def download_csv(self, request: Request) -> Response:
-        """The results of one log as CSV, the very bytes of the log."""
-        return await self._download(request, "csv")
-
-    async def download_jsonl(self, request: Request) -> Response:
-        """The results of one log as JSONL, the very bytes of the log."""
-        return await self._download(request, "jsonl")
-
     def _find(self, day: str) -> _DayPage | None:
         ledger = self._pages.ledger()
         if ledger is None:
@@ -89,7 +81,8 @@ class DayPages:
                 after=after,
             )
 
-    async def _download(self, request: Request, form: Form) -> Response:
+    async def download(self, request: Request, form: Form) -> Response:
+        """The results of one log, byte for byte as in the log."""
         name = request.path_params["log"]
         log = await run_sync(self._log, name) if _LOG_NAME.fullmatch(name) else None
         if log is None:

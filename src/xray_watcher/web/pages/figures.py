@@ -19,13 +19,7 @@ REJECTED_SHOWN = 50
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """Arrivals per hour of a local day.
-
-    Attributes:
-        counts: one for each hour.
-        titles: the same in words.
-        label: the whole in words.
-    """
+    """Arrivals per hour of a local day."""
 
     counts: tuple[int, ...]
     titles: tuple[str, ...]
@@ -38,7 +32,6 @@ class DayCounts:
 
     Attributes:
         by_level: images by level; "Rejected" is one.
-        pending: claimed and not filed yet.
         oldest_pending_at: when the oldest pending image came in, in local time.
     """
 

@@ -38,21 +38,18 @@ class ImagePages:
         self._pages = pages
         self._thumbnails = thumbnails
 
-    async def show(self, request: Request) -> Response:
-        """One result in full."""
-        return await self._shown(request, "image.html")
-
-    async def result(self, request: Request) -> Response:
-        """The middle of that page alone, for the batch page's single image."""
-        return await self._shown(request, "image_result.html")
-
-    async def thumbnail(self, request: Request) -> Response:
-        """The small picture."""
-        return await self._picture(request, "thumbnail")
-
-    async def picture(self, request: Request) -> Response:
-        """The large picture."""
-        return await self._picture(request, "picture")
+    async def picture(self, request: Request, size: Size) -> Response:
+        """The picture in one of its sizes."""
+        index = request.path_params["index"]
+        try:
+            png = await self._thumbnails.png(index, size, request.is_disconnected)
+        except NoPicture as error:
+            raise Refused("no_picture", str(error)) from error
+        return Response(
+            png,
+            media_type="image/png",
+            headers={"Content-Disposition": f'inline; filename="{index:04d}-{size}.png"'},
+        )
 
     async def retry(self, request: Request) -> Response:
         """Put a rejected file back for another try, and say so on the live page."""
@@ -67,7 +64,8 @@ class ImagePages:
             raise _not_put_back(outcome.problem)
         return RedirectResponse(f"/live?put_back={index}#rejected", status_code=303)
 
-    async def _shown(self, request: Request, template: str) -> Response:
+    async def show(self, request: Request, template: str = "image.html") -> Response:
+        """One result in full; another template shows a part of it."""
         index = request.path_params["index"]
         found = await run_sync(self._find, index)
         if found is None:
@@ -102,18 +100,6 @@ class ImagePages:
                 was_retried=ledger.was_retried(index),
                 removed_us=None if row is None else row.removed_us,
             )
-
-    async def _picture(self, request: Request, size: Size) -> Response:
-        index = request.path_params["index"]
-        try:
-            png = await self._thumbnails.png(index, size, request.is_disconnected)
-        except NoPicture as error:
-            raise Refused("no_picture", str(error)) from error
-        return Response(
-            png,
-            media_type="image/png",
-            headers={"Content-Disposition": f'inline; filename="{index:04d}-{size}.png"'},
-        )
 
 
 def _not_put_back(why: str) -> Refused:

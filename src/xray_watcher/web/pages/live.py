@@ -164,11 +164,7 @@ def regions(pages: Pages, moment: Moment, *, may_upload: bool) -> dict[str, Mark
 
 
 class LivePage:
-    """The routes of the live page.
-
-    Args:
-        streams: places for pages that are kept up to date.
-    """
+    """The routes of the live page."""
 
     def __init__(self, pages: Pages, streams: Slots) -> None:
         self._pages = pages

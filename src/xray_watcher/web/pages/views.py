@@ -64,13 +64,8 @@ class ImageView:
         source: first folder below the inbox, or empty.
         top_label: condition with the highest score; empty for a rejected image.
         top_share: that score, in 0..1.
-        scores: every condition, highest first.
-        saved_path: where it lies, or empty.
         received_at: when it was first seen, in local time.
         filed_at: when it was decided about, in local time.
-        has_picture: whether there is something to see.
-        reject_words: what its reason for rejection means, or empty.
-        reject_detail: what was found, or empty.
         simulation: what must be said of its network, or empty.
     """
 
@@ -112,7 +107,6 @@ def image_view(record: ImageRecord, rules: RiskRules, zone: tzinfo | None) -> Im
     """Make the view of a record.
 
     Args:
-        record: of a classified or a rejected image.
         rules: levels and operating points as they are set now.
         zone: local time zone; None is the system's.
     """
