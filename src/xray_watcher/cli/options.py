@@ -115,11 +115,7 @@ def work_as_owner(first: str, *others: str) -> bool:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print for people; nothing that stands in it can speak to the terminal.
-
-    Args:
-        text: one or more lines.
-    """
+    """Print lines for people; control characters in them do not reach the terminal."""
     click.echo("\n".join(map(one_line, text.split("\n"))), err=err)
 
 

@@ -57,7 +57,7 @@ class Difference:
     reason: str = ""
 
     def __str__(self) -> str:
-        """For people: what, and what becomes of it."""
+        """One line for people: what differs, and what to do."""
         reason = f"{self.reason}; " if self.reason else ""
         return f"{self.kind}: {self.what} ({reason}{_ADVICE[self.kind]})"
 
@@ -65,8 +65,8 @@ class Difference:
 def check(settings: Settings, *, deep: bool) -> list[Difference]:
     """Compare; nothing is changed.
 
-    A running service files on while ledger and folders are read one after the other: beside it
-    only that is a difference which every one of several looks finds.
+    A running service changes ledger and folders during the scan. A difference counts then only if
+    each of several scans finds it.
 
     Args:
         deep: read every filed image and compare its hash; otherwise its size.
@@ -89,7 +89,7 @@ def check(settings: Settings, *, deep: bool) -> list[Difference]:
 def _confirm(
     settings: Settings, ledger: LedgerReader, spool: Spool, found: list[Difference], *, deep: bool
 ) -> list[Difference]:
-    """Those of the differences that another look finds too; only their files are read again."""
+    """The differences that another scan finds too; only their files are read again."""
     read = {each.what for each in found if each.kind in ("changed", "unreadable")}
     again = set(_differences(settings, ledger, spool, lambda shown: deep and shown in read))
     return [difference for difference in found if difference in again]
@@ -110,10 +110,7 @@ def repair(settings: Settings, now: datetime) -> list[str]:
         Unavailable: something cannot be written.
     """
     folders = settings.folders
-    with (
-        LedgerReader.open(folders.ledger) as ledger,
-        InstanceLock(folders.lock),
-    ):
+    with LedgerReader.open(folders.ledger) as ledger, InstanceLock(folders.lock):
         return [
             *_repair_reasons(ledger, _spool(settings, ledger)),
             *_repair_logs(ledger, folders.logs, now),
@@ -139,7 +136,7 @@ def _spool(settings: Settings, ledger: LedgerReader) -> Spool:
 def _differences(
     settings: Settings, ledger: LedgerReader, spool: Spool, is_read: Callable[[str], bool]
 ) -> Iterator[Difference]:
-    """One look; `is_read` says of which filed images the hash is compared."""
+    """One scan; `is_read` says of which filed images the hash is compared."""
     if not ledger.is_sound():
         yield Difference("ledger", settings.folders.ledger)
         return
@@ -148,11 +145,11 @@ def _differences(
         folder, name = _filed_at(row)
         known.add((folder, name))
         yield from _compare_file(spool, row, is_read)
-    in_hand = is_held(settings.folders.lock)  # by the service, which is about to finish them
+    is_running = is_held(settings.folders.lock)  # the service is about to finish them
     for row, difference in _unfinished(ledger):
         if row.folder is not None and row.filed_name is not None:
             known.add((row.folder, row.filed_name))
-        if not in_hand:
+        if not is_running:
             yield difference
     yield from _find_unknown(spool, known)
     yield from _find_leftovers(spool)

@@ -61,7 +61,9 @@ def create_app(
         ConfigError: the token file cannot be used.
     """
     context = WebContext(settings, clock)
-    tokens = _tokens(settings.web.token_file, clock, former)
+    path, tokens = settings.web.token_file, former
+    if tokens is None or tokens.path != path:  # sessions by the same file last
+        tokens = Tokens(path, clock) if path else None
     backend = TokenBackend(tokens)
     shared = shared or SharedLimits.of(settings.web.uploads_at_once, clock)
     sign_in = SignIn(tokens, clock, shared.forms)
@@ -96,13 +98,6 @@ def create_app(
     app.state.tokens = tokens
     app.state.is_ending = False  # streams without an end of their own look at it
     return app
-
-
-def _tokens(path: str, clock: Clock, former: Tokens | None) -> Tokens | None:
-    """The tokens of a file; those who have signed in by the same file stay so."""
-    if not path:
-        return None
-    return former if former is not None and former.path == path else Tokens(path, clock)
 
 
 def allowed_hosts(settings: Settings) -> Collection[str]:

@@ -96,9 +96,16 @@ def columns(values: Sequence[int], titles: Sequence[str], label: str) -> Markup:
     top = ceiling(max(values, default=0))
     width = len(values) * _COLUMN_WIDTH
     lines = (_GRID_LINE.format(width=width, y=y) for y in (0, _COLUMNS_HEIGHT / 2, _COLUMNS_HEIGHT))
+    heights = (value / top * _COLUMNS_HEIGHT for value in values)
     shapes = (
-        _column(place, value / top * _COLUMNS_HEIGHT, title)
-        for place, (value, title) in enumerate(zip(values, titles, strict=True))
+        _COLUMN.format(
+            x=number * _COLUMN_WIDTH + _COLUMN_GAP / 2,
+            y=_COLUMNS_HEIGHT - height,
+            width=_COLUMN_WIDTH - _COLUMN_GAP,
+            height=height,
+            title=title,
+        )
+        for number, (height, title) in enumerate(zip(heights, titles, strict=True))
     )
     return _COLUMNS.format(
         width=width, height=_COLUMNS_HEIGHT, label=label, shapes=Markup().join((*lines, *shapes))
@@ -114,16 +121,6 @@ def ceiling(greatest: int) -> int:
             if step * power % 10 == 0 and top >= max(greatest, 2):
                 return top
         power *= 10
-
-
-def _column(place: int, height: float, title: str) -> Markup:
-    return _COLUMN.format(
-        x=place * _COLUMN_WIDTH + _COLUMN_GAP / 2,
-        y=_COLUMNS_HEIGHT - height,
-        width=_COLUMN_WIDTH - _COLUMN_GAP,
-        height=height,
-        title=title,
-    )
 
 
 def _rect(kind: str, x: float, width: float) -> Markup:

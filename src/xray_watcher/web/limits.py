@@ -88,19 +88,14 @@ class Rate:
         self._events: dict[str, deque[float]] = {}
 
     def allows(self, key: str) -> bool:
-        """Whether one more is allowed now; nothing is counted."""
-        return len(self._recent(key)) < self._per_minute
-
-    def count(self, key: str) -> None:
-        """Count one."""
-        if len(self._events) >= _KEYS and key not in self._events:
+        """Whether one more is allowed now; if so, it is counted."""
+        now_s = self._clock.monotonic_s()
+        if key not in self._events and len(self._events) >= _KEYS:
             self._events.pop(next(iter(self._events)))
-        self._events.setdefault(key, deque(maxlen=self._per_minute)).append(
-            self._clock.monotonic_s()
-        )
-
-    def _recent(self, key: str) -> deque[float]:
-        events = self._events.get(key, deque())
-        while events and events[0] <= self._clock.monotonic_s() - 60.0:
+        events = self._events.setdefault(key, deque())
+        while events and events[0] <= now_s - 60.0:
             events.popleft()
-        return events
+        is_allowed = len(events) < self._per_minute
+        if is_allowed:
+            events.append(now_s)
+        return is_allowed

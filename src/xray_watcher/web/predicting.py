@@ -149,7 +149,6 @@ class Predicting:
         """Check everything that can be known before the body is read."""
         if not self._rate.allows(client.name):
             raise Busy
-        self._rate.count(client.name)
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._web.max_request_bytes:
             raise TooLarge

@@ -191,7 +191,12 @@ class _Intake:
         try:
             return await run_sync(work, limiter=self._limiter)
         except OSError as error:
-            raise _problem(error) from error
+            if error.errno in _FULL:
+                raise NoRoom(
+                    "The server's disk is full; no image is taken until there is room again."
+                ) from error
+            reason = f"An upload cannot be written ({type(error).__name__})."
+            raise Unavailable("uploads", reason) from error
 
     def _write(self) -> None:
         self._target.check_room(len(self._buffer))
@@ -208,10 +213,3 @@ class _Intake:
         self._upload = None
         self._batch.accepted += 1
         wake_from_outside(self._target.waker)
-
-
-def _problem(error: OSError) -> XrayWatcherError:
-    if error.errno in _FULL:
-        return NoRoom("The server's disk is full; no image is taken until there is room again.")
-    reason = f"An upload cannot be written ({type(error).__name__})."
-    return Unavailable("uploads", reason)

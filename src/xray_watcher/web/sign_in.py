@@ -43,7 +43,6 @@ class SignIn:
         if holder is None:
             return self._not_known(request.client.host if request.client else "")
         if self._logged.allows(holder.name):  # repeated sign-ins do not fill the log
-            self._logged.count(holder.name)
             _log.info("signed in", code="signed_in", client=holder.name)
         response = _see_other(_local_path(form.get("next", "/")))
         # Behind a proxy we speak HTTP; the browser says what it speaks.
@@ -69,7 +68,6 @@ class SignIn:
         """
         if not self._tries.allows(address):
             raise Refused("too_many_tries", "Too many wrong tokens; wait a minute and try again.")
-        self._tries.count(address)
         _log.warning("a wrong token", code="wrong_token", client=address)
         return _see_other("/login?failed=1")
 
