@@ -174,7 +174,7 @@ def test_what_was_filed_while_the_clock_was_behind_is_as_young_as_what_came_befo
     old.pass_days(1)  # the summaries are written
     high = next(iter(plan(old.settings, old.rig.clock.now())))
     old.clean()
-    assert (high, len(old.names())) == ("High: none goes, 2 stay", 4)
+    assert (high, len(old.names())) == ("High: delete none, keep 2", 4)
     assert (tmp_path / "logs" / "results-2026-09-24.csv").exists()
     old.pass_days(40)
     old.clean()
@@ -606,10 +606,10 @@ def test_the_service_cleans_once_a_day_and_a_few_images_at_a_time(tmp_path: Path
 def test_the_command_says_what_would_go_then_does_it(old: Old) -> None:
     now = old.rig.clock.now()
     said = list(plan(old.settings, now))
-    assert said[0].startswith("High: 1 go (0.0 MB, filed before 2026-11-24T")
-    assert said[0].endswith("1 stay")
+    assert said[0].startswith("High: delete 1 (0.0 MB, filed before 2026-11-24T")
+    assert said[0].endswith("keep 1")
     assert said[3].startswith("rejected: 1 go")
-    assert said[4] == "logs: 1 go, results-2026-11-23 to results-2026-11-23"
+    assert said[4] == "logs: delete 1, results-2026-11-23 to results-2026-11-23"
     assert len(old.names()) == 5, "a dry run changes nothing"
     clock = old.rig.clock
     with InstanceLock(old.settings.folders.lock), pytest.raises(AlreadyRunning):
@@ -617,7 +617,7 @@ def test_the_command_says_what_would_go_then_does_it(old: Old) -> None:
     old.rig.crash()
     done = clean_up(old.settings, clock)
     assert (done.images, done.logs, done.kept) == (4, 1, 0)
-    assert next(iter(plan(old.settings, now))) == "High: none goes, 1 stay"
+    assert next(iter(plan(old.settings, now))) == "High: delete none, keep 1"
     assert clean_up(old.settings, clock).images == 0
 
 

@@ -197,13 +197,13 @@ def up(**options: str | None) -> int:
 def token(name: str, role: Literal["view", "upload"], **options: str | None) -> int:
     """Make a token for NAME, a person or a program, and print it; it is shown this once only.
 
-    Its hash goes to the file web.token_file, which is made where it is missing.
+    Its hash is added to the file web.token_file, which is made where it is missing.
     """
     from xray_watcher.web.tokens import add_token
 
     path = load_from_options(options, needs_root=False).web.token_file
     if not path:
-        raise UsageError("Set web.token_file to the path that the tokens' hashes go to.")
+        raise UsageError("Set web.token_file to the path of the file for the tokens' hashes.")
     say(add_token(path, name, role))
     return 0
 

@@ -43,7 +43,7 @@ def test_channels(**options: str | None) -> int:
 
 @click.command()
 @settings_options
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 def retention(dry_run: bool, **options: str | None) -> int:
     """Remove what is older than [retention] allows; the running service does it once a day."""
     from xray_watcher.commands.retention import clean_up, plan

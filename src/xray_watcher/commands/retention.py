@@ -1,4 +1,4 @@
-"""`xray-watcher retention`: says what would go, or removes it, while the service does not run."""
+"""`xray-watcher retention`: says what is due for deletion, or deletes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OFF = "Nothing is ever removed: no age is set in [retention]."
 
 
 def plan(settings: Settings, now: datetime) -> Iterator[str]:
-    """What would go now, one line each; nothing is changed.
+    """What is due for deletion now, one line each; nothing is changed.
 
     Args:
         now: the time, aware.
@@ -39,16 +39,16 @@ def plan(settings: Settings, now: datetime) -> Iterator[str]:
                 yield _line(settings, share_of(ledger, rules, folder, to_us(now)))
         if rules.logs_days:
             logs = [state.name for state in due_logs(ledger, rules, local_day(now, settings.zone))]
-            yield f"logs: {len(logs)} go" + (f", {logs[0]} to {logs[-1]}" if logs else "")
+            yield f"logs: delete {len(logs)}" + (f", {logs[0]} to {logs[-1]}" if logs else "")
 
 
 def _line(settings: Settings, share: Share) -> str:
     if not share.images or share.before_us is None:
-        return f"{share.folder}: none goes, {share.kept} stay"
+        return f"{share.folder}: delete none, keep {share.kept}"
     before = local_text(from_us(share.before_us), settings.zone)
     return (
-        f"{share.folder}: {share.images} go ({share.size / 1e6:.1f} MB, filed before {before}), "
-        f"{share.kept} stay"
+        f"{share.folder}: delete {share.images} ({share.size / 1e6:.1f} MB, "
+        f"filed before {before}), keep {share.kept}"
     )
 
 

@@ -96,7 +96,7 @@ def create_app(
     app.state.shared_limits = shared
     app.state.backend = backend
     app.state.tokens = tokens
-    app.state.is_ending = False  # streams without an end of their own look at it
+    app.state.is_ending = False  # endless streams check it
     return app
 
 

@@ -84,7 +84,7 @@ class TokenBackend(AuthenticationBackend):
         if holder is None:
             return Requester("anyone", address, (where,))
         token = f"token:{holder.digest.hex()}"
-        # An address of this machine is the proxy's, by which everybody comes.
+        # A local address is the proxy's, and so that of all its clients.
         keys = (token,) if is_local(address) else (token, where)
         return Requester(holder.role, holder.name, keys)
 

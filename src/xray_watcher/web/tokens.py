@@ -37,7 +37,7 @@ class Holder:
     """Who holds a token.
 
     Attributes:
-        name: as the file has it; goes into the service's log.
+        name: as the file has it; stands in the service's log.
         digest: SHA-256 of the token.
     """
 
