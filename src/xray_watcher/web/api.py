@@ -151,9 +151,9 @@ class Reading:
             healthy=state.healthy,
             alive=state.alive,
             reasons=[*problems],
-            troubles=problems if sender(request).may("view") else None,
+            problems=problems if sender(request).may("view") else None,
         )
-        return JSONResponse(health.model_dump(), 200 if state.healthy else 503)
+        return JSONResponse(health.model_dump(by_alias=True), 200 if state.healthy else 503)
 
 
 _NOT_RUNNING = {

@@ -14,7 +14,7 @@ _BATCH = "The same as `request_id`, under its older name."
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Error(_Model):
@@ -152,6 +152,6 @@ class Health(_Model):
     healthy: bool
     alive: bool = Field(description="Whether the daemon runs.")
     reasons: list[str] = Field(description="Codes of what is degraded.")
-    troubles: dict[str, str] | None = Field(
-        None, description="The same in words, for those who may see it."
+    problems: dict[str, str] | None = Field(
+        None, alias="troubles", description="The same in words, for those who may see it."
     )
