@@ -24,6 +24,7 @@ from xray_watcher.core.naming import WORK_FOLDER
 from xray_watcher.core.notices import NOBODY, Audience
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.core.values import ModelInfo, Rejection
 from xray_watcher.effects.notices import ImageNotices
 from xray_watcher.effects.totals import add_to_totals
@@ -233,7 +234,7 @@ class Rig:
             retries=self.retries,
             engine=ready,
             reporting=Reporting(
-                self.health, Heartbeat(str(state / "heartbeat.json"), dict), self.waiting
+                self.health, Heartbeat(str(state / "heartbeat.json"), StatusReport), self.waiting
             ),
             timetable=Timetable(SCAN_S, SETTLE_S, SETTLE_S, GIVE_UP_S, 0, (str(root),)),
             upkeep=Upkeep(summaries, chores(self)),

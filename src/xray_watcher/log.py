@@ -53,7 +53,7 @@ def _speechless(_logger: object, _method: str, event: EventDict) -> EventDict:
     return {key: one_line(text) if isinstance(text, str) else text for key, text in event.items()}
 
 
-def crashed(error: Exception) -> None:
+def log_crash(error: Exception) -> None:
     """Log an error that nobody expected: its kind and where it arose, outermost call first.
 
     Its message is left out, for it may name a file, and a file's name a patient.
@@ -62,6 +62,7 @@ def crashed(error: Exception) -> None:
     where = [f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in frames]
     structlog.get_logger().error(
         "crashed: please report this",
+        code="crashed",
         kind=type(error).__name__,
         errno=getattr(error, "errno", None),
         where=where,

@@ -107,7 +107,7 @@ def _telling(work: Work, reports: Reports) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
         reports.fail(f"{type(error).__name__} in xray-watcher itself.")
-        log.crashed(error)
+        log.log_crash(error)
         return 1
 
 

@@ -93,6 +93,6 @@ class Sender:
         except DeliveryFailed as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the thread
-            log.crashed(error)
+            log.log_crash(error)
             return f"{type(error).__name__} in xray-watcher itself"
         return None

@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict
-from typing import Any
 
 import structlog
 
@@ -18,14 +16,13 @@ from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import Health
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
-from xray_watcher.core.times import utc_text
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.effects.notices import ImageNotices
 from xray_watcher.effects.totals import add_to_totals
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.arrivals import Arrivals
 from xray_watcher.intake.handover_watch import HandoverWatch
 from xray_watcher.intake.inbox_watch import InboxWatch
-from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.waiting import Waiting
 from xray_watcher.intake.watcher import wakeup_for
 from xray_watcher.ledger.ledger import Ledger
@@ -34,7 +31,7 @@ from xray_watcher.model.engine import Engine
 from xray_watcher.notify.setup import audience_of, channels_of
 from xray_watcher.pipeline.deciding import Decider
 from xray_watcher.pipeline.images_in_hand import Decoder
-from xray_watcher.pipeline.pipeline import Pipeline, build_pipeline
+from xray_watcher.pipeline.pipeline import build_pipeline
 from xray_watcher.pipeline.scoring import Scorer
 from xray_watcher.records import CsvLayout
 from xray_watcher.reports.daily import DailySummaries
@@ -162,22 +159,39 @@ def assemble(
         health = Health()
         notifier = make_notifier(settings.notify, ledger, channels, audience, health, waker, clock)
 
-        def tell() -> dict[str, Any]:
-            """What `status` shows of the running daemon."""
+        def make_report() -> StatusReport:
+            oldest_s, now_s = settling.oldest_seen_s, clock.monotonic_s()
+            is_loaded = loading.done() and loading.exception() is None
             refused = reports.refusal if reports is not None else ""
-            return {
-                **_identity(loading, clock),
-                **_counts(daemon, settling, spool, pipeline, clock),
-                "waiting": waiting.figures(clock.monotonic_s()),
-                "troubles": dict(health.reasons) | notifier.problems,
-                "last_error": refused or health.last_error,
-            }
+            return StatusReport(
+                version=__version__,
+                pid=os.getpid(),
+                at=clock.now(),
+                sandbox_lacks=list(missing_parts()),
+                model=loading.result().info if is_loaded else None,
+                is_ready=daemon.is_ready,
+                waiting_in_inbox=len(settling),
+                unfinished=settling.unfinished,
+                uploads=len(spool.handover),
+                oldest_waiting_s=None if oldest_s is None else round(now_s - oldest_s, 1),
+                ignored=daemon.ignored,
+                batches_in_hand=pipeline.batches_in_hand,
+                filed_since_start=pipeline.done,
+                retries=waiting.figures(now_s),
+                problems=dict(health.reasons) | notifier.problems,
+                last_error=refused or health.last_error,
+            )
 
-        def names() -> list[dict[str, Any]]:
-            return waiting.named(clock.monotonic_s(), clock.now().timestamp())
-
-        heartbeat = Heartbeat(folders.heartbeat, tell, reports, folders.waiting, names)
-        chores = make_chores(settings, ledger, spool, tell, clock, notifier if channels else None)
+        heartbeat = Heartbeat(
+            folders.heartbeat,
+            make_report,
+            reports,
+            folders.waiting,
+            lambda: waiting.named(clock.monotonic_s(), clock.now().timestamp()),
+        )
+        chores = make_chores(
+            settings, ledger, spool, make_report, clock, notifier if channels else None
+        )
         daemon = Daemon(
             arrivals=arrivals,
             spool=spool,
@@ -239,31 +253,3 @@ def _timetable(settings: Settings) -> Timetable:
         min_free_bytes=intake.min_free_bytes,
         disks=(folders.state, folders.inbox, folders.classified, folders.rejected, folders.logs),
     )
-
-
-def _identity(engine: Future[Engine], clock: Clock) -> dict[str, Any]:
-    is_loaded = engine.done() and engine.exception() is None
-    return {
-        "version": __version__,
-        "pid": os.getpid(),
-        "at": utc_text(clock.now()),
-        "sandbox_lacks": missing_parts(),
-        "model": asdict(engine.result().info) if is_loaded else None,
-    }
-
-
-def _counts(
-    daemon: Daemon, settling: Settling, spool: Spool, pipeline: Pipeline, clock: Clock
-) -> dict[str, Any]:
-    oldest_s = settling.oldest_seen_s
-    age_s = None if oldest_s is None else round(clock.monotonic_s() - oldest_s, 1)
-    return {
-        "ready": daemon.is_ready,
-        "waiting_in_inbox": len(settling),
-        "unfinished": settling.unfinished,
-        "uploads": len(spool.handover),
-        "oldest_waiting_s": age_s,
-        "ignored": daemon.ignored,
-        "batches_in_hand": pipeline.batches_in_hand,
-        "filed_since_start": pipeline.done,
-    }

@@ -86,7 +86,7 @@ class Contained:
         except Exception as error:
             kind = type(error).__name__
             if kind != self._known:
-                log.crashed(error)
+                log.log_crash(error)
                 self._known = kind
             raise Unavailable(
                 self.component,

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from xray_watcher.log import crashed
+from xray_watcher.log import log_crash
 from xray_watcher.web.authentication import SAFE_METHODS
 from xray_watcher.web.refusals import Refused
 
@@ -62,7 +62,7 @@ class SecurityHeaders:
         except ClientDisconnect:
             return
         except Exception as error:
-            crashed(error)
+            log_crash(error)
             if has_begun:
                 raise
             failed = Refused("failed", "Something went wrong here; it is in the log.")

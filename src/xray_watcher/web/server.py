@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from xray_watcher.config.loading import differences
 from xray_watcher.config.settings import Settings
 from xray_watcher.errors import ConfigError, Unavailable, XrayWatcherError
-from xray_watcher.log import crashed, set_up
+from xray_watcher.log import log_crash, set_up
 from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.sandbox import missing_parts
 from xray_watcher.web.app import create_app
@@ -229,7 +229,7 @@ class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, Exception):
-            crashed(error)
+            log_crash(error)
         else:
             _log.warning("web server", detail=record.getMessage())
 
