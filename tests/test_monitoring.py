@@ -104,9 +104,7 @@ class Export:
         now = self._rig.clock.now()
         report = StatusReport.from_json(self._told | {"at": now.isoformat()})
         free = {"inbox": 5_000_000_000, "logs": 6_000_000_000}
-        situation = Situation(
-            now, StatusReport.from_json(told), now, free, 1_000_000_000, ("webhook",)
-        )
+        situation = Situation(now, report, now, free, 1_000_000_000, ("webhook",))
         return exposition(self._rig.ledger.totals(), situation)
 
 

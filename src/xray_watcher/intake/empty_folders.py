@@ -67,7 +67,7 @@ class EmptyFolders:
             return
         self._round, self._next_s = None, now_s + _LOOK_S
         if self._removed:
-            _log.info("empty folders removed", folders=self._removed)
+            _log.info("empty folders removed", code="empty_folders_removed", folders=self._removed)
 
     def stop(self) -> None:
         """Nothing is open between two turns."""

@@ -273,7 +273,11 @@ class ResultFolders:
                 self._left[move.image_id] = signature
         self.clear_left()
         if os.path.lexists(source):
-            _log.warning("a filed image is left in the work folder too", id=move.image_id)
+            _log.warning(
+                "a filed image is left in the work folder too",
+                code="filed_image_left",
+                id=move.image_id,
+            )
 
     def sync_filed(self, folders: Sequence[str]) -> None:
         """Make filed images last through a power cut.
@@ -326,7 +330,12 @@ class ResultFolders:
                 what = f"A reason cannot be written in {folder}"
                 raise unavailable("folders", what, refused) from error
             # It stands in the ledger and in the log too, and `fsck --repair` writes it again.
-            _log.warning("a reason cannot be written", id=move.image_id, why=reason_of(error))
+            _log.warning(
+                "a reason cannot be written",
+                code="reason_not_written",
+                id=move.image_id,
+                why=reason_of(error),
+            )
 
 
 def make_usable(folder: str) -> None:

@@ -81,8 +81,15 @@ class Halving:
 
     def _make_do(self) -> None:
         if self._at_once == 1:
-            _log.warning("the device has no memory for one image; the processor goes on")
+            _log.warning(
+                "the device has no memory for one image; the processor goes on",
+                code="device_given_up",
+            )
             self._forward, self._at_once = self._elsewhere(), AT_ONCE
         else:
             self._at_once //= 2
-            _log.warning("the device is out of memory", images_at_once=self._at_once)
+            _log.warning(
+                "the device is out of memory",
+                code="device_out_of_memory",
+                images_at_once=self._at_once,
+            )

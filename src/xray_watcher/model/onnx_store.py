@@ -44,7 +44,9 @@ def exported(store: WeightStore, name: str) -> Exported:
     path = store.onnx_path(name)
     wrong = what_is_wrong(path, _state_hash_of(store, name))
     if wrong is not None:
-        _log.info("writing the ONNX file of the network", weights=name, because=wrong)
+        _log.info(
+            "writing the ONNX file of the network", code="onnx_written", weights=name, because=wrong
+        )
         write_onnx(path, *_metadata_and_state(store, name))
     return Exported(path, WEIGHT_SETS[name], source_of(path))
 

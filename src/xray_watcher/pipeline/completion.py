@@ -133,7 +133,12 @@ class Completion:
         return True
 
     def _withdraw(self, decided: Decided, reason: Exception) -> None:
-        _log.warning("an image is decided anew", index=decided.line.idx, reason=repr(reason))
+        _log.warning(
+            "an image is decided anew",
+            code="decided_anew",
+            index=decided.line.idx,
+            reason=repr(reason),
+        )
         self._ledger.withdraw(decided.image_id)
 
     def _log_and_finish(self, filed: Sequence[Decided]) -> None:
@@ -148,10 +153,20 @@ class Completion:
             self._decided.extendleft(reversed(filed))  # filing again finds them filed
             raise
         for conflict in conflicts:
-            _log.error("a log was changed by somebody; theirs is kept", kept=conflict.path)
+            _log.error(
+                "a log was changed by somebody; theirs is kept",
+                code="log_conflict",
+                kept=conflict.path,
+            )
         for decided in filed:
             self._counted.discard(decided.image_id)
             self._retries.forget((CLAIMED, decided.image_id))
         rejected = sum(d.outcome == "rejected" for d in filed)
         self.done, self.rejected = self.done + len(filed), self.rejected + rejected
-        _log.info("filed", images=len(filed), rejected=rejected, last_index=filed[-1].line.idx)
+        _log.info(
+            "filed",
+            code="filed",
+            images=len(filed),
+            rejected=rejected,
+            last_index=filed[-1].line.idx,
+        )

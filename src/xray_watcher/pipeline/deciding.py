@@ -173,7 +173,12 @@ class Decider:
             if not self._results.taken(folder, name):
                 self._refused.discard(verdict.row.id)
                 return index, name
-            _log.warning("name taken by a file that is not ours", index=index, folder=folder)
+            _log.warning(
+                "name taken by a file that is not ours",
+                code="name_taken",
+                index=index,
+                folder=folder,
+            )
 
     def _name(self, index: int, verdict: Verdict, folder: str) -> str:
         original = os.path.basename(verdict.row.inbox_path)

@@ -69,7 +69,7 @@ class Recovery:
         adopted = [self._taken_in(work_id) for work_id in unknown]
         decided = tuple(self._decided_before(row) for row in rows if row.state == State.FILING)
         if rows:
-            _log.info("recovering", images=len(rows))
+            _log.info("recovering", code="recovering", images=len(rows))
         return LeftOpen((*claimed, *(row for row in adopted if row is not None)), decided)
 
     def _claims(self, rows: Sequence[ImageRow], in_work: set[int]) -> list[ImageRow]:
@@ -108,7 +108,12 @@ class Recovery:
             return self._adopt(work_id)
         except FileProblem as error:
             reason = str(error)
-            _log.error("a file in the work folder cannot be taken up", id=work_id, reason=reason)
+            _log.error(
+                "a file in the work folder cannot be taken up",
+                code="work_file_not_taken",
+                id=work_id,
+                reason=reason,
+            )
             return None
 
     def _adopt(self, work_id: int) -> ImageRow | None:
@@ -129,5 +134,7 @@ class Recovery:
         except FileProblem:
             self._ledger.drop_claims([image_id])
             raise
-        _log.warning("a claimed file without a row is taken up", work_id=work_id)
+        _log.warning(
+            "a claimed file without a row is taken up", code="work_file_taken", work_id=work_id
+        )
         return self._ledger.image(image_id)

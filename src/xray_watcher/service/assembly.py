@@ -86,7 +86,9 @@ def assemble(
     folders, clock = settings.folders, clock or SystemClock()
     check_weights(settings)
     if missing_parts():
-        _log.warning("decoders are less confined", missing=missing_parts())
+        _log.warning(
+            "decoders are less confined", code="decoders_less_confined", missing=missing_parts()
+        )
     channels, audience = channels_of(settings.notify), audience_of(settings.notify)
     with ExitStack() as stack:
         loading = _engine(settings, engine)  # the slowest part: it goes on beside all others

@@ -75,7 +75,12 @@ class Contained:
             with self._contained():
                 self._chore.stop()
         except Unavailable as error:
-            _log.warning("not ended in order", component=self.component, reason=error.reason)
+            _log.warning(
+                "not ended in order",
+                code="chore_not_ended",
+                component=self.component,
+                reason=error.reason,
+            )
 
     @contextmanager
     def _contained(self) -> Iterator[None]:

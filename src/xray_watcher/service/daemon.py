@@ -167,7 +167,7 @@ class Daemon:
             Unavailable: with `once`, something is out of reach; otherwise that is waited for.
         """
         with self._stop.on_signals():
-            _log.info("watching")
+            _log.info("watching", code="watching")
             while not self._stop and not (once and self._is_over):
                 self.tick(self._clock.monotonic_s())
                 if watching is not None:
@@ -272,7 +272,11 @@ class Daemon:
     def _drain(self) -> None:
         """Finish the batches in hand; what takes too long is taken up at the next start."""
         until_s = self._clock.monotonic_s() + DRAIN_S
-        _log.info("stopping", batches_in_hand=self._pipeline.batches_in_hand)
+        batches = self._pipeline.batches_in_hand
+        if self._heartbeat.is_reloading:
+            _log.info("reloading: another process goes on", code="draining", batches=batches)
+        else:
+            _log.info("stopping", code="stopping", batches=batches)
         while self._engine.done() and self._pipeline.batches_in_hand:
             now_s = self._clock.monotonic_s()
             if now_s > until_s or "work" in self._health.problems:
@@ -284,7 +288,8 @@ class Daemon:
         for chore in self._chores:
             chore.stop()
         self._heartbeat.stop()
-        _log.info("stopped", images=self._pipeline.done)
+        if not self._heartbeat.is_reloading:
+            _log.info("stopped", code="stopped", images=self._pipeline.done)
 
     def _nap(self) -> None:
         """Sleep until the next thing is due, or the bell rings."""
@@ -342,11 +347,13 @@ class Daemon:
             step(now_s)
         except Unavailable as error:
             if self._health.failed(task, error.reason, now_s, error.component):
-                _log.error("degraded", component=error.component, reason=error.reason)
+                _log.error(
+                    "degraded", code="degraded", component=error.component, reason=error.reason
+                )
         else:
             component = self._health.recovered(task)
             if component is not None:
-                _log.info("recovered", component=component)
+                _log.info("recovered", code="recovered", component=component)
 
     def _look(self, now_s: float) -> None:
         self._arrivals.inbox.look(now_s, is_late="inbox" in self._health.problems)
@@ -378,9 +385,9 @@ class Daemon:
         self._spool.clear_left()
         for component, detail in self._waiting.problems(now_s).items():
             if detail is not None and self._health.note(component, detail, now_s):
-                _log.warning("degraded", component=component, reason=detail)
+                _log.warning("degraded", code="files_degraded", component=component, reason=detail)
             elif detail is None and self._health.recovered(component):
-                _log.info("recovered", component=component)
+                _log.info("recovered", code="files_recovered", component=component)
 
     def _work(self, now_s: float) -> None:
         self._recover()

@@ -71,9 +71,14 @@ class Heartbeat:
             else:
                 os.unlink(self._names_path)
 
+    @property
+    def is_reloading(self) -> bool:
+        """Whether this process ends so that the next one begins with new settings."""
+        return self._reports is not None and self._reports.is_renewing
+
     def stop(self) -> None:
-        """Remove the files; in a reload they stay for the process that comes next."""
-        if self._reports is not None and self._reports.is_renewing:
+        """Remove the files; in a reload they stay for the next process."""
+        if self.is_reloading:
             return
         for path in filter(None, (self._path, self._names_path)):
             with contextlib.suppress(OSError):

@@ -69,6 +69,7 @@ def load_in_background(settings: Settings) -> Future[Engine]:
         else:
             _log.info(
                 "network ready",
+                code="network_ready",
                 weights=engine.info.name,
                 sha256=engine.info.sha256,
                 precision=engine.info.precision,
