@@ -261,13 +261,13 @@ class Rig:
     def settle(self) -> None:
         """Take turns until what lies there now is filed."""
         self.ticks(SCAN_S + SETTLE_S + QUIET_S + 2)
-        while not self.pipeline.is_idle or self.arrivals.has_to_claim or self.in_hand:
+        while not self.pipeline.is_idle or self.arrivals.has_to_claim or self.open_images:
             self.tick(0.5)
 
     @property
-    def in_hand(self) -> int:
+    def open_images(self) -> int:
         """Images that are claimed and not done."""
-        return self.pipeline.images_in_hand
+        return self.pipeline.open_images
 
     def records(self) -> list[str]:
         """The inbox paths of what is logged, in order of the indexes."""

@@ -75,7 +75,7 @@ if {is_nobody}:  # who may not ask what an opaque process waits in
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
 answers = {answers}
-sys.exit(supervisor.supervised(work, renew))
+sys.exit(supervisor.run_supervised(work, renew))
 """
 
 

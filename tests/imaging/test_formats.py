@@ -29,7 +29,7 @@ from xray_watcher.imaging.formats import (
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.picture import GreyImage
 from xray_watcher.imaging.pixels import decode
-from xray_watcher.intake.readiness import readiness_of
+from xray_watcher.intake.readiness import check_readiness
 
 PICTURES = (Path(__file__).parents[2] / "docs" / "pictures.md").read_text(encoding="utf-8")
 GREY = pictures.chest()
@@ -95,7 +95,7 @@ def readiness(path: Path, content: bytes) -> str:
     fd = os.open(path, os.O_RDONLY)
     try:
         file = SeenFile(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
-        return readiness_of(fd, file, overdue=False)
+        return check_readiness(fd, file, overdue=False)
     finally:
         os.close(fd)
 

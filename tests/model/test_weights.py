@@ -46,7 +46,7 @@ def known_as(
     """Make a published set expect this file."""
     (weights,) = (one for one in PUBLISHED if one.name == name)
     ours = dataclasses.replace(
-        weights, sha256=module.hash_of(str(path)), bytes=path.stat().st_size, **changes
+        weights, sha256=module.hash_file(str(path)), bytes=path.stat().st_size, **changes
     )
     monkeypatch.setattr(module, "PUBLISHED", (ours,))
     return ours
@@ -104,7 +104,7 @@ def test_a_set_whose_hash_is_unknown_needs_the_hash_or_trust(
 ) -> None:
     with pytest.raises(WeightsError, match="--sha256"):
         store.import_file(NIH, str(checkpoint))
-    store.import_file(NIH, str(checkpoint), sha256=module.hash_of(str(checkpoint)).upper())
+    store.import_file(NIH, str(checkpoint), sha256=module.hash_file(str(checkpoint)).upper())
     assert store.load(NIH).weight_set.name == NIH
 
 
@@ -172,7 +172,7 @@ def test_a_checkpoint_file_can_be_used_in_place_without_importing_it(
 ) -> None:
     loaded = store.load_file(CHEX, str(checkpoint))
     assert loaded.weight_set.name == CHEX
-    assert loaded.sha256 == module.hash_of(str(checkpoint))
+    assert loaded.sha256 == module.hash_file(str(checkpoint))
 
 
 def test_listing_names_every_set_and_imports_no_torch(store: WeightStore) -> None:

@@ -80,7 +80,7 @@ class Opener:
     def _serve(self) -> None:
         while (path := self._wanted.get()) is not None:
             try:
-                self._found.put(_opened(path))
+                self._found.put(_open(path))
             except OSError as error:
                 self._found.put(error)
             except Exception as error:  # noqa: BLE001 - without this thread no file is ever opened
@@ -95,7 +95,7 @@ def _let_go(found: OpenFile | OSError | None) -> None:
         os.close(found.descriptor)
 
 
-def _opened(path: bytes) -> OpenFile:
+def _open(path: bytes) -> OpenFile:
     descriptor = os.open(path, _FLAGS)
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):

@@ -28,8 +28,8 @@ from xray_watcher.intake.refusals import (
     NO_ROOM,
     REFUSING,
     file_problem,
-    reason_of,
-    signature_of,
+    kernel_reason,
+    make_signature,
     unavailable,
 )
 from xray_watcher.intake.work_folder import WorkFolder
@@ -144,7 +144,7 @@ class ResultFolders:
             TargetTaken: another file has the name.
             NameRefused: the file system does not take the name, but might take a plain one.
             ChangedAfterClaim: its bytes are not those that were decided upon.
-            FileTrouble: this file cannot be moved; it is still in the work folder alone.
+            FileProblem: this file cannot be moved; it is still in the work folder alone.
             Unavailable: the target cannot be written; the file is still in the work folder.
         """
         source, target = self._work.path_of(move.image_id), self.target_path(move.folder, move.name)
@@ -162,8 +162,8 @@ class ResultFolders:
             if isinstance(error, FileNotFoundError) and self._has_left(source):
                 raise
             if error.errno in REFUSING and not is_plain(move.name):
-                raise NameRefused(f"Image {move.image_id}: {reason_of(error)}.") from error
-            self._blame(error, source, target, move)
+                raise NameRefused(f"Image {move.image_id}: {kernel_reason(error)}.") from error
+            self._raise_cause(error, source, target, move)
 
     def _keep(self, folder: str) -> None:
         if folder == UNREAD:
@@ -191,13 +191,13 @@ class ResultFolders:
         else:
             os.lstat(target)
 
-    def _blame(self, error: OSError, source: str, target: str, move: Move) -> None:
+    def _raise_cause(self, error: OSError, source: str, target: str, move: Move) -> None:
         """Tell a file that cannot be moved from folders that are out of reach.
 
         One that lies in both places is filed: only its old name could not be removed.
 
         Raises:
-            FileTrouble: the file is to blame, and lies in the work folder alone.
+            FileProblem: the file is to blame, and lies in the work folder alone.
             Unavailable: else; the same is tried again.
         """
         folder = os.path.dirname(target)
@@ -220,7 +220,7 @@ class ResultFolders:
         if move.with_reason:
             with suppress(FileNotFoundError):
                 os.lstat(target + ".json")  # if that is refused, better before the image lies there
-        if signature_of(os.lstat(source)) != move.signature and not self._is_as_decided(
+        if make_signature(os.lstat(source)) != move.signature and not self._is_as_decided(
             source, move
         ):
             raise ChangedAfterClaim(f"Image {move.image_id} changed after it was decided.")
@@ -261,14 +261,14 @@ class ResultFolders:
         for image_id, signature in list(self._left.items()):
             path = self._work.path_of(image_id)
             with suppress(OSError):
-                if _is_there(path) and signature_of(os.lstat(path)) == signature:
+                if _is_there(path) and make_signature(os.lstat(path)) == signature:
                     remove(path)
                 del self._left[image_id]  # one that has changed since stays for the next start
 
     def _clear_copied(self, source: str, move: Move) -> None:
         """Remove a file whose copy is filed; if that cannot be, `clear_left` tries it again."""
         with suppress(OSError):  # one that cannot be read any more stays for the next start
-            signature = signature_of(os.lstat(source))
+            signature = make_signature(os.lstat(source))
             if self._is_as_decided(source, move):
                 self._left[move.image_id] = signature
         self.clear_left()
@@ -334,7 +334,7 @@ class ResultFolders:
                 "a reason cannot be written",
                 code="reason_not_written",
                 id=move.image_id,
-                why=reason_of(error),
+                why=kernel_reason(error),
             )
 
 

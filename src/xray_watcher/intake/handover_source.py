@@ -26,8 +26,8 @@ from xray_watcher.intake.handover import (
     source_in,
     uploads_folder,
 )
-from xray_watcher.intake.refusals import reason_of, unavailable
-from xray_watcher.intake.returned import Returned, index_of_retry
+from xray_watcher.intake.refusals import kernel_reason, unavailable
+from xray_watcher.intake.returned import Returned, parse_retry_index
 from xray_watcher.intake.work_folder import WorkFolder
 from xray_watcher.system.files import (
     OPEN_FILE,
@@ -72,8 +72,8 @@ class HandoverSource:
 
     Args:
         work: the claimed files.
-        still_lies: tells whether a rejected file lies in a target folder: by the folder's key and
-            the file's name there.
+        still_lies: whether a rejected file lies in a target folder, by the folder's key and the
+            file's name.
     """
 
     name = HANDOVER
@@ -129,7 +129,7 @@ class HandoverSource:
                 arrival = self._arrival(name, now_s, is_nameless=name in nameless)
                 arrivals += [] if arrival is None else [arrival]
             except OSError as error:
-                problems[name] = Reason("unreadable", reason_of(error))
+                problems[name] = Reason("unreadable", kernel_reason(error))
         offered = {arrival.origin.key for arrival in arrivals}
         self._offered = self._offered & names | offered | problems.keys()
         seen_s = self._first_seen_s
@@ -153,7 +153,7 @@ class HandoverSource:
             if isinstance(error, FileNotFoundError) and not self.is_still_there(key):
                 return False
             self._check_folders(error)
-            raise FileProblem("unmovable", reason_of(error)) from error
+            raise FileProblem("unmovable", kernel_reason(error)) from error
         return True
 
     def _check_folders(self, error: OSError) -> None:
@@ -198,7 +198,7 @@ class HandoverSource:
 
         Args:
             source: where it lies, on whatever file system.
-            returned: what the daemon is told of it.
+            returned: what its side-car says.
 
         Raises:
             FileNotFoundError: it is not there any more.
@@ -226,7 +226,7 @@ class HandoverSource:
             status = os.lstat(self._path(name, IMAGE))
         except FileNotFoundError:
             return None
-        path, source, retry_of = "", "", index_of_retry(name)
+        path, source, retry_of = "", "", parse_retry_index(name)
         if retry_of is None:
             facts = {} if is_nameless else needed_facts(self._path(name, SIDECAR))
             source = source_in(facts)

@@ -36,7 +36,7 @@ def has_hash(path: str, sha256: bytes, beat: Callable[[], None] = lambda: None) 
     A larger file than may be taken is none of ours, and not read.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: it cannot be read.
     """
     try:
         status = os.lstat(path)

@@ -35,7 +35,7 @@ class Source(Protocol):
             False when it is not there any more.
 
         Raises:
-            FileTrouble: this file cannot be moved; it is still where it was.
+            FileProblem: this file cannot be moved; it is still where it was.
             ClaimUnclear: the rename failed, and it cannot be seen whether it was done all the same.
             Unavailable: the source or the work folder is out of reach; likewise unclear.
         """
@@ -68,7 +68,7 @@ class Answers:
 
 
 def row_origin(row: ImageRow) -> Origin:
-    """Where the file of a row waited before it was claimed, as the row's columns tell."""
+    """Where the file of a row waited before it was claimed."""
     if row.upload is not None:
         return Origin(HANDOVER, row.upload)
     return Origin(INBOX, row.inbox_path)

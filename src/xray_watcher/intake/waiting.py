@@ -21,7 +21,7 @@ MOST_NAMES = 1000
 """So many are named; the figures count them all."""
 
 BUSY_IS_NORMAL_S = 600.0
-"""So long a file may be open for writing before that is called a trouble: large copies are slow."""
+"""A file may be open for writing this long before it is a problem: large copies are slow."""
 
 
 class Waiting:

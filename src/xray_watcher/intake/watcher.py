@@ -31,7 +31,7 @@ _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR})
 _NOT_OURS = frozenset({errno.ELOOP, errno.ENAMETOOLONG})  # links, and paths that no call takes
 
 # Watchdog walks by `os.walk`, which nests calls before Python 3.12, also in a thread that all
-# observers share and that would die of it for good. Each level has two bytes of a path at least.
+# observers share and that would die of it. Each level has two bytes of a path at least.
 _NESTED_CALLS = 3000
 
 
@@ -159,7 +159,7 @@ class _Scan:
 
 
 def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """What tells whether a name is left alone; each name is compared in one go."""
+    """Decides whether a name is left alone, in one comparison."""
     whole = "|".join(translate(pattern.lower()) for pattern in patterns)
     found = re.compile(whole).match if patterns else lambda _name: None
     return lambda name: found(name.lower()) is not None
@@ -232,10 +232,10 @@ def build_inbox(settings: Settings, work: str) -> Inbox:
     return Inbox(settings.folders.inbox, work, intake.suffixes, intake.ignore)
 
 
-def wakeup_for(
+def build_wakeup(
     folder: str, watch: Literal["auto", "events", "poll"], wake: Callable[[], None]
 ) -> Wakeup | NoWakeup:
-    """The wake-up for a folder: events on local file systems, none on shares or when told."""
+    """The wake-up for a folder: events on local file systems, none on shares."""
     if watch == "poll" or (watch == "auto" and is_network(folder)):
         return NoWakeup()
     return Wakeup(folder, wake)

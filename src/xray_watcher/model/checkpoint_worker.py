@@ -112,7 +112,7 @@ _PICKLE = types.ModuleType("restricted_pickle")
 _PICKLE.__dict__.update(Unpickler=_Unpickler, load=_load, UnpicklingError=pickle.UnpicklingError)
 
 
-def state_of(data: bytes) -> State:
+def read_state(data: bytes) -> State:
     """The weights of a DenseNet121 with 18 outputs in any of the three forms.
 
     The forms are a pickle in torch's zip file, torch's legacy pickle, and safetensors.
@@ -227,7 +227,7 @@ def main(seconds: float) -> None:
     confine(_own_memory() + _MEMORY_BYTES, _NICENESS)
     _answer(status="ready")
     try:
-        state = state_of(_read_up_to(MAX_BYTES + 1))
+        state = read_state(_read_up_to(MAX_BYTES + 1))
     except WeightsError as error:
         _answer(status="refused", detail=str(error))
     except (MemoryError, RecursionError) as error:

@@ -16,7 +16,7 @@ from xray_watcher.model.network import LoadedNetwork
 Floats = NDArray[np.float32]
 
 AT_ONCE = 64
-"""Most images that go through together; halved for good whenever the memory does not suffice."""
+"""Most images that go through together; halved whenever the memory does not suffice."""
 
 _log = structlog.get_logger()
 

@@ -94,6 +94,6 @@ def load_engine(
 def _onnx_engine(store: WeightStore, weights: str, threads: int) -> Engine:
     check_onnx()
     from xray_watcher.model.onnx_engine import OnnxEngine
-    from xray_watcher.model.onnx_store import exported
+    from xray_watcher.model.onnx_store import export_weights
 
-    return OnnxEngine(exported(store, weights), threads=threads)
+    return OnnxEngine(export_weights(store, weights), threads=threads)

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 
 from xray_watcher.core.catalogue import UNTRAINED, WEIGHT_SETS, WeightSet
 from xray_watcher.model.architecture import DENSENET121, Architecture, shapes, state_hash
-from xray_watcher.model.onnx_file import Arrays, source_of, what_is_wrong, write_onnx
-from xray_watcher.model.weights import WeightStore, hash_of, metadata_of, read_metadata
+from xray_watcher.model.onnx_file import Arrays, read_source_hash, what_is_wrong, write_onnx
+from xray_watcher.model.weights import WeightStore, hash_file, make_metadata, read_metadata
 
 _log = structlog.get_logger()
 
@@ -35,23 +35,23 @@ class Exported:
     sha256: str
 
 
-def exported(store: WeightStore, name: str) -> Exported:
+def export_weights(store: WeightStore, name: str) -> Exported:
     """The ONNX file of installed or built-in weights; made when it is not there or not sound.
 
     Raises:
         WeightsError: the weights are not here, or damaged, or the file cannot be written.
     """
     path = store.onnx_path(name)
-    wrong = what_is_wrong(path, _state_hash_of(store, name))
+    wrong = what_is_wrong(path, _load_state_hash(store, name))
     if wrong is not None:
         _log.info(
             "writing the ONNX file of the network", code="onnx_written", weights=name, because=wrong
         )
         write_onnx(path, *_metadata_and_state(store, name))
-    return Exported(path, WEIGHT_SETS[name], source_of(path))
+    return Exported(path, WEIGHT_SETS[name], read_source_hash(path))
 
 
-def _state_hash_of(store: WeightStore, name: str) -> str | None:
+def _load_state_hash(store: WeightStore, name: str) -> str | None:
     if name == UNTRAINED.name:
         return None  # torch draws them, the same every time
     store.check_installed(name)
@@ -67,7 +67,7 @@ def _metadata_and_state(store: WeightStore, name: str) -> tuple[Mapping[str, str
     is_whole = of_arrays == shapes(Architecture.from_json(metadata["architecture"]))
     if not is_whole or state_hash(state) != metadata.get("state_sha256"):
         store.verify(name)  # raises, and says what is wrong
-    return {"source_sha256": hash_of(path), **metadata}, state
+    return {"source_sha256": hash_file(path), **metadata}, state
 
 
 def _untrained() -> tuple[Mapping[str, str], Arrays]:
@@ -75,5 +75,5 @@ def _untrained() -> tuple[Mapping[str, str], Arrays]:
 
     network = untrained()
     shape = asdict(DENSENET121)
-    metadata = metadata_of(UNTRAINED, "", network.sha256, network.sha256, shape)
+    metadata = make_metadata(UNTRAINED, "", network.sha256, network.sha256, shape)
     return metadata, arrays(network.state)

@@ -119,7 +119,7 @@ class WeightStore:
             url: another place that has the same file, such as a mirror.
             sha256: of the file, for sets whose hash is not known here.
             trust: take a file whose hash is not known.
-            progress: told the bytes that are there and the bytes in all, if known.
+            progress: called with the bytes that are there, and the bytes in all if known.
 
         Returns:
             The path of the stored weights.
@@ -171,7 +171,7 @@ class WeightStore:
         from xray_watcher.model.checkpoint import read_checkpoint
         from xray_watcher.model.network import arrays
 
-        found = hash_of(file)
+        found = hash_file(file)
         if expected is not None and found != expected:
             raise WeightsError(
                 f"{source} is not the file that {weights.name} names: its SHA-256 is {found}, not "
@@ -179,7 +179,7 @@ class WeightStore:
                 "it in model.weights_file instead."
             )
         state = read_checkpoint(file)
-        metadata = metadata_of(
+        metadata = make_metadata(
             weights, source, found, state_hash(arrays(state)), asdict(DENSENET121)
         )
         try:
@@ -230,7 +230,7 @@ class WeightStore:
         from xray_watcher.model.checkpoint import read_checkpoint
         from xray_watcher.model.network import LoadedNetwork
 
-        return LoadedNetwork(DENSENET121, read_checkpoint(file), WEIGHT_SETS[name], hash_of(file))
+        return LoadedNetwork(DENSENET121, read_checkpoint(file), WEIGHT_SETS[name], hash_file(file))
 
     def verify(self, name: str) -> None:
         """Check installed or built-in weights against the hash that was noted with them.
@@ -262,7 +262,7 @@ def read_metadata(path: str) -> Mapping[str, str]:
     return metadata
 
 
-def metadata_of(
+def make_metadata(
     weights: WeightSet, source: str, source_sha256: str, state_sha256: str, shape: dict[str, Any]
 ) -> dict[str, str]:
     """What a file of this store says of itself: texts, lists as JSON.
@@ -296,7 +296,7 @@ def _loaded(weights: WeightSet, path: str) -> LoadedNetwork:
     from xray_watcher.model.network import LoadedNetwork, arrays
 
     metadata = read_metadata(path)
-    file_hash = hash_of(path)
+    file_hash = hash_file(path)
     try:
         architecture = Architecture.from_json(metadata["architecture"])
         state = load_file(path)
@@ -331,7 +331,7 @@ def _expected_hash(weights: WeightSet, sha256: str | None, *, trust: bool) -> st
     return expected
 
 
-def hash_of(path: str) -> str:
+def hash_file(path: str) -> str:
     """SHA-256 of a file, in hexadecimal.
 
     Raises:

@@ -25,7 +25,7 @@ class Made:
     Attributes:
         claimed: those that lie in the work folder, by the ids of their rows.
         held: those that cannot be moved, and why.
-        trouble: what kept the others from being claimed.
+        problem: what kept the others from being claimed.
     """
 
     claimed: dict[int, Arrival] = field(default_factory=dict)

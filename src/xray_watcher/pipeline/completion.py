@@ -15,7 +15,7 @@ from xray_watcher.ledger.effect import Effect, Filing
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.pipeline.deciding import Decider, Verdict
-from xray_watcher.pipeline.images_in_hand import Batch, Decided, decided_of
+from xray_watcher.pipeline.images_in_hand import Batch, Decided, make_decided
 from xray_watcher.records import from_jsonl
 from xray_watcher.system.clock import Clock
 
@@ -29,11 +29,11 @@ class Completion:
         ledger: the truth.
         results: the folders that images are filed in.
         logs: the JSONL and CSV logs.
-        sealer: turns verdicts into decisions.
+        decider: turns verdicts into decisions.
         retries: the images that are tried again.
         counted: open images whose attempt in this life of the service is counted.
         clock: the time.
-        beat: is told now and then that there is progress.
+        beat: is called at progress.
         effects: what follows from a filing, and is committed with it.
 
     Attributes:
@@ -93,7 +93,7 @@ class Completion:
         items = {item.row.id: item for item in batch.items}
         for decision in decided_batch.decisions:
             self._retries.begin((CLAIMED, decision.image_id))
-            self._decided.append(decided_of(decision, items[decision.image_id]))
+            self._decided.append(make_decided(decision, items[decision.image_id]))
 
     def complete(self) -> None:
         """File, log and finish every decided image, in the order of the indexes.

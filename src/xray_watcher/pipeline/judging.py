@@ -11,7 +11,7 @@ from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, Unreadable
 from xray_watcher.intake.work_folder import is_unchanged
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.model.engine import Engine
-from xray_watcher.pipeline.images_in_hand import Batch, Found, Item, verdict_of
+from xray_watcher.pipeline.images_in_hand import Batch, Found, Item, make_verdict
 from xray_watcher.pipeline.scoring import Scorer, Scoring
 
 
@@ -21,8 +21,8 @@ class Judge:
     Args:
         ledger: knows the bytes that were classified before.
         scorer: scores in a thread of its own.
-        beat: is told now and then that there is progress.
-        sets_duplicates_aside: put known bytes by unscored.
+        beat: is called at progress.
+        rejects_duplicates: reject known bytes unscored.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class Judge:
         scorer: Scorer,
         beat: Callable[[], None],
         *,
-        sets_duplicates_aside: bool,
+        rejects_duplicates: bool,
     ) -> None:
         self._ledger = ledger
         self._scorer = scorer
         self._beat = beat
-        self._sets_duplicates_aside = sets_duplicates_aside
+        self._rejects_duplicates = rejects_duplicates
 
     def judge(self, batch: Batch, following: Batch | None, engine: Engine) -> Found:
         """Find out about a batch, all of whose images are decoded.
@@ -80,12 +80,12 @@ class Judge:
                 found.put_off.append((item, changing))
             else:
                 found_out = self._obstacle(item) or _unreadable(item.outcome) or scores[item.row.id]
-                found.verdicts.append(verdict_of(item, found_out, infer_ms))
+                found.verdicts.append(make_verdict(item, found_out, infer_ms))
         return found
 
     def _copies(self, batch: Batch) -> list[Item]:
-        """Copies to be set aside of images of the same batch: they wait until those are decided."""
-        return batch.copies() if self._sets_duplicates_aside else []
+        """Copies within the batch that will be rejected: they wait for their originals."""
+        return batch.copies() if self._rejects_duplicates else []
 
     def _obstacle(self, item: Item) -> Rejection | None:
         """Why an image is not even looked at, if so."""
@@ -96,7 +96,7 @@ class Judge:
             return item.rejection
         if claimed.sha256 is None:
             return _too_large(claimed.signature.size)
-        if self._sets_duplicates_aside:
+        if self._rejects_duplicates:
             known = self._ledger.classified_index(claimed.sha256)
             if known is not None:
                 return Rejection("duplicate", f"The same bytes were filed as index {known}.")

@@ -24,7 +24,7 @@ from xray_watcher.intake.arrivals import Arrivals
 from xray_watcher.intake.handover_watch import HandoverWatch
 from xray_watcher.intake.inbox_watch import InboxWatch
 from xray_watcher.intake.waiting import Waiting
-from xray_watcher.intake.watcher import wakeup_for
+from xray_watcher.intake.watcher import build_wakeup
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.model.engine import Engine
@@ -40,7 +40,7 @@ from xray_watcher.service.folders import make_folder, prepare_folders
 from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.service.network import check_weights, decode_pool, load_in_background
 from xray_watcher.service.reports import Reports
-from xray_watcher.service.upkeep import make_chores, make_notifier
+from xray_watcher.service.upkeep import build_chores, build_notifier
 from xray_watcher.system.advice import refusal
 from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.hands import Threads
@@ -69,7 +69,7 @@ def assemble(
     Args:
         settings: what is in force.
         once: gather no batch longer than needed; nothing more is expected.
-        reports: is told every few seconds how things are while the daemon makes progress.
+        reports: gets a report every few seconds while the daemon makes progress.
         clock: the time; the system's by default.
         decoder: decodes files; by default in child processes, as the settings have it.
         engine: the network; by default the one of the settings, loaded in another thread.
@@ -78,8 +78,8 @@ def assemble(
         WeightsError: the weights are not installed; nothing was touched.
         UsageError: an extra that a setting needs is not installed; nothing was touched.
         AlreadyRunning: another daemon holds the ledger or the inbox.
-        ConfigError: the inbox was changed while images of the old one are in hand, or a secret
-            of `[notify]` cannot be used.
+        ConfigError: the inbox was changed while images or uploads of the old one are open, or a
+            secret of `[notify]` cannot be used.
         LedgerError: the ledger cannot be used.
         Unavailable: a folder cannot be made or written.
     """
@@ -136,7 +136,7 @@ def assemble(
         settling = _settling(settings)
         inbox_watch = InboxWatch(
             inbox=inbox,
-            wakeup=wakeup_for(folders.inbox, settings.intake.watch, waker.wake),
+            wakeup=build_wakeup(folders.inbox, settings.intake.watch, waker.wake),
             lock=lock,
             source=spool.inbox,
             settling=settling,
@@ -159,7 +159,7 @@ def assemble(
             lambda: [*settling.first_seen_s, *spool.handover.first_seen_s],
         )
         health = Health()
-        notifier = make_notifier(settings.notify, ledger, channels, audience, health, waker, clock)
+        notifier = build_notifier(settings.notify, ledger, channels, audience, health, waker, clock)
 
         def make_report() -> StatusReport:
             oldest_s, now_s = settling.oldest_seen_s, clock.monotonic_s()
@@ -177,7 +177,7 @@ def assemble(
                 uploads=len(spool.handover),
                 oldest_waiting_s=None if oldest_s is None else round(now_s - oldest_s, 1),
                 ignored=daemon.ignored,
-                batches_in_hand=pipeline.batches_in_hand,
+                batches_in_hand=pipeline.open_batches,
                 filed_since_start=pipeline.done,
                 retries=waiting.figures(now_s),
                 problems=dict(health.reasons) | notifier.problems,
@@ -191,7 +191,7 @@ def assemble(
             folders.waiting,
             lambda: waiting.named(clock.monotonic_s(), clock.now().timestamp()),
         )
-        chores = make_chores(
+        chores = build_chores(
             settings, ledger, spool, make_report, clock, notifier if channels else None
         )
         daemon = Daemon(

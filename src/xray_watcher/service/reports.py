@@ -1,4 +1,4 @@
-"""What the inner process of `run` tells the outer one, and what it is told by it."""
+"""The link between the inner and the outer process of `run`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Reports:
             socket.send_fds(self._end, [KEEP], [lock])
 
     def fail(self, why: str) -> bool:
-        """Say why this process ends; returns whether the outer process tells people."""
+        """Say why this process ends; returns whether the outer process reports it."""
         self._notes.failure.write(why)
         return self._has_former and not self._is_known_ready
 

@@ -75,7 +75,7 @@ class Renewal:
     changed: Sequence[str]
 
 
-def supervised(work: Work, renew: Callable[[Work], Renewal] | None = None) -> int:
+def run_supervised(work: Work, renew: Callable[[Work], Renewal] | None = None) -> int:
     """Do the work in a child process, and look after it in this one.
 
     Call it before any thread is started. It returns in both processes.

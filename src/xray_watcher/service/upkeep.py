@@ -1,4 +1,4 @@
-"""What is done beside the images, put together: messages, figures, retention."""
+"""Builds the chores: notifications, metrics, retention."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from xray_watcher.system.signals import Waker
 _SECONDS_AN_HOUR = 3600.0
 
 
-def make_chores(
+def build_chores(
     settings: Settings,
     ledger: Ledger,
     spool: Spool,
@@ -36,7 +36,7 @@ def make_chores(
     clock: Clock,
     notifier: Notifier | None,
 ) -> list[Chore]:
-    """All that is done beside the images, each contained for itself; messages before files."""
+    """All chores, each contained for itself; notifications before files."""
     chores: list[Chore] = [
         *_metrics_files(settings, ledger, make_report, clock),
         *([notifier] if notifier is not None else []),
@@ -65,7 +65,7 @@ def _metrics_files(
     return [metrics]
 
 
-def make_notifier(
+def build_notifier(
     settings: NotifySettings,
     ledger: Ledger,
     channels: Mapping[str, Channel],
@@ -74,7 +74,7 @@ def make_notifier(
     waker: Waker,
     clock: Clock,
 ) -> Notifier:
-    """Who tells people, as `[notify]` has it."""
+    """Sends notifications, as `[notify]` has it."""
     return Notifier(
         ledger=ledger,
         sender=Sender(channels, waker.wake),

@@ -58,7 +58,7 @@ class InstanceLock:
         """
         try:
             is_ours = self._kept is not None and _is_opened_at(self._kept, self._path)
-            self._fd = self._kept if is_ours else _opened(self._path)
+            self._fd = self._kept if is_ours else _open(self._path)
             assert self._fd is not None
             self._lock(self._fd)
         except BaseException as error:
@@ -144,7 +144,7 @@ class InboxLock:
             raise _unavailable(f"The inbox {self._inbox} cannot be opened", error) from error
         self._fds = (inbox,)
         try:
-            self._fds = (inbox, _opened(self._file))
+            self._fds = (inbox, _open(self._file))
             self._lock()
             self._sign()
         except OSError as error:
@@ -209,7 +209,7 @@ def read_holder(path: str) -> dict[str, object]:
     return read_facts(_note_of(path))
 
 
-def _opened(path: str) -> int:
+def _open(path: str) -> int:
     """Open a lock file of ours; a link or pipe that lies there is not gone through.
 
     Raises:
