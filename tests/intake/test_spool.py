@@ -143,7 +143,7 @@ def test_a_file_that_no_setting_takes_is_claimed_at_once_and_not_read(
     file = seen(tmp_path, "huge.png")
     assert spool.inbox.readiness(file, overdue=False, is_network=False) == "ready"
     assert spool.inbox.claim("huge.png", 1)
-    monkeypatch.setattr(work_module, "_opened", None)
+    monkeypatch.setattr(work_module, "_open", None)
     found = spool.work.examine(1)
     assert found is not None
     assert (found.sha256, found.signature.size) == (None, 200 << 30)

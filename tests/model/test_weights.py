@@ -78,7 +78,7 @@ def test_a_file_is_imported_from_both_forms_of_the_library(
     store: WeightStore, save: Save, tmp_path: Path
 ) -> None:
     store.import_file(NIH, str(save(library_network(), tmp_path / "x.pt")), trust=True)
-    store.verify(NIH)
+    store.load(NIH)
     (found,) = (one for one in store.list() if one.name == NIH)
     assert found.state == "installed"
 
@@ -129,11 +129,11 @@ def test_damage_to_stored_weights_is_found(store: WeightStore, checkpoint: Path)
         damaged[position] ^= 1
         path.write_bytes(damaged)
         with pytest.raises(WeightsError, match="damaged"):
-            store.verify(NIH)
+            store.load(NIH)
     for length in (0, 5, 1000, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(WeightsError, match="damaged"):
-            store.verify(NIH)
+            store.load(NIH)
     (found,) = (one for one in store.list() if one.name == NIH)
     assert found.state == "damaged"
 
@@ -182,7 +182,7 @@ def test_listing_names_every_set_and_imports_no_torch(store: WeightStore) -> Non
 
 
 def test_the_built_in_weights_are_those_that_the_catalogue_names(store: WeightStore) -> None:
-    store.verify(PHANTOM.name)
+    store.load(PHANTOM.name)
     metadata = read_metadata(phantom_path())
     assert json.loads(metadata["operating_points"]) == list(PHANTOM.operating_points)
     found = store.load(PHANTOM.name).sha256

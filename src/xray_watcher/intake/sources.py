@@ -6,8 +6,7 @@ The origin of a file says at which source it waits, in an arrival and in a row o
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,11 +76,3 @@ def row_origin(row: ImageRow) -> Origin:
 def upload_column(origin: Origin) -> str | None:
     """What stands in the column `upload` of a row, for a file from there."""
     return origin.key if origin.source == HANDOVER else None
-
-
-def by_source(origins: Iterable[Origin]) -> dict[str, list[str]]:
-    """The keys of some files by the names of their sources."""
-    keys = defaultdict(list)
-    for origin in origins:
-        keys[origin.source].append(origin.key)
-    return keys

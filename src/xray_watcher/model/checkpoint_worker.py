@@ -44,7 +44,7 @@ from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 from xray_watcher.errors import WeightsError
 from xray_watcher.model.checkpoint import MAX_BYTES, State, checked
 from xray_watcher.system.sandbox import ANSWERS, REQUESTS, LateImportError
-from xray_watcher.system.worker import confine
+from xray_watcher.system.worker import confine, read_up_to
 
 _MEMORY_BYTES = 3 * MAX_BYTES + (256 << 20)  # the file, its tensors and the answer
 _NICENESS = 0  # somebody waits for it
@@ -227,7 +227,7 @@ def main(seconds: float) -> None:
     confine(_own_memory() + _MEMORY_BYTES, _NICENESS)
     _answer(status="ready")
     try:
-        state = read_state(_read_up_to(MAX_BYTES + 1))
+        state = read_state(read_up_to(REQUESTS, MAX_BYTES + 1))
     except WeightsError as error:
         _answer(status="refused", detail=str(error))
     except (MemoryError, RecursionError) as error:
@@ -259,14 +259,6 @@ _IMPORTED_LATER = ("encodings.cp437", "linecache", "tracemalloc")
 def _own_memory() -> int:
     with open("/proc/self/statm", "rb") as statm:
         return int(statm.read().split()[0]) * resource.getpagesize()
-
-
-def _read_up_to(at_most: int) -> bytes:
-    parts = []
-    while at_most and (part := os.read(REQUESTS, at_most)):
-        parts.append(part)
-        at_most -= len(part)
-    return b"".join(parts)
 
 
 def _answer(**line: str) -> None:

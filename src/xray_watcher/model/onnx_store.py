@@ -60,20 +60,16 @@ def _load_state_hash(store: WeightStore, name: str) -> str | None:
 
 def _metadata_and_state(store: WeightStore, name: str) -> tuple[Mapping[str, str], Arrays]:
     if name == UNTRAINED.name:
-        return _untrained()
+        from xray_watcher.model.network import arrays, untrained
+
+        drawn = untrained()
+        shape = asdict(DENSENET121)
+        metadata = make_metadata(UNTRAINED, "", drawn.sha256, drawn.sha256, shape)
+        return metadata, arrays(drawn.state)
     path = store.path(name)
-    metadata, state = read_metadata(path), load_file(path)
+    noted, state = read_metadata(path), load_file(path)
     of_arrays = {tensor: array.shape for tensor, array in state.items()}
-    is_whole = of_arrays == shapes(Architecture.from_json(metadata["architecture"]))
-    if not is_whole or state_hash(state) != metadata.get("state_sha256"):
-        store.verify(name)  # raises, and says what is wrong
-    return {"source_sha256": hash_file(path), **metadata}, state
-
-
-def _untrained() -> tuple[Mapping[str, str], Arrays]:
-    from xray_watcher.model.network import arrays, untrained
-
-    network = untrained()
-    shape = asdict(DENSENET121)
-    metadata = make_metadata(UNTRAINED, "", network.sha256, network.sha256, shape)
-    return metadata, arrays(network.state)
+    is_whole = of_arrays == shapes(Architecture.from_json(noted["architecture"]))
+    if not is_whole or state_hash(state) != noted.get("state_sha256"):
+        store.load(name)  # raises, and says what is wrong
+    return {"source_sha256": hash_file(path), **noted}, state

@@ -39,7 +39,6 @@ FORMAT = "xray-watcher/1"
 
 _BUILT_IN = frozenset({PHANTOM.name, UNTRAINED.name})
 _NEEDED = frozenset({"name", "operating_points", "architecture"})
-_CHUNK_BYTES = 1 << 20
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o750
 
@@ -195,7 +194,7 @@ class WeightStore:
     # -- taking out -----------------------------------------------------------------------
 
     def load(self, name: str) -> LoadedNetwork:
-        """The network with installed or built-in weights.
+        """Load installed or built-in weights, checked against the hash that was noted with them.
 
         Raises:
             WeightsError: they are not installed, or damaged; the message says what to do.
@@ -231,14 +230,6 @@ class WeightStore:
         from xray_watcher.model.network import LoadedNetwork
 
         return LoadedNetwork(DENSENET121, read_checkpoint(file), WEIGHT_SETS[name], hash_file(file))
-
-    def verify(self, name: str) -> None:
-        """Check installed or built-in weights against the hash that was noted with them.
-
-        Raises:
-            WeightsError: they are not installed, or damaged.
-        """
-        self.load(name)
 
 
 def phantom_path() -> str:
@@ -337,14 +328,11 @@ def hash_file(path: str) -> str:
     Raises:
         WeightsError: it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"The file {path} cannot be read ({error.strerror}).") from error
-    return digest.hexdigest()
 
 
 def _make_folder(folder: str) -> None:
