@@ -36,7 +36,7 @@ def crashed(tmp_path: Path) -> tuple[Path, Settings]:
     for index, state in enumerate(("CLAIMED", "FILING", "FILING", "CLAIMING")):
         (filed,) = high.glob(f"{index:04d}_*")
         if index in (0, 1):
-            filed.rename(rig.spool.work.path_of(ids[index]))
+            filed.rename(rig.spool.work.claimed_path(ids[index]))
         elif index == 3:
             filed.rename(rig.inbox / "3.jpg")
         rig.ledger.db.sqlite.execute("UPDATE image SET state = ? WHERE id = ?", (state, ids[index]))

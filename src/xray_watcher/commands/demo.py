@@ -31,7 +31,7 @@ from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
 from xray_watcher.intake.handover import WEB
-from xray_watcher.phantom.files import NORMAL, MadeImage, made_images
+from xray_watcher.phantom.files import NORMAL, MadeImage, draw_images
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 from xray_watcher.system.progress import progress_bar
 
@@ -139,7 +139,7 @@ def _write_config(root: str) -> str:
 
 def _made_drops() -> list[Drop]:
     """Drawn images, one copied slowly and some in a subfolder, and four files that are wrong."""
-    made = list(made_images(IMAGES, SEED))
+    made = list(draw_images(IMAGES, SEED))
     truncated, twin = made[2], made[4]
     return [
         *(

@@ -16,13 +16,9 @@ _KEYS = {"is_ready": "ready", "retries": "waiting", "problems": "troubles"}
 
 @dataclass(frozen=True, slots=True)
 class RetryFigures:
-    """The images that wait for another try.
+    """How many images wait for another try, by reason; seconds since the first of them failed.
 
-    Attributes:
-        images: how many there are.
-        oldest_s: seconds since the first of them failed; None without any.
-        codes: how many wait, by the code of the reason.
-        barred: files and folders of the inbox that may not be read.
+    `barred` counts files and folders of the inbox that may not be read.
     """
 
     images: int = 0

@@ -30,7 +30,7 @@ from xray_watcher.imaging.jpeg_parts import (
     find_frame,
     find_scanned_frame,
     has_full_detail,
-    rebuilt,
+    rebuild,
 )
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.picture import GreyImage
@@ -155,7 +155,7 @@ def sound_copy(data: bytes) -> bytes:
         frame, segments = essential(data)
     except BrokenJpegError:
         raise _damaged() from None
-    copy = rebuilt(segments)
+    copy = rebuild(segments)
     if find_scanned_frame(copy) is None or (
         frame.is_progressive and not has_full_detail(frame, segments)
     ):

@@ -15,12 +15,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A regular file that is open for reading, and how many bytes it has.
-
-    Attributes:
-        descriptor: to be closed by whoever takes it.
-        size: in bytes, as it was when the file was opened.
-    """
+    """A regular file that is open for reading; its taker closes it. `size` is in bytes."""
 
     descriptor: int
     size: int

@@ -147,7 +147,10 @@ class ResultFolders:
             FileProblem: this file cannot be moved; it is still in the work folder alone.
             Unavailable: the target cannot be written; the file is still in the work folder.
         """
-        source, target = self._work.path_of(move.image_id), self.target_path(move.folder, move.name)
+        source, target = (
+            self._work.claimed_path(move.image_id),
+            self.target_path(move.folder, move.name),
+        )
         try:
             self._keep(move.folder)
             if self._has_left(source):
@@ -238,7 +241,8 @@ class ResultFolders:
         try:
             rename_noreplace(source, target)
         except FileExistsError as error:
-            raise _taken(move) from error
+            taken = f"Image {move.image_id}: another file has its name in {move.folder}."
+            raise TargetTaken(taken) from error
 
     def _move_across(self, source: str, target: str, move: Move) -> None:
         """Copy beside the target, sync, check the hash, rename, and only then unlink."""
@@ -259,7 +263,7 @@ class ResultFolders:
     def clear_left(self) -> None:
         """Try once more to remove what could not be removed when it was filed; costs no reading."""
         for image_id, signature in list(self._left.items()):
-            path = self._work.path_of(image_id)
+            path = self._work.claimed_path(image_id)
             with suppress(OSError):
                 if _is_there(path) and make_signature(os.lstat(path)) == signature:
                     remove(path)
@@ -355,7 +359,3 @@ def _is_there(path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _taken(move: Move) -> TargetTaken:
-    return TargetTaken(f"Image {move.image_id}: another file has its name in {move.folder}.")

@@ -50,13 +50,7 @@ STALE_S = 3600.0
 _CLEAN_EVERY_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Leftover:
-    """What is no image, as it was when it was first seen unchanged."""
-
-    size: int
-    mtime_ns: int
-    since_s: float
+_State = tuple[int, int]  # size and time of the last change
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +79,7 @@ class HandoverSource:
         self._offered: set[str] = set()
         self._first_seen_s: dict[str, float] = {}
         self._claimed: set[str] = set()  # whose side-cars are still to be removed
-        self._leftovers: dict[str, _Leftover] = {}
+        self._leftovers: dict[str, tuple[_State, float]] = {}  # no images; unchanged since when
         self._next_clean_s = float("-inf")
 
     def __len__(self) -> int:
@@ -143,7 +137,7 @@ class HandoverSource:
     def claim(self, key: str, image_id: int) -> bool:
         """Rename a file into the work folder; see `Source`."""
         try:
-            target = self._work.path_of(image_id)
+            target = self._work.claimed_path(image_id)
             rename_noreplace(self._path(key, IMAGE), target, is_own_name=True)
         except OSError as error:
             # A network file system may report a failure of a rename that was done.
@@ -256,16 +250,13 @@ class HandoverSource:
                 if not entry.is_file(follow_symlinks=False):
                     continue
                 status = entry.stat(follow_symlinks=False)
-                known = before.get(entry.name)
-                if known is None or (known.size, known.mtime_ns) != (
-                    status.st_size,
-                    status.st_mtime_ns,
-                ):
-                    known = _Leftover(status.st_size, status.st_mtime_ns, now_s)
-                if now_s - known.since_s >= STALE_S and not self._is_awaited(entry.name):
+                state = (status.st_size, status.st_mtime_ns)
+                known, since_s = before.get(entry.name, (state, now_s))
+                since_s = since_s if known == state else now_s
+                if now_s - since_s >= STALE_S and not self._is_awaited(entry.name):
                     os.unlink(entry.path)
                 else:
-                    self._leftovers[entry.name] = known
+                    self._leftovers[entry.name] = (state, since_s)
 
     def _is_awaited(self, entry: str) -> bool:
         """Whether an image lies beside a file, or is still being copied there by `retry`."""

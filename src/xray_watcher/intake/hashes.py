@@ -15,11 +15,6 @@ from xray_watcher.system.files import OPEN_FILE, sha256_of
 def check_filed(target: str, sha256: bytes, beat: Callable[[], None]) -> None:
     """Accept an image that was filed before a kill.
 
-    Args:
-        target: where it should lie.
-        sha256: of its bytes.
-        beat: is called now and then while it is read.
-
     Raises:
         FileNotFoundError: it is not there.
         ChangedAfterClaim: something else is there.

@@ -55,12 +55,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What became of files that were asked whether they may be claimed.
-
-    Attributes:
-        ready: those that may be claimed.
-        unasked: those that are to be asked again.
-    """
+    """Which of the asked files may be claimed, and which are to be asked again."""
 
     ready: Sequence[Arrival]
     unasked: Sequence[Arrival] = ()

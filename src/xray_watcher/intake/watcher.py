@@ -25,6 +25,7 @@ from xray_watcher.config.settings import Settings
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.nofollow import check_device
+from xray_watcher.intake.refusals import kernel_reason
 from xray_watcher.system.mounts import is_network
 
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -103,7 +104,7 @@ class Inbox:
                 yield None
         except OSError as error:
             raise Unavailable(
-                "inbox", f"The inbox {self.folder} cannot be read ({_reason(error)})."
+                "inbox", f"The inbox {self.folder} cannot be read ({kernel_reason(error)})."
             ) from error
         if scan.barred:  # perhaps the whole share went away meanwhile
             self._note_device(check_device(self.folder, self._work))
@@ -155,7 +156,7 @@ class _Scan:
                 if error.errno in _NOT_OURS:
                     yield path, None
                 elif error.errno not in _VANISHED:
-                    self.barred[path] = _reason(error)
+                    self.barred[path] = kernel_reason(error)
 
 
 def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
@@ -264,7 +265,3 @@ def _listed(folder: str) -> list[os.DirEntry[str]]:
 def _seen(path: str, status: os.stat_result, *, is_network: bool) -> SeenFile:
     inode = 0 if is_network else status.st_ino  # on a share it may be another at each look
     return SeenFile(path, status.st_size, status.st_mtime_ns, inode)
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno or 0)

@@ -64,7 +64,7 @@ class WorkFolder:
         self.path = path
         self._inbox = inbox
 
-    def path_of(self, image_id: int) -> str:
+    def claimed_path(self, image_id: int) -> str:
         """Where a claimed file lies."""
         return os.path.join(self.path, work_name(image_id))
 
@@ -100,7 +100,7 @@ class WorkFolder:
             Unavailable: the work folder is out of reach.
         """
         try:
-            os.lstat(self.path_of(image_id))
+            os.lstat(self.claimed_path(image_id))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -132,7 +132,7 @@ class WorkFolder:
             FileProblem: it cannot be read.
             Unavailable: the work folder is out of reach.
         """
-        path = self.path_of(image_id)
+        path = self.claimed_path(image_id)
         try:
             seen = self.seen(image_id)
             if seen is None or seen.signature.size > LARGEST_FILE_BYTES:
@@ -158,7 +158,7 @@ class WorkFolder:
             FileProblem: it cannot be looked at.
             Unavailable: the work folder is out of reach.
         """
-        path = self.path_of(image_id)
+        path = self.claimed_path(image_id)
         try:
             status = os.lstat(path)
         except FileNotFoundError:
@@ -221,7 +221,7 @@ class WorkFolder:
 
     def clear(self, image_id: int, sha256: bytes | None) -> None:
         """Remove a claimed file whose copy is filed; another file stays."""
-        path = self.path_of(image_id)
+        path = self.claimed_path(image_id)
         with suppress(OSError):
             if sha256 is not None and has_hash(path, sha256):
                 os.unlink(path)

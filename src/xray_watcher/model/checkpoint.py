@@ -119,7 +119,7 @@ def _state(answer: bytes, exit_code: int, path: str) -> State:
     line = _line(head)
     try:
         if line.get("status") == "read":
-            return checked(load(tensors))
+            return check_state(load(tensors))
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from None
     except SafetensorError:
@@ -144,7 +144,7 @@ def _end(exit_code: int) -> str:
     return f"the process that read it ended without an answer ({describe_exit(exit_code)})."
 
 
-def checked(state: State) -> State:
+def check_state(state: State) -> State:
     """The state if it is that of a DenseNet121 with 18 outputs, sound and finite.
 
     Raises:

@@ -42,7 +42,7 @@ from safetensors.torch import save
 from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 
 from xray_watcher.errors import WeightsError
-from xray_watcher.model.checkpoint import MAX_BYTES, State, checked
+from xray_watcher.model.checkpoint import MAX_BYTES, State, check_state
 from xray_watcher.system.sandbox import ANSWERS, REQUESTS, LateImportError
 from xray_watcher.system.worker import confine, read_up_to
 
@@ -127,7 +127,7 @@ def read_state(data: bytes) -> State:
         WeightsError: the file names what is not allowed, or holds another network; the message
             lacks its subject, which is the file.
     """
-    return checked(dict(_entries(_content(data))))
+    return check_state(dict(_entries(_content(data))))
 
 
 def _content(data: bytes) -> object:

@@ -22,13 +22,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A network in an ONNX file that is sound.
-
-    Attributes:
-        path: of the file.
-        weights: what its outputs mean.
-        sha256: hash of the checkpoint that it was made from.
-    """
+    """A sound ONNX file, what its outputs mean, and the hash of its checkpoint."""
 
     path: str
     weights: WeightSet

@@ -25,12 +25,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class LeftOpen:
-    """What there is to do.
-
-    Attributes:
-        claimed: images to be decoded; those that had the most tries come last.
-        decided: what is to be carried out.
-    """
+    """Images to be decoded, those with the most tries last, and decisions to be carried out."""
 
     claimed: tuple[ImageRow, ...]
     decided: tuple[Decided, ...]

@@ -70,13 +70,7 @@ class Timetable:
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
-    """What reports the daemon's state.
-
-    Attributes:
-        health: what is degraded.
-        heartbeat: writes the report for `status`.
-        waiting: knows why single files wait.
-    """
+    """What is degraded, what writes the report for `status`, and what knows why files wait."""
 
     health: Health
     heartbeat: Heartbeat
@@ -85,12 +79,7 @@ class Reporting:
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """What is done in each turn, after the images.
-
-    Attributes:
-        summaries: the daily figures.
-        chores: everything else.
-    """
+    """What is done in each turn, after the images: the daily figures, and everything else."""
 
     summaries: DailySummaries
     chores: Sequence[Chore] = ()
@@ -98,13 +87,7 @@ class Upkeep:
 
 @dataclass(frozen=True, slots=True)
 class Waking:
-    """What the loop sleeps and wakes by.
-
-    Attributes:
-        clock: the time.
-        waker: what it sleeps on.
-        stop: whether to end.
-    """
+    """The time, what the loop sleeps on, and whether to end."""
 
     clock: Clock
     waker: Waker

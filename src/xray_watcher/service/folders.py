@@ -146,7 +146,7 @@ def _lies_in(spool: Spool, row: ImageRow) -> bool:
     if row.state == State.FILING and (row.folder is None or row.filed_name is None):
         return True  # it had vanished; its line alone is to be written
     with suppress(OSError):
-        if os.path.getsize(spool.work.path_of(row.id)) == row.size:
+        if os.path.getsize(spool.work.claimed_path(row.id)) == row.size:
             return True
     if row.state == State.FILING and row.folder is not None and row.filed_name is not None:
         return spool.results.taken(row.folder, row.filed_name)
