@@ -22,7 +22,7 @@ from measuring import CORES, in_turns, ratio
 from peers import BATCH, Apart
 from xray_watcher.model.forward import Precision
 from xray_watcher.model.network import LoadedNetwork, untrained
-from xray_watcher.model.onnx_store import exported
+from xray_watcher.model.onnx_store import export_weights
 from xray_watcher.model.processor import Processor, has_bfloat16
 from xray_watcher.model.weights import WeightStore
 
@@ -85,7 +85,7 @@ def _onnxruntime(cores: int) -> Callable[[np.ndarray], object]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(exported(WeightStore(folder), "untrained").path)
+        path = Path(export_weights(WeightStore(folder), "untrained").path)
         session = onnxruntime.InferenceSession(path.read_bytes(), options)
     return lambda pixels: session.run(None, {session.get_inputs()[0].name: pixels})
 

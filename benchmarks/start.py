@@ -30,7 +30,7 @@ from measuring import (
 )
 from xray_watcher.core.catalogue import UNTRAINED
 from xray_watcher.model.network import untrained
-from xray_watcher.model.onnx_store import exported
+from xray_watcher.model.onnx_store import export_weights
 from xray_watcher.model.weights import WeightStore
 
 WEIGHTS = "densenet121-res224-nih"
@@ -86,7 +86,7 @@ def resident(images: Path, model: str) -> float:
     """Megabytes of all processes together after 64 images."""
     with tempfile.TemporaryDirectory() as folder:
         service = Service(Path(folder) / "root", options={"model": model})
-        exported(WeightStore(str(service.state / "weights")), UNTRAINED.name)  # as an import does
+        export_weights(WeightStore(str(service.state / "weights")), UNTRAINED.name)
         copies(pictures(images), 64, service.inbox)
         process = service.start()
         try:

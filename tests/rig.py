@@ -24,6 +24,7 @@ from xray_watcher.core.naming import WORK_FOLDER
 from xray_watcher.core.notices import NO_SUBSCRIPTIONS, Subscriptions
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.core.values import ModelInfo, Rejection
 from xray_watcher.effects import build_effects
 from xray_watcher.errors import Unavailable
@@ -232,7 +233,7 @@ class Rig:
             retries=self.retries,
             engine=ready,
             reporting=Reporting(
-                self.health, Heartbeat(str(state / "heartbeat.json"), dict), self.waiting
+                self.health, Heartbeat(str(state / "heartbeat.json"), StatusReport), self.waiting
             ),
             timetable=Timetable(SCAN_S, SETTLE_S, SETTLE_S, GIVE_UP_S, 0, (str(root),)),
             upkeep=Upkeep(summaries, chores(self)),
@@ -259,13 +260,13 @@ class Rig:
     def settle(self) -> None:
         """Take turns until what lies there now is filed."""
         self.ticks(SCAN_S + SETTLE_S + QUIET_S + 2)
-        while not self.pipeline.is_idle or self.arrivals.has_to_claim or self.in_hand:
+        while not self.pipeline.is_idle or self.arrivals.has_to_claim or self.open_images:
             self.tick(0.5)
 
     @property
-    def in_hand(self) -> int:
+    def open_images(self) -> int:
         """Images that are claimed and not done."""
-        return self.pipeline.images_in_hand
+        return self.pipeline.open_images
 
     def records(self) -> list[str]:
         """The inbox paths of what is logged, in order of the indexes."""

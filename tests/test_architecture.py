@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -200,6 +201,22 @@ def test_no_constructor_has_more_arguments_than_a_person_can_hold() -> None:
 def test_the_first_level_of_the_source_can_be_read_at_a_glance() -> None:
     own = {name for name in MODULES if "." not in name} - {"__init__", "__main__"}
     assert len(own) <= 4, own
+
+
+def test_each_code_of_a_log_event_stands_in_one_place() -> None:
+    """Alerts in Loki or Splunk go by the code; the sentence beside it may change."""
+    codes = Counter(
+        keyword.value.value
+        for name in MODULES
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr in {"info", "warning", "error"}
+        for keyword in node.keywords
+        if keyword.arg == "code" and isinstance(keyword.value, ast.Constant)
+    )
+    assert len(codes) >= 26
+    assert [code for code, count in codes.items() if count > 1] == []
+    assert all(re.fullmatch(r"[a-z0-9_]+", str(code)) for code in codes)
 
 
 def test_what_is_imported_is_declared_and_pinned() -> None:

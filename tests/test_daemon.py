@@ -199,12 +199,12 @@ def test_a_flood_is_worked_off_oldest_first_in_full_batches(rig: Rig) -> None:
     most_in_hand = 0
     for _ in range(40):
         rig.tick(0.5)
-        most_in_hand = max(most_in_hand, rig.pipeline.batches_in_hand)
+        most_in_hand = max(most_in_hand, rig.pipeline.open_batches)
     audit.check(rig.root, arrived)
     names = [record["filename"] for record in audit.jsonl_records(rig.root)]
     assert names == sorted(names)
     assert rig.engine.batches == [16] * 6 + [4]
-    assert most_in_hand <= daemon_module.MAX_BATCHES_IN_HAND
+    assert most_in_hand <= daemon_module.MAX_OPEN_BATCHES
 
 
 def test_while_a_batch_is_scored_the_next_one_is_with_the_decoders(rig: Rig) -> None:

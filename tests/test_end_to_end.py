@@ -19,7 +19,7 @@ from PIL import Image
 import audit
 from service import STUB, Service, call
 from xray_watcher.config.settings import Settings
-from xray_watcher.phantom.files import NORMAL, made_images
+from xray_watcher.phantom.files import NORMAL, draw_images
 
 REAL_IMAGES = sorted(Path(__file__).parents[2].glob("shared/images/*.*g"))
 OTHER_FILE_SYSTEM = Path("/dev/shm")
@@ -278,7 +278,7 @@ def test_missing_weights_end_the_service_with_the_three_ways_on(service: Service
 
 def test_drawn_chests_are_filed_under_the_level_of_what_was_drawn(service: Service) -> None:
     level_of = Settings().risk_rules().level_of
-    drawn = {image.name: image for image in made_images(36, seed=7)}
+    drawn = {image.name: image for image in draw_images(36, seed=7)}
     arrived = [put(service.inbox, name, image.content) for name, image in drawn.items()]
     service.start("--once", "--weights", "phantom")
     assert service.ended() == 0

@@ -12,6 +12,7 @@ import pytest
 from rig import Rig
 from xray_watcher.config.settings import IntakeSettings, Settings
 from xray_watcher.errors import ConfigError, Unavailable
+from xray_watcher.intake.handover import Upload, uploads_folder
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.service.folders import prepare_folders
 from xray_watcher.system.files import keep_to_owner
@@ -35,7 +36,7 @@ def crashed(tmp_path: Path) -> tuple[Path, Settings]:
     for index, state in enumerate(("CLAIMED", "FILING", "FILING", "CLAIMING")):
         (filed,) = high.glob(f"{index:04d}_*")
         if index in (0, 1):
-            filed.rename(rig.spool.work.path_of(ids[index]))
+            filed.rename(rig.spool.work.claimed_path(ids[index]))
         elif index == 3:
             filed.rename(rig.inbox / "3.jpg")
         rig.ledger.db.sqlite.execute("UPDATE image SET state = ? WHERE id = ?", (state, ids[index]))
@@ -64,6 +65,55 @@ def test_it_does_not_when_an_image_is_missing_there(
         with pytest.raises(ConfigError, match="not all of them lie in the new folders"):
             prepare_folders(settings, ledger, lambda: None)
         assert ledger.meta("inbox") != str(root / "inbox"), "nothing was begun"
+
+
+@pytest.fixture
+def with_upload(tmp_path: Path) -> tuple[Settings, Settings, Path]:
+    """Settings of two inboxes, and an upload that waits unclaimed beside the first."""
+    first, second = (
+        Settings(
+            root=str(tmp_path / "root"),
+            state_dir=str(tmp_path),
+            intake=IntakeSettings(inbox=str(tmp_path / name)),
+        )
+        for name in ("first", "second")
+    )
+    with Ledger(first.folders.ledger) as ledger:
+        work = prepare_folders(first, ledger, lambda: None)[0].work.path
+    uploads = Path(uploads_folder(work))
+    uploads.mkdir()
+    upload = Upload(str(uploads), "20261123T120000-0123456789ab-000000")
+    upload.write(b"picture:Edema")
+    upload.hand_over("a.jpg")
+    return first, second, uploads
+
+
+def test_the_inbox_is_not_changed_while_an_upload_waits_beside_the_old_one(
+    with_upload: tuple[Settings, Settings, Path],
+) -> None:
+    first, second, uploads = with_upload
+    with Ledger(first.folders.ledger) as ledger:
+        with pytest.raises(ConfigError, match="1 uploads that are not claimed wait in"):
+            prepare_folders(second, ledger, lambda: None)
+        assert ledger.meta("inbox") == first.folders.inbox
+        next(uploads.glob("*.image")).unlink()
+        prepare_folders(second, ledger, lambda: None)
+        assert ledger.meta("inbox") == second.folders.inbox
+
+
+def test_a_work_folder_on_another_mount_is_kept_while_an_upload_waits_in_it(
+    with_upload: tuple[Settings, Settings, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, _, uploads = with_upload
+    work = uploads.parent.rename(tmp_path / "on-another-mount")
+    monkeypatch.setattr("xray_watcher.service.folders.is_same_mount", lambda *_: False)
+    with Ledger(first.folders.ledger) as ledger:
+        ledger.set_meta("work", str(work))
+        assert prepare_folders(first, ledger, lambda: None)[0].work.path == str(work)
+        next(work.glob("uploads/*.image")).unlink()
+        assert prepare_folders(first, ledger, lambda: None)[0].work.path != str(work)
 
 
 def test_a_stranger_s_work_folder_with_the_same_numbers_is_not_taken_over(

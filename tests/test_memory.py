@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xray_watcher.service.network import decoders_for
+from xray_watcher.service.network import choose_decoders
 from xray_watcher.system.memory import memory_bytes, of_the_machine
 
 GB = 10**9
@@ -83,4 +83,4 @@ def test_a_machine_without_control_groups_has_its_own_memory(tmp_path: Path) -> 
 def test_there_are_as_many_decoders_as_cores_if_memory_has_room_for_them(
     cores: int, memory: int, decoders: int
 ) -> None:
-    assert decoders_for(cores, memory) == decoders
+    assert choose_decoders(cores, memory) == decoders

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rig import Rig
 from xray_watcher.config.settings import Settings
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.core.tally import Tally
 from xray_watcher.core.values import REJECTIONS
 from xray_watcher.ledger.ledger import Ledger
@@ -123,7 +124,7 @@ def test_buckets_are_cumulative_and_end_in_the_count() -> None:
     assert found["xray_watcher_batch_images_count",] == 6
 
 
-def test_what_the_daemon_tells_is_passed_on() -> None:
+def test_what_the_daemon_reports_is_passed_on() -> None:
     told = {
         "at": "2026-11-23T11:59:58.000Z",
         "troubles": {"disk": "full", "strange": "new"},
@@ -134,7 +135,9 @@ def test_what_the_daemon_tells_is_passed_on() -> None:
         "waiting": {"images": 2, "oldest_s": 9.0, "codes": {"busy": 2}, "barred": 0},
         "model": {"name": "phantom", "sha256": "ab", "precision": "float32", "simulated": True},
     }
-    situation = Situation(NOW, told, NOW - timedelta(hours=1), {"inbox": 5_000_000}, 1_000)
+    situation = Situation(
+        NOW, StatusReport.from_json(told), NOW - timedelta(hours=1), {"inbox": 5_000_000}, 1_000
+    )
     found = samples(exposition(None, situation))
     assert found["xray_watcher_up",] == 1
     assert found["xray_watcher_degraded", "disk"] == 1
@@ -197,14 +200,13 @@ def test_a_scrape_of_a_million_images_is_quick(tmp_path: Path) -> None:
 
 def with_file(path: Path) -> Callable[[Rig], list[Chore]]:
     def chores(rig: Rig) -> list[Chore]:
-        told = {"at": "2026-11-23T12:00:00.000Z", "troubles": {}}
         disks = {"inbox": str(rig.inbox), "logs": "/nowhere"}
         return [
             MetricsFile(
                 str(path),
                 15.0,
                 rig.ledger,
-                lambda: told,
+                lambda: StatusReport(at=NOW),
                 disks=disks,
                 min_free=7,
                 channels=(),

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from rig import Rig
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.core.values import ModelInfo
 from xray_watcher.reports.metrics import CONTENT_TYPE, Situation, exposition
 from xray_watcher.system.clock import SystemClock
@@ -101,9 +102,9 @@ class Export:
         self._rig.drop("again.jpg", "picture:Edema#0")  # gets a flag: the same bytes
         self._rig.settle()
         now = self._rig.clock.now()
-        told = self._told | {"at": now.isoformat()}
+        report = StatusReport.from_json(self._told | {"at": now.isoformat()})
         free = {"inbox": 5_000_000_000, "logs": 6_000_000_000}
-        situation = Situation(now, told, now, free, 1_000_000_000, ("webhook",))
+        situation = Situation(now, report, now, free, 1_000_000_000, ("webhook",))
         return exposition(self._rig.ledger.totals(), situation)
 
 

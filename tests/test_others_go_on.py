@@ -203,8 +203,8 @@ def test_a_claimed_file_that_can_be_read_again_is_scored(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as failing_for_a_while:
-        refuse = barring("_opened", "0001", errno.EIO, work_module)
-        failing_for_a_while.setattr(work_module, "_opened", refuse)
+        refuse = barring("_open", "0001", errno.EIO, work_module)
+        failing_for_a_while.setattr(work_module, "_open", refuse)
         arrived = [rig.drop("a.jpg", "picture:Edema"), rig.drop("b.jpg", "picture:Fracture")]
         rig.ticks(30)
         assert len(audit.jsonl_records(rig.root)) == 1

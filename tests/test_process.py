@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.errors import AlreadyRunning, Unavailable
 from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.files import read_facts
@@ -275,13 +277,13 @@ def test_the_lease_signal_of_the_kernel_ends_nothing() -> None:
 def test_a_heartbeat_tells_at_most_every_two_seconds_and_goes_away_at_the_end(
     tmp_path: Path,
 ) -> None:
-    path, told = str(tmp_path / "heartbeat.json"), []
-    heartbeat = Heartbeat(path, lambda: told.append(1) or {"count": len(told)})  # type: ignore[func-returns-value]
+    path, counts = str(tmp_path / "heartbeat.json"), itertools.count(1)
+    heartbeat = Heartbeat(path, lambda: StatusReport(pid=next(counts)))
     heartbeat.beat(100.0)
     heartbeat.beat(101.9)
-    assert read_facts(path) == {"count": 1}
+    assert read_facts(path)["pid"] == 1
     heartbeat.beat(102.0)
-    assert read_facts(path) == {"count": 2}
+    assert read_facts(path)["pid"] == 2
     heartbeat.stop()
     heartbeat.stop()
     assert read_facts(path) == {}
@@ -289,4 +291,4 @@ def test_a_heartbeat_tells_at_most_every_two_seconds_and_goes_away_at_the_end(
 
 
 def test_a_heartbeat_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
-    Heartbeat(str(tmp_path / "no" / "such" / "folder"), dict).beat(100.0)
+    Heartbeat(str(tmp_path / "no" / "such" / "folder"), StatusReport).beat(100.0)

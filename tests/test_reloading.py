@@ -19,7 +19,7 @@ from xray_watcher.config.loading import differences, load_settings
 from xray_watcher.config.settings import Settings
 from xray_watcher.errors import ConfigError, Unavailable, WeightsError
 from xray_watcher.service import renewing
-from xray_watcher.service.renewing import load_in_time
+from xray_watcher.service.renewing import load_in_child
 from xray_watcher.system.lock import is_held
 
 EXAMPLE = Path(__file__).parents[1] / "config" / "xray-watcher.toml"
@@ -61,7 +61,7 @@ def reload(service: Service, **changes: str) -> None:
 def test_settings_come_back_from_the_process_that_checks_them_as_they_were() -> None:
     flags = {"state_dir": "/tmp/state"}
     first = load_settings(str(EXAMPLE), flags, {}).settings
-    assert load_in_time(lambda: load_settings(str(EXAMPLE), flags, {}).settings) == first
+    assert load_in_child(lambda: load_settings(str(EXAMPLE), flags, {}).settings) == first
 
 
 def test_every_problem_of_wrong_settings_is_told() -> None:
@@ -69,7 +69,7 @@ def test_every_problem_of_wrong_settings_is_told() -> None:
         raise ConfigError(["one", "two"])
 
     with pytest.raises(ConfigError) as caught:
-        load_in_time(load)
+        load_in_child(load)
     assert caught.value.problems == ("one", "two")
 
 
@@ -79,7 +79,7 @@ def test_whatever_goes_wrong_with_a_check_refuses_the_settings(error: Exception)
         raise error
 
     with pytest.raises(ConfigError):
-        load_in_time(load)
+        load_in_child(load)
 
 
 def test_a_configuration_on_a_share_that_hangs_is_waited_for_so_long_and_no_longer(
@@ -87,7 +87,7 @@ def test_a_configuration_on_a_share_that_hangs_is_waited_for_so_long_and_no_long
 ) -> None:
     monkeypatch.setattr(renewing, "_ANSWER_S", 0.2)
     with pytest.raises(Unavailable, match="the configuration does not answer"):
-        load_in_time(lambda: signal.pause() and Settings())  # type: ignore[func-returns-value]
+        load_in_child(lambda: signal.pause() and Settings())  # type: ignore[func-returns-value]
 
 
 def test_keys_that_differ_are_named() -> None:

@@ -60,7 +60,7 @@ def test_the_size_of_an_image_that_vanished_is_that_of_the_last_look(rig: Rig) -
 
     def vanishes(path: str, image_id: int) -> bool:
         is_claimed = claim(path, image_id)
-        Path(rig.spool.work.path_of(image_id)).unlink()
+        Path(rig.spool.work.claimed_path(image_id)).unlink()
         return is_claimed
 
     rig.spool.inbox.claim = vanishes  # type: ignore[method-assign]

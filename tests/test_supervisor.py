@@ -11,13 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.errors import Unavailable
-from xray_watcher.service.reports import in_words
+from xray_watcher.service.reports import status_line
 from xray_watcher.system.activity import Activity, read_activity
 from xray_watcher.system.deadline import answer_in_time
 
@@ -27,7 +29,7 @@ WORK = {
     "is killed": "os.kill(os.getpid(), signal.SIGKILL)",
     "waits": "time.sleep(100); return 0",
     "waits on": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100); return 0",
-    "beats": "[(reports.beat(TOLD), time.sleep(0.05)) for _ in range(2000)]; return 0",
+    "beats": "[(reports.beat(REPORT), time.sleep(0.05)) for _ in range(2000)]; return 0",
     "is ready": "return ready(reports)",
     "spins": "exec('while True: pass')",
     "blocks itself": "lock = threading.Lock(); lock.acquire(); lock.acquire(); return 0",
@@ -35,7 +37,9 @@ WORK = {
 }
 SCRIPT = """
 import os, signal, sys, threading, time
+from dataclasses import replace
 from xray_watcher import log
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.errors import ConfigError
 from xray_watcher.service import supervisor
 from xray_watcher.system import activity
@@ -43,12 +47,11 @@ log.set_up("warning")
 supervisor.QUIET_S, supervisor._LOOK_EVERY_S, supervisor.GRACE_S = 0.4, 0.2, 1.0
 supervisor.START_S = 1.0
 activity.SAYS_EVERY_S = 0.1
-TOLD = dict(ready=False, reloads=0, filed_since_start=3, waiting_in_inbox=2, batches_in_hand=1,
-            troubles=dict())
+REPORT = StatusReport(filed_since_start=3, waiting_in_inbox=2, batches_in_hand=1)
 def ready(reports):
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     for _ in range(2000):
-        reports.beat(dict(TOLD, ready=True))
+        reports.beat(replace(REPORT, is_ready=True))
         time.sleep(0.05)
     return 0
 def refuse():
@@ -72,7 +75,7 @@ if {is_nobody}:  # who may not ask what an opaque process waits in
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
 answers = {answers}
-sys.exit(supervisor.supervised(work, renew))
+sys.exit(supervisor.run_supervised(work, renew))
 """
 
 
@@ -355,10 +358,10 @@ def test_a_hang_up_before_anybody_listens_is_heard_later() -> None:
 
 
 def test_the_status_says_what_is_out_of_order() -> None:
-    told = {"filed_since_start": 1, "waiting_in_inbox": 0, "batches_in_hand": 0, "ready": True}
-    assert in_words({**told, "troubles": {}}).startswith("watching: 1 images filed")
-    words = in_words({**told, "troubles": {"inbox": "It is away."}})
-    assert words.startswith("degraded: inbox: It is away. (1 images filed")
+    report = StatusReport(filed_since_start=1, waiting_in_inbox=0, batches_in_hand=0, is_ready=True)
+    assert status_line(report).startswith("watching: 1 images filed")
+    line = status_line(replace(report, problems={"inbox": "It is away."}))
+    assert line.startswith("degraded: inbox: It is away. (1 images filed")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from rig import GIVE_UP_S, INCOMPLETE_S, Rig
 from xray_watcher.commands.waiting import read_waiting, to_text
 from xray_watcher.core.retries import Reason
+from xray_watcher.core.status_report import RetryFigures, StatusReport
 from xray_watcher.errors import UsageError
 from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.system.lock import InstanceLock
@@ -58,12 +59,7 @@ def test_the_figures_count_all_and_name_none(rig: Rig) -> None:
     rig.retries.failed(("inbox", "b.jpg"), "b.jpg", Reason("busy", "It is open."), 150.0)
     rig.retries.queue(("claimed", 8), "c.jpg", 150.0)  # it only waits for its turn
     figures = rig.waiting.figures(160.0)
-    assert figures == {
-        "images": 2,
-        "oldest_s": 60.0,
-        "codes": {"unreadable": 1, "busy": 1},
-        "barred": 0,
-    }
+    assert figures == RetryFigures(2, 60.0, {"unreadable": 1, "busy": 1}, 0)
     assert "DOE" not in str(rig.waiting.problems(160.0))
 
 
@@ -73,7 +69,7 @@ def test_the_command_names_what_the_service_wrote_and_no_name_speaks_to_the_term
     folders = rig.settings.folders
     rig.retries.failed(("inbox", "x"), "ward/\x1b]0;OWNED\x07.jpg", BROKEN, 100.0)
     names = lambda: rig.waiting.named(110.0, 1_795_000_000.0)  # noqa: E731
-    heartbeat = Heartbeat(folders.heartbeat, dict, names_path=folders.waiting, names=names)
+    heartbeat = Heartbeat(folders.heartbeat, StatusReport, names_path=folders.waiting, names=names)
     with InstanceLock(folders.lock):
         heartbeat.beat(0.0)
         assert os.stat(folders.waiting).st_mode & 0o007 == 0, "not for everybody's eyes"
@@ -96,5 +92,5 @@ def test_a_thousand_names_are_written_and_the_figures_count_the_rest(rig: Rig) -
     for number in range(1200):
         rig.retries.failed(("inbox", f"{number}.jpg"), f"{number}.jpg", BROKEN, 100.0)
     assert len(rig.waiting.named(110.0, 110.0)) == 1000
-    assert rig.waiting.figures(110.0)["images"] == 1200
+    assert rig.waiting.figures(110.0).images == 1200
     assert json.dumps(rig.waiting.named(110.0, 110.0))

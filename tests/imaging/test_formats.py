@@ -29,7 +29,7 @@ from xray_watcher.imaging.formats import (
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.picture import GreyImage
 from xray_watcher.imaging.pixels import decode
-from xray_watcher.intake.readiness import readiness_of
+from xray_watcher.intake.readiness import check_readiness
 
 PICTURES = (Path(__file__).parents[2] / "docs" / "pictures.md").read_text(encoding="utf-8")
 GREY = pictures.chest()
@@ -95,7 +95,7 @@ def readiness(path: Path, content: bytes) -> str:
     fd = os.open(path, os.O_RDONLY)
     try:
         file = SeenFile(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
-        return readiness_of(fd, file, overdue=False)
+        return check_readiness(fd, file, overdue=False)
     finally:
         os.close(fd)
 
@@ -144,6 +144,8 @@ def test_the_sentence_and_the_documents_name_each_format(kind: Format) -> None:
 
 
 def test_the_documents_name_the_suffixes_that_are_taken_by_default() -> None:
-    assert ", ".join(f"`{suffix}`" for suffix in IntakeSettings().suffixes) in PICTURES
+    assert ", ".join(f"`{suffix}`" for suffix in IntakeSettings().suffixes) in " ".join(
+        PICTURES.split()
+    )
     assert IntakeSettings().suffixes == (*JPEG.suffixes, *PNG.suffixes)
     assert len(set(formats.SUFFIXES)) == len(formats.SUFFIXES)

@@ -143,7 +143,7 @@ def test_a_file_that_no_setting_takes_is_claimed_at_once_and_not_read(
     file = seen(tmp_path, "huge.png")
     assert spool.inbox.readiness(file, overdue=False, is_network=False) == "ready"
     assert spool.inbox.claim("huge.png", 1)
-    monkeypatch.setattr(work_module, "_opened", None)
+    monkeypatch.setattr(work_module, "_open", None)
     found = spool.work.examine(1)
     assert found is not None
     assert (found.sha256, found.signature.size) == (None, 200 << 30)
@@ -211,7 +211,7 @@ def test_what_is_no_file_is_not_examined_filed_or_taken_up_when_it_was_claimed(
 ) -> None:
     (tmp_path / "secret.png").write_bytes(WHOLE_PNG)
     move = claimed(spool, tmp_path)
-    path = Path(spool.work.path_of(1))
+    path = Path(spool.work.claimed_path(1))
     path.unlink()
     make(path)
     assert spool.work.examine(1) is None
@@ -241,7 +241,7 @@ def test_a_link_by_the_name_of_an_image_that_is_to_be_filed_is_not_followed(
     (targets / "High" / move.name).symlink_to(tmp_path / "secret.png")
     with pytest.raises(TargetTaken):
         spool.results.file(move)
-    assert Path(spool.work.path_of(1)).read_bytes() == WHOLE_PNG
+    assert Path(spool.work.claimed_path(1)).read_bytes() == WHOLE_PNG
 
 
 def test_a_claim_of_a_file_that_is_gone_is_no_claim(spool: Spool) -> None:
@@ -276,7 +276,7 @@ def test_a_name_that_is_taken_is_never_overwritten(
     with pytest.raises(TargetTaken):
         spool.results.file(move)
     assert theirs.read_text() == "theirs"
-    assert Path(spool.work.path_of(1)).read_bytes() == WHOLE_PNG
+    assert Path(spool.work.claimed_path(1)).read_bytes() == WHOLE_PNG
     assert os.listdir(targets / "High") == ["0000_a.png"]
 
 
@@ -299,7 +299,7 @@ def test_a_name_that_the_folder_refuses_leaves_nothing_there_and_the_image_where
     with pytest.raises(NameRefused):
         spool.results.file(move)
     assert os.listdir(targets / "High") == []
-    assert Path(spool.work.path_of(1)).read_bytes() == WHOLE_PNG
+    assert Path(spool.work.claimed_path(1)).read_bytes() == WHOLE_PNG
 
 
 def test_a_name_is_refused_when_that_of_its_reason_is_too_long(
@@ -317,7 +317,7 @@ def test_a_claimed_file_that_changed_after_it_was_hashed_is_not_filed(
     spool: Spool, tmp_path: Path, targets: Path
 ) -> None:
     move = claimed(spool, tmp_path)
-    Path(spool.work.path_of(1)).write_bytes(WHOLE_PNG + b"more")
+    Path(spool.work.claimed_path(1)).write_bytes(WHOLE_PNG + b"more")
     with pytest.raises(ChangedAfterClaim):
         spool.results.file(move)
     assert os.listdir(targets / "High") == []
@@ -344,7 +344,7 @@ def test_filing_goes_on_after_a_kill_between_copy_and_removal(
 
 def test_an_image_that_is_nowhere_is_said_to_be_nowhere(spool: Spool, tmp_path: Path) -> None:
     move = claimed(spool, tmp_path)
-    os.unlink(spool.work.path_of(1))
+    os.unlink(spool.work.claimed_path(1))
     with pytest.raises(FileNotFoundError):
         spool.results.file(move)
 
@@ -364,7 +364,7 @@ def test_a_file_that_its_writer_goes_on_with_while_it_is_hashed_is_not_unchanged
 
     def while_somebody_writes(fd: int, at_most: int) -> bytes:
         digest = hashed(fd, at_most)
-        with open(spool.work.path_of(1), "ab") as writer:
+        with open(spool.work.claimed_path(1), "ab") as writer:
             writer.write(b"more")
         return digest
 
@@ -557,7 +557,7 @@ def test_a_kill_at_any_step_of_the_way_back_loses_and_doubles_nothing(
     assert arrivals[0].file.path == "ward/a.png"
     assert not source.exists()
     assert spool.handover.claim("retry-000000000003", 1)
-    assert Path(spool.work.path_of(1)).read_bytes() == HALF_PNG
+    assert Path(spool.work.claimed_path(1)).read_bytes() == HALF_PNG
 
 
 def die_at(step: str, nth: int, when: str) -> None:
@@ -622,12 +622,12 @@ def test_what_is_left_of_a_filed_image_is_read_once_and_removed_when_it_can_be(
     with monkeypatch.context() as failing:
         failing.setattr(filing_module.os, "unlink", refusing)
         spool.results.file(move)
-        assert Path(spool.work.path_of(1)).exists()
+        assert Path(spool.work.claimed_path(1)).exists()
         failing.setattr(filing_module, "has_hash", None)  # it is not read again
         spool.clear_left()
-        assert Path(spool.work.path_of(1)).exists()
+        assert Path(spool.work.claimed_path(1)).exists()
     spool.clear_left()
-    assert not Path(spool.work.path_of(1)).exists()
+    assert not Path(spool.work.claimed_path(1)).exists()
     assert (targets / "High" / move.name).read_bytes() == WHOLE_PNG
 
 

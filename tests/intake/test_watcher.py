@@ -22,7 +22,7 @@ from xray_watcher.intake.watcher import (
     Inbox,
     NoWakeup,
     Wakeup,
-    wakeup_for,
+    build_wakeup,
 )
 from xray_watcher.system import mounts
 
@@ -289,11 +289,11 @@ def test_a_folder_that_is_away_does_no_harm_to_the_wake_up(tmp_path: Path) -> No
 def test_shares_are_looked_at_and_local_folders_wake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(wakeup_for(str(tmp_path), "auto", lambda: None), Wakeup)
-    assert isinstance(wakeup_for(str(tmp_path), "poll", lambda: None), NoWakeup)
+    assert isinstance(build_wakeup(str(tmp_path), "auto", lambda: None), Wakeup)
+    assert isinstance(build_wakeup(str(tmp_path), "poll", lambda: None), NoWakeup)
     monkeypatch.setattr(mounts, "_MOUNTS", fake_mounts(tmp_path, str(tmp_path), "cifs"))
-    assert isinstance(wakeup_for(str(tmp_path), "auto", lambda: None), NoWakeup)
-    assert isinstance(wakeup_for(str(tmp_path), "events", lambda: None), Wakeup)
+    assert isinstance(build_wakeup(str(tmp_path), "auto", lambda: None), NoWakeup)
+    assert isinstance(build_wakeup(str(tmp_path), "events", lambda: None), Wakeup)
 
 
 def test_a_look_says_when_a_share_has_come_to_lie_there(

@@ -12,7 +12,7 @@ import torch
 
 from xray_watcher.errors import WeightsError
 from xray_watcher.model.checkpoint import State
-from xray_watcher.model.checkpoint_worker import state_of
+from xray_watcher.model.checkpoint_worker import read_state
 from xray_watcher.model.network import library
 
 
@@ -45,6 +45,6 @@ FORMS = {"zip": save_zip, "legacy": save_legacy}
 def read_in_place(file: int, path: str) -> State:
     """In the place of `checkpoint._read_by_child`, whose process takes seconds to import torch."""
     try:
-        return state_of(os.pread(file, os.fstat(file).st_size, 0))
+        return read_state(os.pread(file, os.fstat(file).st_size, 0))
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from None

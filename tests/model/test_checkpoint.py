@@ -41,7 +41,7 @@ class Trap:
 
 def read_here(path: str) -> State:
     """As the child reads it, in this process: torch takes seconds to import."""
-    return checkpoint_worker.state_of(Path(path).read_bytes())
+    return checkpoint_worker.read_state(Path(path).read_bytes())
 
 
 def with_attribute(value: object) -> Any:

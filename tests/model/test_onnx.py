@@ -21,7 +21,7 @@ from xray_watcher.model import engine as engine_module
 from xray_watcher.model.engine import Engine, load_engine
 from xray_watcher.model.onnx_engine import OnnxEngine
 from xray_watcher.model.onnx_export import onnx_model
-from xray_watcher.model.onnx_store import Exported, exported
+from xray_watcher.model.onnx_store import Exported, export_weights
 from xray_watcher.model.weights import WeightStore, read_metadata
 
 NIH = "densenet121-res224-nih"
@@ -110,7 +110,7 @@ def test_a_file_of_earlier_weights_is_made_anew(
         patch.setattr("xray_watcher.model.weights.has_onnx", lambda: False)
         import_nih(tmp_path, seed=1)
     assert Path(store.onnx_path(NIH)).read_bytes() == earlier
-    found = exported(store, NIH)
+    found = export_weights(store, NIH)
     assert Path(found.path).read_bytes() != earlier
     assert found.sha256 == store.load(NIH).sha256
 
@@ -120,7 +120,7 @@ def test_damaged_weights_are_not_exported(tmp_path: Path) -> None:
     os.unlink(store.onnx_path(NIH))
     damage(Path(store.path(NIH)))
     with pytest.raises(WeightsError, match="damaged"):
-        exported(store, NIH)
+        export_weights(store, NIH)
 
 
 def test_what_onnxruntime_cannot_read_is_named(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def known_as(
     """Make a published set expect this file."""
     (weights,) = (one for one in PUBLISHED if one.name == name)
     ours = dataclasses.replace(
-        weights, sha256=module.hash_of(str(path)), bytes=path.stat().st_size, **changes
+        weights, sha256=module.hash_file(str(path)), bytes=path.stat().st_size, **changes
     )
     monkeypatch.setattr(module, "PUBLISHED", (ours,))
     return ours
@@ -78,7 +78,7 @@ def test_a_file_is_imported_from_both_forms_of_the_library(
     store: WeightStore, save: Save, tmp_path: Path
 ) -> None:
     store.import_file(NIH, str(save(library_network(), tmp_path / "x.pt")), trust=True)
-    store.verify(NIH)
+    store.load(NIH)
     (found,) = (one for one in store.list() if one.name == NIH)
     assert found.state == "installed"
 
@@ -104,7 +104,7 @@ def test_a_set_whose_hash_is_unknown_needs_the_hash_or_trust(
 ) -> None:
     with pytest.raises(WeightsError, match="--sha256"):
         store.import_file(NIH, str(checkpoint))
-    store.import_file(NIH, str(checkpoint), sha256=module.hash_of(str(checkpoint)).upper())
+    store.import_file(NIH, str(checkpoint), sha256=module.hash_file(str(checkpoint)).upper())
     assert store.load(NIH).weight_set.name == NIH
 
 
@@ -129,11 +129,11 @@ def test_damage_to_stored_weights_is_found(store: WeightStore, checkpoint: Path)
         damaged[position] ^= 1
         path.write_bytes(damaged)
         with pytest.raises(WeightsError, match="damaged"):
-            store.verify(NIH)
+            store.load(NIH)
     for length in (0, 5, 1000, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(WeightsError, match="damaged"):
-            store.verify(NIH)
+            store.load(NIH)
     (found,) = (one for one in store.list() if one.name == NIH)
     assert found.state == "damaged"
 
@@ -172,7 +172,7 @@ def test_a_checkpoint_file_can_be_used_in_place_without_importing_it(
 ) -> None:
     loaded = store.load_file(CHEX, str(checkpoint))
     assert loaded.weight_set.name == CHEX
-    assert loaded.sha256 == module.hash_of(str(checkpoint))
+    assert loaded.sha256 == module.hash_file(str(checkpoint))
 
 
 def test_listing_names_every_set_and_imports_no_torch(store: WeightStore) -> None:
@@ -182,7 +182,7 @@ def test_listing_names_every_set_and_imports_no_torch(store: WeightStore) -> Non
 
 
 def test_the_built_in_weights_are_those_that_the_catalogue_names(store: WeightStore) -> None:
-    store.verify(PHANTOM.name)
+    store.load(PHANTOM.name)
     metadata = read_metadata(phantom_path())
     assert json.loads(metadata["operating_points"]) == list(PHANTOM.operating_points)
     found = store.load(PHANTOM.name).sha256

@@ -39,7 +39,7 @@ from xray_watcher.errors import UnreadableImage  # noqa: E402
 from xray_watcher.imaging.limits import DecodeLimits  # noqa: E402
 from xray_watcher.imaging.picture import DecodedImage  # noqa: E402
 from xray_watcher.imaging.pixels import decode  # noqa: E402
-from xray_watcher.phantom.files import made_images  # noqa: E402
+from xray_watcher.phantom.files import draw_images  # noqa: E402
 
 REAL = sorted(Path(__file__).parents[3].glob("shared/images/*.*g"))
 LIMITS = DecodeLimits()
@@ -131,7 +131,7 @@ KINDS = (*_MADE, *_ODD, "CMYK", "as it came")
 def films() -> Iterator[tuple[Image.Image, bytes | None]]:
     """Pictures, and the JPEG that they came as."""
     contents = [path.read_bytes() for path in REAL] or [
-        made.content for made in made_images(8, seed=5)
+        made.content for made in draw_images(8, seed=5)
     ]
     for content in contents:
         with Image.open(io.BytesIO(content)) as image:

@@ -47,7 +47,7 @@ def without_fsync() -> None:
 
 def without_looking() -> None:
     """A file that has not changed for a while is taken, whoever writes it, whole or not."""
-    inbox_source.readiness_of = lambda *_args, **_options: "ready"
+    inbox_source.check_readiness = lambda *_args, **_options: "ready"
 
 
 WEAKENED = {"normal": without_full_commits, "fsync": without_fsync, "hasty": without_looking}

@@ -41,7 +41,7 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
 
     exit_cleanly_while_starting()
     from xray_watcher import log
-    from xray_watcher.service.supervisor import Renewal, supervised
+    from xray_watcher.service.supervisor import Renewal, run_supervised
 
     def load() -> Settings:
         return load_from_options(options, {"intake.inbox": inbox})
@@ -50,7 +50,7 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
     shows_bar = once and sys.stderr.isatty() and settings.log.level == "info"
     log.set_up("warning" if shows_bar else settings.log.level)
     if once:
-        return supervised(partial(_report_failure, partial(_run_to_the_end, settings)))
+        return run_supervised(partial(_report_failure, partial(_run_to_the_end, settings)))
 
     def load_and_check() -> Settings:
         from xray_watcher.notify.setup import build_channels
@@ -63,14 +63,14 @@ def run(once: bool, inbox: str | None, **options: str | None) -> int:
 
     def renew(former: Work) -> Renewal:
         from xray_watcher.config.loading import differences
-        from xray_watcher.service.renewing import load_in_time
+        from xray_watcher.service.renewing import load_in_child
 
         assert isinstance(former, _Watch)
-        new = load_in_time(load_and_check)
+        new = load_in_child(load_and_check)
         log.set_up(new.log.level)
         return Renewal(_Watch(new), list(differences(former.settings, new)))
 
-    return supervised(_Watch(settings), renew)
+    return run_supervised(_Watch(settings), renew)
 
 
 @dataclass(frozen=True, slots=True)

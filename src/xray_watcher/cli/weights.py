@@ -90,6 +90,6 @@ def verify(name: str | None, **options: str | None) -> int:
     store = _store(options)
     here = [one.name for one in store.list() if one.path is not None]
     for one in [name] if name else [*here, PHANTOM.name]:
-        store.verify(one)
+        store.load(one)
         say(f"{one}: sound")
     return 0

@@ -31,7 +31,7 @@ from xray_watcher.core.naming import safe_name
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import UsageError, XrayWatcherError
 from xray_watcher.intake.handover import WEB
-from xray_watcher.phantom.files import NORMAL, made_images
+from xray_watcher.phantom.files import NORMAL, draw_images
 from xray_watcher.records import NOTICE, SIMULATIONS, from_jsonl
 from xray_watcher.system.progress import progress_bar
 
@@ -130,7 +130,7 @@ def _prepare(parent: str) -> tuple[str, str]:
 
 def _make_drops() -> list[Drop]:
     """Drawn images, one copied slowly and some in a subfolder, and four files that are wrong."""
-    made = list(made_images(IMAGES, SEED))
+    made = list(draw_images(IMAGES, SEED))
     cut, twin = made[2], made[4]
     paths = [f"emergency/night/{m.name}" if n % 6 == 5 else m.name for n, m in enumerate(made)]
     return [

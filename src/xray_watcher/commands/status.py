@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
 
 from xray_watcher.config.folders import Folders
 from xray_watcher.config.settings import Settings
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import LedgerError, LedgerOutOfReach, Unavailable, UsageError
@@ -26,7 +27,7 @@ from xray_watcher.system.lock import is_held, read_holder
 from xray_watcher.system.sandbox import lack_in_words
 
 STALE_S = 30.0
-"""A daemon that has told nothing for this long hangs."""
+"""A daemon that has reported nothing for this long hangs."""
 
 ANSWER_S = 5.0
 """A folder that does not answer for this long is on a share that hangs."""
@@ -34,19 +35,19 @@ ANSWER_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class DaemonState:
-    """How the daemon is, as far as its lock and its heartbeat tell.
+    """How the daemon is, by its lock and its heartbeat.
 
     Attributes:
         alive: whether a daemon runs.
-        healthy: whether it runs and nothing is out of order.
-        troubles: what is out of order, in words, by cause.
-        told: all that its last heartbeat holds; empty when it does not run.
+        healthy: whether it runs and nothing is degraded.
+        problems: why it is degraded, by component.
+        report: of its last heartbeat; empty when it does not run.
     """
 
     alive: bool
     healthy: bool
     problems: dict[str, str]
-    told: dict[str, Any]
+    report: StatusReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,9 @@ def daemon_state(folders: Folders, now: datetime) -> DaemonState:
         folders: where its lock and heartbeat lie.
         now: the time, aware.
     """
-    alive = is_held(folders.lock)
-    told = read_facts(folders.heartbeat) if alive else {}
-    waiting = _told_waiting(told)
-    problems = _problems(alive=alive, told=told, waiting=waiting, now=now)
-    return DaemonState(alive, alive and not problems, problems, told)
+    alive, report = _read_report(folders)
+    problems = _problems(alive, report, None, now)
+    return DaemonState(alive, alive and not problems, problems, report)
 
 
 def collect_status(settings: Settings, now: datetime) -> dict[str, Any]:
@@ -80,13 +79,12 @@ def collect_status(settings: Settings, now: datetime) -> dict[str, Any]:
 
     Returns:
         The figures, ready for JSON. `healthy` is true when the daemon runs and nothing is
-        out of order.
+        degraded.
     """
     folders = settings.folders
-    alive = is_held(folders.lock)
-    told = read_facts(folders.heartbeat) if alive else {}
-    waiting = _waiting(settings, told)
-    problems = _problems(alive=alive, told=told, waiting=waiting, now=now)
+    alive, report = _read_report(folders)
+    waiting = _waiting(settings, report)
+    problems = _problems(alive, report, waiting.problem, now)
     free = _free(folders)
     # A daemon whose disk was full before it could tell anything cannot say so itself.
     for folder, free_there in free.items():
@@ -102,16 +100,16 @@ def collect_status(settings: Settings, now: datetime) -> dict[str, Any]:
         "alive": alive,
         "healthy": alive and not problems,
         "troubles": problems,
-        "last_error": told.get("last_error"),
+        "last_error": report.last_error,
         "process": read_holder(folders.lock) if alive else None,
-        "version": told.get("version"),
-        "sandbox_lacks": told.get("sandbox_lacks", []),
-        "model": told.get("model"),
+        "version": report.version,
+        "sandbox_lacks": report.sandbox_lacks,
+        "model": None if report.model is None else asdict(report.model),
         **facts,
         "waiting_in_inbox": waiting.files,
-        "unfinished_in_inbox": told.get("unfinished"),
+        "unfinished_in_inbox": report.unfinished,
         "ignored_in_inbox": waiting.ignored,
-        "retries": told.get("waiting"),
+        "retries": None if report.retries is None else asdict(report.retries),
         "edited_logs_kept": _edited_logs(folders.logs),
         "free_bytes": free,
         "notice": NOTICE,
@@ -160,25 +158,31 @@ def to_text(status: dict[str, Any]) -> str:
     return "\n".join([*lines, NOTICE])
 
 
+def _read_report(folders: Folders) -> tuple[bool, StatusReport]:
+    """Whether a daemon runs, and its report; one that was killed has left its last behind."""
+    alive = is_held(folders.lock)
+    return alive, StatusReport.from_json(read_facts(folders.heartbeat) if alive else {})
+
+
 def _problems(
-    *, alive: bool, told: dict[str, Any], waiting: _Waiting, now: datetime
+    alive: bool, report: StatusReport, inbox_problem: str | None, now: datetime
 ) -> dict[str, str]:
-    problems = dict(told.get("troubles", {}))
-    if waiting.problem is not None:
-        problems["inbox"] = waiting.problem
-    if alive and not told:
+    problems = dict(report.problems)
+    if inbox_problem is not None:
+        problems["inbox"] = inbox_problem
+    if alive and report.at is None:
         problems["starting"] = (
-            "The daemon has told nothing yet: it is starting, or the disk of its state is full."
+            "The daemon has reported nothing yet: it is starting, or the disk of its state is full."
         )
-    elif alive:
-        age_s = (now - datetime.fromisoformat(told["at"])).total_seconds()
+    elif report.at is not None:
+        age_s = (now - report.at).total_seconds()
         if age_s > STALE_S:
-            problems["hangs"] = _silence(told, age_s)
+            problems["hangs"] = _silence(report, age_s)
     return problems
 
 
-def _silence(told: dict[str, Any], age_s: float) -> str:
-    now = read_activity(told.get("pid", 0))
+def _silence(report: StatusReport, age_s: float) -> str:
+    now = read_activity(report.pid)
     is_seen = now is not None and (now.state == "D" or now.wait)  # of others' processes, D alone
     waits = now is not None and is_seen and now.is_stuck_since(now)
     why = " It waits for a disk or share that does not answer." if waits else ""
@@ -186,18 +190,13 @@ def _silence(told: dict[str, Any], age_s: float) -> str:
 
 
 def _waiting_now(settings: Settings) -> int:
-    folders = settings.folders
-    # A service that was killed has left its heartbeat.
-    told = read_facts(folders.heartbeat) if is_held(folders.lock) else {}
-    return _waiting(settings, told).files or 0
+    return _waiting(settings, _read_report(settings.folders)[1]).files or 0
 
 
-def _waiting(settings: Settings, told: dict[str, Any]) -> _Waiting:
-    return _told_waiting(told) if told else _looked_waiting(settings)
-
-
-def _told_waiting(told: dict[str, Any]) -> _Waiting:
-    return _Waiting(told.get("waiting_in_inbox"), told.get("ignored"))
+def _waiting(settings: Settings, report: StatusReport) -> _Waiting:
+    if report.at is None:
+        return _looked_waiting(settings)
+    return _Waiting(report.waiting_in_inbox, report.ignored)
 
 
 def _looked_waiting(settings: Settings) -> _Waiting:

@@ -25,11 +25,9 @@ from typing import Any, Generic, TypeVar
 from xray_watcher.core.values import REJECTIONS, Rejection
 from xray_watcher.errors import Unavailable
 from xray_watcher.imaging.opening import OpenFile
+from xray_watcher.system.worker import describe_exit, start_child
 
 Result = TypeVar("Result")
-
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_OWN_SETTINGS = "XRAY_WATCHER_"  # may hold secrets, and a child needs none of them
 
 _START_SECONDS = 60.0
 _END_SECONDS = 2.0
@@ -71,20 +69,12 @@ class Child(ABC, Generic[Result]):
     """One child process and what goes to and comes from it; see `decode_worker` for the form."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(_OWN_SETTINGS)}
         try:
             self._requests, theirs = socket.socketpair()
         except OSError as error:
             raise _no_start(error) from error
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=theirs.fileno(),
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                env=environment | _ONE_THREAD,
-                process_group=0,  # a Ctrl-C at the terminal is for the parent alone
-            )
+            self._process = start_child(command, theirs.fileno())
         except OSError as error:
             self._requests.close()
             raise _no_start(error) from error
@@ -197,6 +187,12 @@ class Child(ABC, Generic[Result]):
             if time.monotonic() > until or not self._wants_a_core():
                 raise TimeoutError
 
+    def _checked_number(self, answer: dict[str, Any], key: str, least: int, most: int) -> int:
+        value = answer.get(key)
+        if type(value) is not int or not least <= value <= most:
+            raise ValueError(key)
+        return value
+
     def _says_something(self, seconds: float) -> bool:
         """Whether there is something to read, or the end, within that time."""
         assert self._process.stdout is not None
@@ -285,9 +281,7 @@ class Child(ABC, Generic[Result]):
 
     def _how_it_ended(self) -> str:
         status = self._exit_status()
-        if status is None:
-            return "it does not answer"
-        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        return "it does not answer" if status is None else describe_exit(status)
 
     def _exit_status(self) -> int | None:
         try:

@@ -50,10 +50,10 @@ class ChildWorker(Generic[Result]):
             Unavailable: when the file cannot be read or no child can be started.
         """
         try:
-            return self._two_attempts(path)
+            return self._try_twice(path)
         except KilledChildError:
             with self._sharing.exclusive():
-                return self._last_attempt(path)
+                return self._try_last(path)
 
     def stop(self) -> None:
         """Kill the child, if there is one, and let no other be started."""
@@ -70,15 +70,15 @@ class ChildWorker(Generic[Result]):
         if child is not None:
             child.end()
 
-    def _two_attempts(self, path: str) -> Result | Rejection:
+    def _try_twice(self, path: str) -> Result | Rejection:
         try:
             with self._sharing.shared():
                 return self._attempt(path)
         except LostChildError:
             with self._sharing.shared():
-                return self._last_attempt(path)
+                return self._try_last(path)
 
-    def _last_attempt(self, path: str) -> Result | Rejection:
+    def _try_last(self, path: str) -> Result | Rejection:
         try:
             return self._attempt(path)
         except LostChildError as lost:

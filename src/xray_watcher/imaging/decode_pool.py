@@ -30,7 +30,7 @@ WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.imaging.decode
 """The program of a child."""
 
 MOST_KILLS = 8
-"""So often a picture may have its decoder killed while no other works, before it is set aside.
+"""So often a picture may have its decoder killed while no other works, before it is rejected.
 
 Such a kill means that memory is short, which is no fault of the picture: it stays claimed. But one
 that always needs more than there is must not keep all others waiting for ever.
@@ -47,7 +47,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A picture to be set aside, why, and how many seconds it took to find out."""
+    """A picture to be rejected, why, and how many seconds it took to find out."""
 
     rejection: Rejection
     seconds: float

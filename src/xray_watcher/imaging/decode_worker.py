@@ -33,7 +33,7 @@ from xray_watcher.imaging.formats import FORMATS
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.pixels import decode
 from xray_watcher.system import sandbox
-from xray_watcher.system.worker import confine
+from xray_watcher.system.worker import confine, read_up_to
 
 Header: TypeAlias = dict[str, str | int]
 Task: TypeAlias = Callable[[bytes, DecodeLimits], tuple[Header, bytes]]
@@ -103,7 +103,7 @@ def _work_on(
 ) -> None:
     try:
         # A byte more than there should be shows that the file grows, or is too large.
-        data = _content(descriptor, min(size, limits.max_bytes) + 1)
+        data = read_up_to(descriptor, min(size, limits.max_bytes) + 1)
     except OSError as error:
         _answer(answers, {"status": "storage", "detail": error.strerror or type(error).__name__})
         return
@@ -111,6 +111,8 @@ def _work_on(
         _answer(answers, {"status": "read"})
         _answer(answers, _OVER_MEMORY)
         return
+    finally:
+        os.close(descriptor)
     _answer(answers, {"status": "read"})
     try:
         header, frame = task(data, limits)
@@ -130,17 +132,6 @@ _OVER_MEMORY: Header = {
     "code": "decoder_limit",
     "detail": "Reading the file needs more memory than the decoder may use.",
 }
-
-
-def _content(descriptor: int, at_most: int) -> bytes:
-    parts = []
-    try:
-        while at_most and (part := os.read(descriptor, at_most)):
-            parts.append(part)
-            at_most -= len(part)
-    finally:
-        os.close(descriptor)
-    return b"".join(parts)
 
 
 def _where(error: BaseException) -> str:

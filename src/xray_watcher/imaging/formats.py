@@ -14,7 +14,7 @@ from typing import Literal
 from xray_watcher.errors import UnreadableImage
 
 Completeness = Literal["whole", "unfinished", "unknown", "foreign"]
-"""What both ends of a file tell: whether it is a finished picture; see `completeness`."""
+"""Whether both ends of a file are those of a finished picture; see `completeness`."""
 
 _MOST_PADDING = 16  # bytes, beside any number of zeros at the very end
 _PADDING = b"\x00\xff\n\r"
@@ -42,9 +42,9 @@ class Format:
     Attributes:
         name: as people and Pillow call it.
         suffixes: endings of its files' names, in lower case, with the dot.
-        signature: the bytes that tell it from all others.
+        signature: the bytes by which it is recognised.
         end_marker: the last bytes of every whole file, ahead of padding; None where the format has
-            none, so that the ends of a file cannot tell whether it is whole.
+            none: then the ends of a file do not show whether it is whole.
         module: its function `read` decodes; it is imported in the children alone.
         signature_at: where the signature stands, in bytes from the beginning.
         lookalike: what is refused with a sentence of its own.
@@ -126,7 +126,7 @@ TAIL_BYTES = 65536
 
 
 def recognise(head: bytes) -> Format | None:
-    """Tell the format from the first `HEAD_BYTES`; None is another one, or too short to tell."""
+    """Find the format by the first `HEAD_BYTES`; None for another one, or for too few bytes."""
     return next((each for each in FORMATS if each.begins(head)), None)
 
 

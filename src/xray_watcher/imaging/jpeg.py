@@ -30,7 +30,7 @@ from xray_watcher.imaging.jpeg_parts import (
     find_frame,
     find_scanned_frame,
     has_full_detail,
-    rebuilt,
+    rebuild,
 )
 from xray_watcher.imaging.limits import DecodeLimits
 from xray_watcher.imaging.picture import GreyImage
@@ -127,7 +127,7 @@ def first_channel(data: bytes, mode: str, width: int, height: int) -> NDArray[np
 
     Returns:
         uint8 `[height, width]`; None when there is a complaint, the size is another, the coding
-        tells nothing of missing data, or the pixels are of another kind (such as CMYK).
+        does not report missing data, or the pixels are of another kind (such as CMYK).
 
     Raises:
         MemoryError: there is not enough of it.
@@ -148,14 +148,14 @@ def sound_copy(data: bytes) -> bytes:
         data: a JPEG that Pillow could open.
 
     Raises:
-        UnreadableImage: data is missing, or it cannot be told.
+        UnreadableImage: data is missing, or may be.
         MemoryError: there is not enough of it to find out.
     """
     try:
         frame, segments = essential(data)
     except BrokenJpegError:
         raise _damaged() from None
-    copy = rebuilt(segments)
+    copy = rebuild(segments)
     if find_scanned_frame(copy) is None or (
         frame.is_progressive and not has_full_detail(frame, segments)
     ):

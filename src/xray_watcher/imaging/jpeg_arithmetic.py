@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xray_watcher.imaging.jpeg_parts import Frame, Segment, rebuilt
+from xray_watcher.imaging.jpeg_parts import Frame, Segment, rebuild
 
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _CHANGED = (2, 4, 8)  # bytes; of the very last ones some may not matter
@@ -45,7 +45,7 @@ def is_used_up(frame: Frame, segments: Sequence[Segment]) -> bool:
     scans = [number for number, segment in enumerate(segments) if segment.is_scan]
     if any(_RESTART.search(segments[number].coded) for number in scans):
         return False
-    whole = _pixels(rebuilt(segments))
+    whole = _pixels(rebuild(segments))
     if not _is_near_the_end(_change(whole, segments, scans[-1]), frame):
         return False
     for number in scans[:-1]:
@@ -72,7 +72,7 @@ def _change(
     others = list(segments)
     for count in _CHANGED:
         others[number] = replace(segments[number], coded=_changed(segments[number].coded, count))
-        change: NDArray[np.bool_] = (_pixels(rebuilt(others)) != whole).any(axis=2)
+        change: NDArray[np.bool_] = (_pixels(rebuild(others)) != whole).any(axis=2)
         if change.any():
             break
     return change

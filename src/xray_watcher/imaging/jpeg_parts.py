@@ -1,6 +1,6 @@
 """The parts of a JPEG (ITU-T T.81): its frame, its tables and its scans, found without decoding.
 
-Whatever cannot be about the coded data is left out of the copy that `rebuilt` makes: metadata,
+Whatever cannot be about the coded data is left out of the copy that `rebuild` makes: metadata,
 colour profiles, comments, bytes between the segments, odd revisions, wrong parameters of a scan.
 What libjpeg complains of in the copy is about the picture.
 """
@@ -203,7 +203,7 @@ def essential(data: bytes) -> tuple[Frame, tuple[Segment, ...]]:
     return frames[0], tuple(_essential(found, frames[0]))
 
 
-def rebuilt(segments: Iterable[Segment]) -> bytes:
+def rebuild(segments: Iterable[Segment]) -> bytes:
     """A JPEG of these segments and nothing else."""
     return SOI + b"".join(segment.to_bytes() for segment in segments) + EOI
 

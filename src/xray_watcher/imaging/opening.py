@@ -15,12 +15,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A regular file that is open for reading, and how many bytes it has.
-
-    Attributes:
-        descriptor: to be closed by whoever takes it.
-        size: in bytes, as it was when the file was opened.
-    """
+    """A regular file that is open for reading; its taker closes it. `size` is in bytes."""
 
     descriptor: int
     size: int
@@ -80,7 +75,7 @@ class Opener:
     def _serve(self) -> None:
         while (path := self._wanted.get()) is not None:
             try:
-                self._found.put(_opened(path))
+                self._found.put(_open(path))
             except OSError as error:
                 self._found.put(error)
             except Exception as error:  # noqa: BLE001 - without this thread no file is ever opened
@@ -95,7 +90,7 @@ def _let_go(found: OpenFile | OSError | None) -> None:
         os.close(found.descriptor)
 
 
-def _opened(path: bytes) -> OpenFile:
+def _open(path: bytes) -> OpenFile:
     descriptor = os.open(path, _FLAGS)
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):

@@ -40,7 +40,7 @@ def open_picture(content: bytes, kind: Format, limits: DecodeLimits) -> Iterator
         UnreadableImage: the header or what is read of the picture is damaged or not handled.
     """
     with (
-        _errors_in_words(limits),
+        _translate_errors(limits),
         Image.open(io.BytesIO(content), formats=(kind.name,)) as image,
     ):
         limits.check_size(*image.size, getattr(image, "n_frames", 1))
@@ -48,7 +48,7 @@ def open_picture(content: bytes, kind: Format, limits: DecodeLimits) -> Iterator
 
 
 @contextmanager
-def _errors_in_words(limits: DecodeLimits) -> Iterator[None]:
+def _translate_errors(limits: DecodeLimits) -> Iterator[None]:
     """Turn whatever Pillow raises on a hostile picture into `UnreadableImage`.
 
     Its own messages are never passed on, for they may quote the file.

@@ -47,8 +47,8 @@ def decode(data: bytes, limits: DecodeLimits) -> DecodedImage:
     Raises:
         UnreadableImage: with a code of `REJECTIONS` and a sentence that quotes nothing of the file.
     """
-    with _memory_may_run_out():
-        return _prepared(_read(data, limits))
+    with _out_of_memory_refused():
+        return _prepare(_read(data, limits))
 
 
 def decode_for_display(data: bytes, limits: DecodeLimits) -> Image.Image:
@@ -63,7 +63,7 @@ def decode_for_display(data: bytes, limits: DecodeLimits) -> Image.Image:
     Raises:
         UnreadableImage: as `decode`.
     """
-    with _memory_may_run_out():
+    with _out_of_memory_refused():
         grey = _read(data, limits)
         pixels = grey.pixels
         if (grey.black, grey.white) != BYTE:
@@ -72,7 +72,7 @@ def decode_for_display(data: bytes, limits: DecodeLimits) -> Image.Image:
 
 
 @contextmanager
-def _memory_may_run_out() -> Iterator[None]:
+def _out_of_memory_refused() -> Iterator[None]:
     try:
         yield
     except MemoryError:
@@ -82,7 +82,7 @@ def _memory_may_run_out() -> Iterator[None]:
 
 
 def _read(data: bytes, limits: DecodeLimits) -> GreyImage:
-    return load_reader(_checked_format(data, limits))(data, limits)
+    return load_reader(_check_format(data, limits))(data, limits)
 
 
 def load_reader(kind: Format) -> Read:
@@ -90,7 +90,7 @@ def load_reader(kind: Format) -> Read:
     return cast(Read, import_module(kind.module).read)
 
 
-def _checked_format(data: bytes, limits: DecodeLimits) -> Format:
+def _check_format(data: bytes, limits: DecodeLimits) -> Format:
     if not data:
         raise UnreadableImage("empty", "The file has no content (0 bytes).")
     if len(data) > limits.max_bytes:
@@ -110,7 +110,7 @@ def _checked_format(data: bytes, limits: DecodeLimits) -> Format:
     raise UnreadableImage("wrong_format", REJECTIONS["wrong_format"])
 
 
-def _prepared(grey: GreyImage) -> DecodedImage:
+def _prepare(grey: GreyImage) -> DecodedImage:
     """Crop at the centre, resize, scale and turn; all but the turn is one weighted sum per axis."""
     side = min(grey.width, grey.height)
     down = axis(grey.height, side, grey.scale, flipped=grey.turn.flips_y)

@@ -45,17 +45,12 @@ class PreviewChild(Child[Preview]):
 
     def _result(self, answer: dict[str, Any], deadline: float) -> Preview:
         sha256 = bytes.fromhex(self._text(answer, "sha256"))
-        width, height = self._length(answer, "width"), self._length(answer, "height")
+        width = self._checked_number(answer, "width", 1, self._side)
+        height = self._checked_number(answer, "height", 1, self._side)
         content_bytes = (width + 1) * height
         deflated = bytes(self._frame(2 * content_bytes + 1024, deadline))
         _check_rows(deflated, width, content_bytes)
         return Preview(sha256, write_png(width, height, deflated))
-
-    def _length(self, answer: dict[str, Any], key: str) -> int:
-        value = answer.get(key)
-        if type(value) is not int or not 1 <= value <= self._side:
-            raise ValueError(key)
-        return value
 
 
 def write_png(width: int, height: int, deflated: bytes) -> bytes:

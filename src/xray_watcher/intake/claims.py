@@ -38,10 +38,10 @@ class ClaimUnclear(XrayWatcherError):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What tells that a claimed file is still the same.
+    """How a claimed file is recognised as unchanged.
 
-    The time of the last change says it alone: nobody can set it. The inode does not; some file
-    systems make up a new one at each look.
+    Nobody can set the time of the last change. The inode is left out: some file systems make up a
+    new one at each look.
     """
 
     size: int

@@ -1,7 +1,7 @@
 """Removes the empty folders that senders leave in the inbox, if that is wanted.
 
 Some devices make a folder for each study; each look at the inbox lists them all, for ever. Others
-expect a folder of theirs to stay, so nothing goes unless `[intake]` says after how many days.
+expect a folder of theirs to stay, so nothing is removed unless `[intake]` says after how many days.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class EmptyFolders:
             return
         self._round, self._next_s = None, now_s + _LOOK_S
         if self._removed:
-            _log.info("empty folders removed", folders=self._removed)
+            _log.info("empty folders removed", code="empty_folders_removed", folders=self._removed)
 
     def stop(self) -> None:
         """Nothing is open between two turns."""

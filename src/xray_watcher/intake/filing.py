@@ -28,8 +28,8 @@ from xray_watcher.intake.refusals import (
     NO_ROOM,
     REFUSING,
     file_problem,
-    reason_of,
-    signature_of,
+    kernel_reason,
+    make_signature,
     unavailable,
 )
 from xray_watcher.intake.work_folder import WorkFolder
@@ -144,10 +144,13 @@ class ResultFolders:
             TargetTaken: another file has the name.
             NameRefused: the file system does not take the name, but might take a plain one.
             ChangedAfterClaim: its bytes are not those that were decided upon.
-            FileTrouble: this file cannot be moved; it is still in the work folder alone.
+            FileProblem: this file cannot be moved; it is still in the work folder alone.
             Unavailable: the target cannot be written; the file is still in the work folder.
         """
-        source, target = self._work.path_of(move.image_id), self.target_path(move.folder, move.name)
+        source, target = (
+            self._work.claimed_path(move.image_id),
+            self.target_path(move.folder, move.name),
+        )
         try:
             self._keep(move.folder)
             if self._has_left(source):
@@ -162,8 +165,8 @@ class ResultFolders:
             if isinstance(error, FileNotFoundError) and self._has_left(source):
                 raise
             if error.errno in REFUSING and not is_plain(move.name):
-                raise NameRefused(f"Image {move.image_id}: {reason_of(error)}.") from error
-            self._blame(error, source, target, move)
+                raise NameRefused(f"Image {move.image_id}: {kernel_reason(error)}.") from error
+            self._raise_cause(error, source, target, move)
 
     def _keep(self, folder: str) -> None:
         if folder == UNREAD:
@@ -191,13 +194,13 @@ class ResultFolders:
         else:
             os.lstat(target)
 
-    def _blame(self, error: OSError, source: str, target: str, move: Move) -> None:
+    def _raise_cause(self, error: OSError, source: str, target: str, move: Move) -> None:
         """Tell a file that cannot be moved from folders that are out of reach.
 
         One that lies in both places is filed: only its old name could not be removed.
 
         Raises:
-            FileTrouble: the file is to blame, and lies in the work folder alone.
+            FileProblem: the file is to blame, and lies in the work folder alone.
             Unavailable: else; the same is tried again.
         """
         folder = os.path.dirname(target)
@@ -220,7 +223,7 @@ class ResultFolders:
         if move.with_reason:
             with suppress(FileNotFoundError):
                 os.lstat(target + ".json")  # if that is refused, better before the image lies there
-        if signature_of(os.lstat(source)) != move.signature and not self._is_as_decided(
+        if make_signature(os.lstat(source)) != move.signature and not self._is_as_decided(
             source, move
         ):
             raise ChangedAfterClaim(f"Image {move.image_id} changed after it was decided.")
@@ -238,7 +241,8 @@ class ResultFolders:
         try:
             rename_noreplace(source, target)
         except FileExistsError as error:
-            raise _taken(move) from error
+            taken = f"Image {move.image_id}: another file has its name in {move.folder}."
+            raise TargetTaken(taken) from error
 
     def _move_across(self, source: str, target: str, move: Move) -> None:
         """Copy beside the target, sync, check the hash, rename, and only then unlink."""
@@ -259,21 +263,25 @@ class ResultFolders:
     def clear_left(self) -> None:
         """Try once more to remove what could not be removed when it was filed; costs no reading."""
         for image_id, signature in list(self._left.items()):
-            path = self._work.path_of(image_id)
+            path = self._work.claimed_path(image_id)
             with suppress(OSError):
-                if _is_there(path) and signature_of(os.lstat(path)) == signature:
+                if _is_there(path) and make_signature(os.lstat(path)) == signature:
                     remove(path)
                 del self._left[image_id]  # one that has changed since stays for the next start
 
     def _clear_copied(self, source: str, move: Move) -> None:
         """Remove a file whose copy is filed; if that cannot be, `clear_left` tries it again."""
         with suppress(OSError):  # one that cannot be read any more stays for the next start
-            signature = signature_of(os.lstat(source))
+            signature = make_signature(os.lstat(source))
             if self._is_as_decided(source, move):
                 self._left[move.image_id] = signature
         self.clear_left()
         if os.path.lexists(source):
-            _log.warning("a filed image is left in the work folder too", id=move.image_id)
+            _log.warning(
+                "a filed image is left in the work folder too",
+                code="filed_image_left",
+                id=move.image_id,
+            )
 
     def sync_filed(self, folders: Sequence[str]) -> None:
         """Make filed images last through a power cut.
@@ -326,7 +334,12 @@ class ResultFolders:
                 what = f"A reason cannot be written in {folder}"
                 raise unavailable("folders", what, refused) from error
             # It stands in the ledger and in the log too, and `fsck --repair` writes it again.
-            _log.warning("a reason cannot be written", id=move.image_id, why=reason_of(error))
+            _log.warning(
+                "a reason cannot be written",
+                code="reason_not_written",
+                id=move.image_id,
+                why=kernel_reason(error),
+            )
 
 
 def make_usable(folder: str) -> None:
@@ -346,7 +359,3 @@ def _is_there(path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _taken(move: Move) -> TargetTaken:
-    return TargetTaken(f"Image {move.image_id}: another file has its name in {move.folder}.")

@@ -71,14 +71,14 @@ def upload_name(batch: str, position: int) -> str:
     return f"{batch}-{position:06d}"
 
 
-def request_of(upload: str) -> str | None:
-    """The id of the request that an upload's name tells; None for what `retry` puts back."""
+def parse_request_id(upload: str) -> str | None:
+    """The id of the request in an upload's name; None for a file that `retry` puts back."""
     request = upload.rpartition("-")[0]
     return request if is_batch(request) else None
 
 
-def position_of(upload: str) -> int:
-    """The position that an upload's name tells."""
+def parse_position(upload: str) -> int:
+    """The position in an upload's name."""
     return int(upload.rpartition("-")[2])
 
 
@@ -122,7 +122,7 @@ class Upload:
         """
         sync(self._fd)
         self._close()
-        write_sidecar(self._path(SIDECAR), filename, source, request_of(self.name))
+        write_sidecar(self._path(SIDECAR), filename, source, parse_request_id(self.name))
         rename_noreplace(self._path(PART), self._path(IMAGE))
         sync_folder(self._folder)
 

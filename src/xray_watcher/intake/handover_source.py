@@ -26,8 +26,8 @@ from xray_watcher.intake.handover import (
     source_in,
     uploads_folder,
 )
-from xray_watcher.intake.refusals import reason_of, unavailable
-from xray_watcher.intake.returned import Returned, index_of_retry
+from xray_watcher.intake.refusals import kernel_reason, unavailable
+from xray_watcher.intake.returned import Returned, parse_retry_index
 from xray_watcher.intake.work_folder import WorkFolder
 from xray_watcher.system.files import (
     OPEN_FILE,
@@ -50,13 +50,7 @@ STALE_S = 3600.0
 _CLEAN_EVERY_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Leftover:
-    """What is no image, as it was when it was first seen unchanged."""
-
-    size: int
-    mtime_ns: int
-    since_s: float
+_State = tuple[int, int]  # size and time of the last change
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +66,8 @@ class HandoverSource:
 
     Args:
         work: the claimed files.
-        still_lies: tells whether a rejected file lies in a target folder: by the folder's key and
-            the file's name there.
+        still_lies: whether a rejected file lies in a target folder, by the folder's key and the
+            file's name.
     """
 
     name = HANDOVER
@@ -85,7 +79,7 @@ class HandoverSource:
         self._offered: set[str] = set()
         self._first_seen_s: dict[str, float] = {}
         self._claimed: set[str] = set()  # whose side-cars are still to be removed
-        self._leftovers: dict[str, _Leftover] = {}
+        self._leftovers: dict[str, tuple[_State, float]] = {}  # no images; unchanged since when
         self._next_clean_s = float("-inf")
 
     def __len__(self) -> int:
@@ -129,7 +123,7 @@ class HandoverSource:
                 arrival = self._arrival(name, now_s, is_nameless=name in nameless)
                 arrivals += [] if arrival is None else [arrival]
             except OSError as error:
-                problems[name] = Reason("unreadable", reason_of(error))
+                problems[name] = Reason("unreadable", kernel_reason(error))
         offered = {arrival.origin.key for arrival in arrivals}
         self._offered = self._offered & names | offered | problems.keys()
         seen_s = self._first_seen_s
@@ -143,7 +137,7 @@ class HandoverSource:
     def claim(self, key: str, image_id: int) -> bool:
         """Rename a file into the work folder; see `Source`."""
         try:
-            target = self._work.path_of(image_id)
+            target = self._work.claimed_path(image_id)
             rename_noreplace(self._path(key, IMAGE), target, is_own_name=True)
         except OSError as error:
             # A network file system may report a failure of a rename that was done.
@@ -153,7 +147,7 @@ class HandoverSource:
             if isinstance(error, FileNotFoundError) and not self.is_still_there(key):
                 return False
             self._check_folders(error)
-            raise FileProblem("unmovable", reason_of(error)) from error
+            raise FileProblem("unmovable", kernel_reason(error)) from error
         return True
 
     def _check_folders(self, error: OSError) -> None:
@@ -198,7 +192,7 @@ class HandoverSource:
 
         Args:
             source: where it lies, on whatever file system.
-            returned: what the daemon is told of it.
+            returned: what its side-car says.
 
         Raises:
             FileNotFoundError: it is not there any more.
@@ -226,7 +220,7 @@ class HandoverSource:
             status = os.lstat(self._path(name, IMAGE))
         except FileNotFoundError:
             return None
-        path, source, retry_of = "", "", index_of_retry(name)
+        path, source, retry_of = "", "", parse_retry_index(name)
         if retry_of is None:
             facts = {} if is_nameless else load_facts(self._path(name, SIDECAR))
             source = source_in(facts)
@@ -256,16 +250,13 @@ class HandoverSource:
                 if not entry.is_file(follow_symlinks=False):
                     continue
                 status = entry.stat(follow_symlinks=False)
-                known = before.get(entry.name)
-                if known is None or (known.size, known.mtime_ns) != (
-                    status.st_size,
-                    status.st_mtime_ns,
-                ):
-                    known = _Leftover(status.st_size, status.st_mtime_ns, now_s)
-                if now_s - known.since_s >= STALE_S and not self._is_awaited(entry.name):
+                state = (status.st_size, status.st_mtime_ns)
+                known, since_s = before.get(entry.name, (state, now_s))
+                since_s = since_s if known == state else now_s
+                if now_s - since_s >= STALE_S and not self._is_awaited(entry.name):
                     os.unlink(entry.path)
                 else:
-                    self._leftovers[entry.name] = known
+                    self._leftovers[entry.name] = (state, since_s)
 
     def _is_awaited(self, entry: str) -> bool:
         """Whether an image lies beside a file, or is still being copied there by `retry`."""

@@ -41,7 +41,7 @@ class HandoverWatch:
         return len(self._source) > len(self._retries.waiting(self._source.name))
 
     def look(self, now_s: float) -> Sequence[Arrival]:
-        """What is new; the bell rings when something was put there.
+        """The files that are new.
 
         Raises:
             Unavailable: the folder cannot be read.

@@ -15,11 +15,6 @@ from xray_watcher.system.files import OPEN_FILE, compute_sha256
 def check_filed(target: str, sha256: bytes, beat: Callable[[], None]) -> None:
     """Accept an image that was filed before a kill.
 
-    Args:
-        target: where it should lie.
-        sha256: of its bytes.
-        beat: is called now and then while it is read.
-
     Raises:
         FileNotFoundError: it is not there.
         ChangedAfterClaim: something else is there.
@@ -36,7 +31,7 @@ def has_hash(path: str, sha256: bytes, beat: Callable[[], None] = lambda: None) 
     A larger file than may be taken is none of ours, and not read.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: it cannot be read.
     """
     try:
         status = os.lstat(path)

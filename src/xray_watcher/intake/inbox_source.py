@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from xray_watcher.core.values import INBOX, SeenFile
 from xray_watcher.intake.nofollow import FOLDER, open_nofollow, open_parent
-from xray_watcher.intake.readiness import Readiness, readiness_of
+from xray_watcher.intake.readiness import Readiness, check_readiness
 from xray_watcher.intake.refusals import GONE, file_problem, unavailable
 from xray_watcher.intake.work_folder import WorkFolder
 from xray_watcher.intake.work_names import work_name
@@ -39,12 +39,12 @@ class InboxSource:
             is_network: the inbox lies on a share.
 
         Raises:
-            FileTrouble: this file cannot be read.
+            FileProblem: this file cannot be read.
             Unavailable: the inbox cannot be read.
         """
         try:
             with open_nofollow(self.folder, file.path) as fd:
-                return readiness_of(fd, file, overdue=overdue, is_network=is_network)
+                return check_readiness(fd, file, overdue=overdue, is_network=is_network)
         except OSError as error:
             if error.errno in GONE:
                 return "gone"

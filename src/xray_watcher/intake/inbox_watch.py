@@ -53,7 +53,7 @@ class InboxWatch:
         retries: gets the files that cannot be read or moved.
         hands: reads files, which may never answer.
         clock: the time.
-        beat: is told of progress.
+        beat: is called at progress.
 
     Attributes:
         scan_s: seconds between looks at the inbox when nothing else calls for one.

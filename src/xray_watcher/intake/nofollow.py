@@ -58,7 +58,11 @@ def check_device(inbox: str, work: str) -> int:
             f"({os.strerror(error.errno or 0)}). Is the share mounted?",
         ) from error
     if device != work_device:
-        raise _other_device(inbox, work)
+        raise Unavailable(
+            "inbox",
+            f"Another file system lies under the inbox {inbox} than under its work folder {work}. "
+            "Is the share mounted, or something else in its place?",
+        )
     return device
 
 
@@ -75,11 +79,3 @@ def open_nofollow(inbox: str, path: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _other_device(inbox: str, work: str) -> Unavailable:
-    return Unavailable(
-        "inbox",
-        f"Another file system lies under the inbox {inbox} than under its work "
-        f"folder {work}. Is the share mounted, or something else in its place?",
-    )

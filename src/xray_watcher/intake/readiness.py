@@ -16,7 +16,9 @@ Readiness = Literal["ready", "gone", "changed", "busy", "unfinished"]
 """Whether a settled file may be claimed now, and why not."""
 
 
-def readiness_of(fd: int, file: SeenFile, *, overdue: bool, is_network: bool = False) -> Readiness:
+def check_readiness(
+    fd: int, file: SeenFile, *, overdue: bool, is_network: bool = False
+) -> Readiness:
     """Whether an opened file may be claimed.
 
     Args:

@@ -25,26 +25,26 @@ REFUSING = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
 
 
 def file_problem(code: str, error: OSError) -> FileProblem:
-    """One file's trouble: what the kernel's answer says of it, or else a code of `REASONS`."""
+    """A problem of one file, by the kernel's answer; `code` is used where that says nothing."""
     if error.errno in BUSY:
         code = "busy"
     elif error.errno in FORBIDDEN:
         code = "forbidden"
     elif error.errno == errno.EXDEV:
         code = "other_disk"
-    return FileProblem(code, reason_of(error))
+    return FileProblem(code, kernel_reason(error))
 
 
-def reason_of(error: OSError) -> str:
+def kernel_reason(error: OSError) -> str:
     """The kernel's answer in words."""
     return os.strerror(error.errno or 0)
 
 
 def unavailable(component: str, what: str, error: OSError) -> Unavailable:
     """Something of ours is out of reach, with the kernel's answer."""
-    return Unavailable(component, f"{what} ({reason_of(error)}).")
+    return Unavailable(component, f"{what} ({kernel_reason(error)}).")
 
 
-def signature_of(status: os.stat_result) -> Signature:
-    """What tells that a claimed file is still the same."""
+def make_signature(status: os.stat_result) -> Signature:
+    """How a claimed file is recognised as unchanged."""
     return Signature(status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,4 +1,4 @@
-"""A rejected file on its way back: what `retry` tells the daemon of it, beside the image."""
+"""A rejected file on its way back: the side-car that `retry` writes for the daemon."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def _is_below(path: bytes) -> bool:
     return b"\0" not in path and not {b"", b".", b".."}.intersection(parts)
 
 
-def index_of_retry(name: str) -> int | None:
-    """The index that a name of `retry` tells; None for an upload."""
+def parse_retry_index(name: str) -> int | None:
+    """The index in a name that `retry` made; None for an upload."""
     digits = name.removeprefix(_RETRY)
     is_ours = digits != name and re.fullmatch(r"\d{12}", digits, re.ASCII)
     return int(digits) if is_ours else None

@@ -6,8 +6,7 @@ The origin of a file says at which source it waits, in an arrival and in a row o
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,7 +34,7 @@ class Source(Protocol):
             False when it is not there any more.
 
         Raises:
-            FileTrouble: this file cannot be moved; it is still where it was.
+            FileProblem: this file cannot be moved; it is still where it was.
             ClaimUnclear: the rename failed, and it cannot be seen whether it was done all the same.
             Unavailable: the source or the work folder is out of reach; likewise unclear.
         """
@@ -56,19 +55,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What became of files that were asked whether they may be claimed.
-
-    Attributes:
-        ready: those that may be claimed.
-        unasked: those that are to be asked again.
-    """
+    """Which of the asked files may be claimed, and which are to be asked again."""
 
     ready: Sequence[Arrival]
     unasked: Sequence[Arrival] = ()
 
 
 def row_origin(row: ImageRow) -> Origin:
-    """Where the file of a row waited before it was claimed, as the row's columns tell."""
+    """Where the file of a row waited before it was claimed."""
     if row.upload is not None:
         return Origin(HANDOVER, row.upload)
     return Origin(INBOX, row.inbox_path)
@@ -77,11 +71,3 @@ def row_origin(row: ImageRow) -> Origin:
 def upload_column(origin: Origin) -> str | None:
     """What stands in the column `upload` of a row, for a file from there."""
     return origin.key if origin.source == HANDOVER else None
-
-
-def by_source(origins: Iterable[Origin]) -> dict[str, list[str]]:
-    """The keys of some files by the names of their sources."""
-    keys = defaultdict(list)
-    for origin in origins:
-        keys[origin.source].append(origin.key)
-    return keys

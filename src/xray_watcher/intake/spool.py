@@ -6,14 +6,14 @@ after a kill: what is already done is found done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from xray_watcher.core.values import Origin
 from xray_watcher.intake.filing import ResultFolders, make_usable
 from xray_watcher.intake.handover_source import HandoverSource
 from xray_watcher.intake.inbox_source import InboxSource
 from xray_watcher.intake.returned import Returned
-from xray_watcher.intake.sources import Source, by_source
+from xray_watcher.intake.sources import Source
 from xray_watcher.intake.work_folder import WorkFolder
 
 
@@ -71,7 +71,7 @@ class Spool:
         """Whether a file that was not claimed lies where it waited."""
         return self._sources[origin.source].is_still_there(origin.key)
 
-    def sync_claims(self, origins: Iterable[Origin]) -> None:
+    def sync_claims(self, origins: Collection[Origin]) -> None:
         """Make claims last through a power cut.
 
         Args:
@@ -81,8 +81,8 @@ class Spool:
             Unavailable: a folder went away.
         """
         self.work.sync()
-        for name, keys in by_source(origins).items():
-            self._sources[name].sync(keys)
+        for name in {origin.source for origin in origins}:
+            self._sources[name].sync([each.key for each in origins if each.source == name])
 
     def put_back(self, returned: Returned) -> None:
         """Hand a rejected file over once more, for another try.

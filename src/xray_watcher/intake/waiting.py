@@ -13,6 +13,7 @@ from typing import Any
 
 from xray_watcher.core.retries import COMPONENTS, FILES, GIVEN_UP, REASONS, Retries, Retry
 from xray_watcher.core.settling import Settling
+from xray_watcher.core.status_report import RetryFigures
 from xray_watcher.core.values import HANDOVER, INBOX
 from xray_watcher.intake.inbox_watch import InboxWatch
 
@@ -20,7 +21,7 @@ MOST_NAMES = 1000
 """So many are named; the figures count them all."""
 
 BUSY_IS_NORMAL_S = 600.0
-"""So long a file may be open for writing before that is called a trouble: large copies are slow."""
+"""A file may be open for writing this long before it is a problem: large copies are slow."""
 
 
 class Waiting:
@@ -45,16 +46,12 @@ class Waiting:
         self._inbox = inbox
         self._give_up_after_s = give_up_after_s
 
-    def figures(self, now_s: float) -> dict[str, Any]:
+    def figures(self, now_s: float) -> RetryFigures:
         """How many images wait for another try, for how long the oldest, and by which codes."""
         codes = Counter(_code(retry) for _, retry in self._retries.failures())
         since_s = min((retry.since_s for _, retry in self._retries.failures()), default=None)
-        return {
-            "images": codes.total(),
-            "oldest_s": None if since_s is None else round(now_s - since_s, 1),
-            "codes": dict(codes),
-            "barred": len(self._inbox.barred),
-        }
+        oldest_s = None if since_s is None else round(now_s - since_s, 1)
+        return RetryFigures(codes.total(), oldest_s, dict(codes), len(self._inbox.barred))
 
     def left(self) -> dict[str, int]:
         """How many images a run that ends by itself leaves, by what they wait for."""

@@ -25,13 +25,14 @@ from xray_watcher.config.settings import Settings
 from xray_watcher.core.values import SeenFile
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.nofollow import check_device
+from xray_watcher.intake.refusals import kernel_reason
 from xray_watcher.system.mounts import is_network
 
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR})
 _NOT_OURS = frozenset({errno.ELOOP, errno.ENAMETOOLONG})  # links, and paths that no call takes
 
 # Watchdog walks by `os.walk`, which nests calls before Python 3.12, also in a thread that all
-# observers share and that would die of it for good. Each level has two bytes of a path at least.
+# observers share and that would die of it. Each level has two bytes of a path at least.
 _NESTED_CALLS = 3000
 
 
@@ -103,7 +104,7 @@ class Inbox:
                 yield None
         except OSError as error:
             raise Unavailable(
-                "inbox", f"The inbox {self.folder} cannot be read ({_reason(error)})."
+                "inbox", f"The inbox {self.folder} cannot be read ({kernel_reason(error)})."
             ) from error
         if scan.barred:  # perhaps the whole share went away meanwhile
             self._note_device(check_device(self.folder, self._work))
@@ -155,11 +156,11 @@ class _Walk:
                 if error.errno in _NOT_OURS:
                     yield path, None
                 elif error.errno not in _VANISHED:
-                    self.barred[path] = _reason(error)
+                    self.barred[path] = kernel_reason(error)
 
 
 def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """What tells whether a name is left alone; each name is compared in one go."""
+    """Decides whether a name is left alone, in one comparison."""
     whole = "|".join(translate(pattern.lower()) for pattern in patterns)
     found = re.compile(whole).match if patterns else lambda _name: None
     return lambda name: found(name.lower()) is not None
@@ -232,10 +233,10 @@ def build_inbox(settings: Settings, work: str) -> Inbox:
     return Inbox(settings.folders.inbox, work, intake.suffixes, intake.ignore)
 
 
-def wakeup_for(
+def build_wakeup(
     folder: str, watch: Literal["auto", "events", "poll"], wake: Callable[[], None]
 ) -> Wakeup | NoWakeup:
-    """The wake-up for a folder: events on local file systems, none on shares or when told."""
+    """The wake-up for a folder: events on local file systems, none on shares."""
     if watch == "poll" or (watch == "auto" and is_network(folder)):
         return NoWakeup()
     return Wakeup(folder, wake)
@@ -264,7 +265,3 @@ def _listed(folder: str) -> list[os.DirEntry[str]]:
 def _seen(path: str, status: os.stat_result, *, is_network: bool) -> SeenFile:
     inode = 0 if is_network else status.st_ino  # on a share it may be another at each look
     return SeenFile(path, status.st_size, status.st_mtime_ns, inode)
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno or 0)

@@ -19,11 +19,11 @@ from xray_watcher.intake.refusals import (
     BUSY,
     FORBIDDEN,
     file_problem,
-    reason_of,
-    signature_of,
+    kernel_reason,
+    make_signature,
     unavailable,
 )
-from xray_watcher.intake.work_names import id_of, is_number, work_name
+from xray_watcher.intake.work_names import is_number, parse_work_name, work_name
 from xray_watcher.system.advice import refusal
 from xray_watcher.system.files import (
     OPEN_FILE,
@@ -64,7 +64,7 @@ class WorkFolder:
         self.path = path
         self._inbox = inbox
 
-    def path_of(self, image_id: int) -> str:
+    def claimed_path(self, image_id: int) -> str:
         """Where a claimed file lies."""
         return os.path.join(self.path, work_name(image_id))
 
@@ -100,12 +100,12 @@ class WorkFolder:
             Unavailable: the work folder is out of reach.
         """
         try:
-            os.lstat(self.path_of(image_id))
+            os.lstat(self.claimed_path(image_id))
         except FileNotFoundError:
             return False
         except OSError as error:
             self.check_writable(error)
-            raise ClaimUnclear(reason_of(error)) from error
+            raise ClaimUnclear(kernel_reason(error)) from error
         return True
 
     def sync(self) -> None:
@@ -129,18 +129,18 @@ class WorkFolder:
             None when it has vanished or is not a regular file.
 
         Raises:
-            FileTrouble: it cannot be read.
+            FileProblem: it cannot be read.
             Unavailable: the work folder is out of reach.
         """
-        path = self.path_of(image_id)
+        path = self.claimed_path(image_id)
         try:
             seen = self.seen(image_id)
             if seen is None or seen.signature.size > LARGEST_FILE_BYTES:
                 return seen
             if os.lstat(path).st_nlink > 1 or not _is_flushed(path):
                 _make_sole_name(path)
-            with _opened(path) as fd:
-                signature = signature_of(os.fstat(fd))  # first: a writer may go on meanwhile
+            with _open(path) as fd:
+                signature = make_signature(os.fstat(fd))  # first: a writer may go on meanwhile
                 return Claimed(path, compute_sha256(fd, LARGEST_FILE_BYTES), signature)
         except OSError as error:
             if has_vanished(path):
@@ -155,10 +155,10 @@ class WorkFolder:
             None when it has vanished or is not a regular file.
 
         Raises:
-            FileTrouble: it cannot be looked at.
+            FileProblem: it cannot be looked at.
             Unavailable: the work folder is out of reach.
         """
-        path = self.path_of(image_id)
+        path = self.claimed_path(image_id)
         try:
             status = os.lstat(path)
         except FileNotFoundError:
@@ -170,7 +170,7 @@ class WorkFolder:
             raise file_problem("unreadable", error) from error
         if not stat.S_ISREG(status.st_mode):
             return None  # it took the file's place before the claim; it is left over
-        return Claimed(path, None, signature_of(status))
+        return Claimed(path, None, make_signature(status))
 
     def claimed_ids(self) -> set[int]:
         """The ids of all files here.
@@ -203,7 +203,7 @@ class WorkFolder:
         """Give a file that no row knows the name of its new row.
 
         Raises:
-            FileTrouble: it cannot be renamed.
+            FileProblem: it cannot be renamed.
             Unavailable: the work folder is out of reach.
         """
         try:
@@ -220,21 +220,21 @@ class WorkFolder:
             raise file_problem("unmovable", error) from error
 
     def clear(self, image_id: int, sha256: bytes | None) -> None:
-        """Remove what is left of a claimed file whose copy is filed; another file stays."""
-        path = self.path_of(image_id)
+        """Remove a claimed file whose copy is filed; another file stays."""
+        path = self.claimed_path(image_id)
         with suppress(OSError):
             if sha256 is not None and has_hash(path, sha256):
                 os.unlink(path)
 
 
 def _is_claimed(entry: os.DirEntry[str]) -> bool:
-    return id_of(entry.name) is not None and entry.is_file(follow_symlinks=False)
+    return parse_work_name(entry.name) is not None and entry.is_file(follow_symlinks=False)
 
 
 def is_unchanged(claimed: Claimed) -> bool:
     """Whether a claimed file still is as it was hashed."""
     try:
-        return signature_of(os.lstat(claimed.path)) == claimed.signature
+        return make_signature(os.lstat(claimed.path)) == claimed.signature
     except OSError:
         return False  # what it is to be called instead comes out when it is examined again
 
@@ -246,7 +246,7 @@ def _is_flushed(path: str) -> bool:
         False when the disk did not confirm. Linux then takes the pages for clean, so that only
         what is written anew can still be confirmed.
     """
-    with _opened(path) as fd:
+    with _open(path) as fd:
         try:
             flush(fd)
         except OSError:
@@ -255,7 +255,7 @@ def _is_flushed(path: str) -> bool:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[int]:
+def _open(path: str) -> Iterator[int]:
     fd = os.open(path, OPEN_FILE)
     try:
         yield fd

@@ -10,7 +10,7 @@ def work_name(image_id: int) -> str:
     return f"{image_id:012d}"
 
 
-def id_of(name: str) -> int | None:
+def parse_work_name(name: str) -> int | None:
     """The id that a name stands for; None when we give no such name."""
     if not is_number(name) or len(name) > _MOST_DIGITS or name != work_name(int(name)):
         return None

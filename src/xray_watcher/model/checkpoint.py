@@ -23,6 +23,7 @@ from safetensors.torch import load
 from xray_watcher.errors import WeightsError
 from xray_watcher.model.architecture import DENSENET121, shapes
 from xray_watcher.model.network import BATCH_COUNTER
+from xray_watcher.system.worker import describe_exit, start_child
 
 State = dict[str, torch.Tensor]
 
@@ -36,8 +37,6 @@ WORKER_COMMAND = (sys.executable, "-P", "-B", "-m", "xray_watcher.model.checkpoi
 _SECONDS = 30.0
 _START_SECONDS, _WALL_SECONDS = 300.0, 100.0  # to import torch; to read the file and answer
 _MAX_LINE, _MAX_DETAIL = 4096, 1000
-_OWN_SETTINGS = "XRAY_WATCHER_"  # may hold secrets, and a child needs none of them
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def read_checkpoint(path: str) -> State:
@@ -73,17 +72,8 @@ def read_checkpoint(path: str) -> State:
 
 
 def _read_by_child(file: int, path: str) -> State:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(_OWN_SETTINGS)}
-    command = [*WORKER_COMMAND, str(_SECONDS)]
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=file,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env=environment | _ONE_THREAD,
-            process_group=0,  # a Ctrl-C at the terminal is for the parent alone, which kills it
-        )
+        process = start_child([*WORKER_COMMAND, str(_SECONDS)], file)
     except OSError as error:
         raise WeightsError(
             f"The checkpoint {path} cannot be read: no process can be started ({error.strerror})."
@@ -123,13 +113,13 @@ def _state(answer: bytes, exit_code: int, path: str) -> State:
     if not ready:
         raise WeightsError(
             f"The checkpoint {path} cannot be read: the process for that does not start; its error "
-            f"output says why ({_how(exit_code)})."
+            f"output says why ({describe_exit(exit_code)})."
         )
     head, _, tensors = rest.partition(b"\n")
     line = _line(head)
     try:
         if line.get("status") == "read":
-            return checked(load(tensors))
+            return check_state(load(tensors))
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from None
     except SafetensorError:
@@ -151,14 +141,10 @@ def _line(head: bytes) -> dict[str, Any]:
 def _end(exit_code: int) -> str:
     if exit_code == -signal.SIGXCPU:
         return f"to read it took more than {_SECONDS:g} s of processor time."
-    return f"the process that read it ended without an answer ({_how(exit_code)})."
+    return f"the process that read it ended without an answer ({describe_exit(exit_code)})."
 
 
-def _how(exit_code: int) -> str:
-    return signal.Signals(-exit_code).name if exit_code < 0 else f"exit status {exit_code}"
-
-
-def checked(state: State) -> State:
+def check_state(state: State) -> State:
     """The state if it is that of a DenseNet121 with 18 outputs, sound and finite.
 
     Raises:
@@ -166,7 +152,7 @@ def checked(state: State) -> State:
             the file.
     """
     expected = shapes(DENSENET121)
-    found = _without_counters(state)
+    found = {name: tensor for name, tensor in state.items() if not name.endswith(BATCH_COUNTER)}
     odd = sorted(expected.keys() ^ found.keys())
     if odd:
         raise WeightsError(
@@ -182,7 +168,3 @@ def checked(state: State) -> State:
         if not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"is damaged: {name} holds values that are not numbers.")
     return {name: tensor.contiguous().clone() for name, tensor in found.items()}
-
-
-def _without_counters(state: State) -> State:
-    return {name: tensor for name, tensor in state.items() if not name.endswith(BATCH_COUNTER)}

@@ -42,9 +42,9 @@ from safetensors.torch import save
 from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 
 from xray_watcher.errors import WeightsError
-from xray_watcher.model.checkpoint import MAX_BYTES, State, checked
+from xray_watcher.model.checkpoint import MAX_BYTES, State, check_state
 from xray_watcher.system.sandbox import ANSWERS, REQUESTS, LateImportError
-from xray_watcher.system.worker import confine
+from xray_watcher.system.worker import confine, read_up_to
 
 _MEMORY_BYTES = 3 * MAX_BYTES + (256 << 20)  # the file, its tensors and the answer
 _NICENESS = 0  # somebody waits for it
@@ -112,7 +112,7 @@ _PICKLE = types.ModuleType("restricted_pickle")
 _PICKLE.__dict__.update(Unpickler=_Unpickler, load=_load, UnpicklingError=pickle.UnpicklingError)
 
 
-def state_of(data: bytes) -> State:
+def read_state(data: bytes) -> State:
     """The weights of a DenseNet121 with 18 outputs in any of the three forms.
 
     The forms are a pickle in torch's zip file, torch's legacy pickle, and safetensors.
@@ -127,7 +127,7 @@ def state_of(data: bytes) -> State:
         WeightsError: the file names what is not allowed, or holds another network; the message
             lacks its subject, which is the file.
     """
-    return checked(dict(_entries(_content(data))))
+    return check_state(dict(_entries(_content(data))))
 
 
 def _content(data: bytes) -> object:
@@ -227,7 +227,7 @@ def main(seconds: float) -> None:
     confine(_own_memory() + _MEMORY_BYTES, _NICENESS)
     _answer(status="ready")
     try:
-        state = state_of(_read_up_to(MAX_BYTES + 1))
+        state = read_state(read_up_to(REQUESTS, MAX_BYTES + 1))
     except WeightsError as error:
         _answer(status="refused", detail=str(error))
     except (MemoryError, RecursionError) as error:
@@ -259,14 +259,6 @@ _IMPORTED_LATER = ("encodings.cp437", "linecache", "tracemalloc")
 def _own_memory() -> int:
     with open("/proc/self/statm", "rb") as statm:
         return int(statm.read().split()[0]) * resource.getpagesize()
-
-
-def _read_up_to(at_most: int) -> bytes:
-    parts = []
-    while at_most and (part := os.read(REQUESTS, at_most)):
-        parts.append(part)
-        at_most -= len(part)
-    return b"".join(parts)
 
 
 def _answer(**line: str) -> None:

@@ -16,7 +16,7 @@ from xray_watcher.model.network import LoadedNetwork
 Floats = NDArray[np.float32]
 
 AT_ONCE = 64
-"""Most images that go through together; halved for good whenever the memory does not suffice."""
+"""Most images that go through together; halved whenever the memory does not suffice."""
 
 _log = structlog.get_logger()
 
@@ -81,8 +81,15 @@ class Halving:
 
     def _make_do(self) -> None:
         if self._at_once == 1:
-            _log.warning("the device has no memory for one image; the processor goes on")
+            _log.warning(
+                "the device has no memory for one image; the processor goes on",
+                code="device_given_up",
+            )
             self._forward, self._at_once = self._elsewhere(), AT_ONCE
         else:
             self._at_once //= 2
-            _log.warning("the device is out of memory", images_at_once=self._at_once)
+            _log.warning(
+                "the device is out of memory",
+                code="device_out_of_memory",
+                images_at_once=self._at_once,
+            )

@@ -18,7 +18,7 @@ from xray_watcher.core.naming import one_line
 from xray_watcher.errors import WeightsError
 
 Progress = Callable[[int, int | None], None]
-"""Told the bytes that are there, and the bytes in all if they are known."""
+"""Called with the bytes that are there, and the bytes in all if they are known."""
 
 MAX_BYTES = 1 << 30
 TRIES = 3
@@ -37,7 +37,7 @@ class _Cut(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _PartialFile:
-    """The file being downloaded, and beside it what tells whether it may be gone on with."""
+    """The file being downloaded, and a note that shows whether the download may continue."""
 
     path: str
 
@@ -81,7 +81,7 @@ def download(
         url: http or https.
         path: where the file goes.
         expected_bytes: size of the file, if it is known.
-        progress: told how far it is.
+        progress: called with the progress.
         timeout_s: longest silence of the server.
 
     Raises:
@@ -120,7 +120,7 @@ def _one_try(
     progress: Progress | None,
     timeout_s: float,
 ) -> None:
-    with _opened(url, part, timeout_s) as response:
+    with _open(url, part, timeout_s) as response:
         _check_is_file(url, response)
         start = part.size() if response.status == _PARTIAL else 0
         total = _total(response, start)
@@ -130,7 +130,8 @@ def _one_try(
             raise WeightsError(f"{url} has {total} bytes, not the {expected_bytes} it should have.")
         part.remember(url, response.headers.get("ETag") or response.headers.get("Last-Modified"))
         with open(part.path, "ab" if start else "wb") as file:
-            size = _received(response, file, start, limit, lambda n: _tell(progress, n, total))
+            note = (lambda size: progress(size, total)) if progress else (lambda _size: None)
+            size = _received(response, file, start, limit, note)
     if size > limit:
         part.drop()
         raise WeightsError(f"{url} sends more than the {limit} bytes it should have.")
@@ -138,7 +139,7 @@ def _one_try(
         raise _Cut(f"{size} of {expected_bytes or total} bytes came")
 
 
-def _opened(url: str, part: _PartialFile, timeout_s: float) -> Any:
+def _open(url: str, part: _PartialFile, timeout_s: float) -> Any:
     """Ask for the file, or for the rest of it if the server still has the same.
 
     Raises:
@@ -193,24 +194,19 @@ def _total(response: Any, start: int) -> int | None:
     return start + int(length) if length is not None and length.isdecimal() else None
 
 
-def _received(response: Any, file: Any, start: int, limit: int, tell: Callable[[int], None]) -> int:
+def _received(response: Any, file: Any, start: int, limit: int, note: Callable[[int], None]) -> int:
     """Write what comes; returns the size of the file, which ends just past the limit."""
     size = start
     try:
         while size <= limit and (chunk := response.read(_CHUNK_BYTES)):
             file.write(chunk)
             size += len(chunk)
-            tell(size)
+            note(size)
     except TimeoutError:
         raise _Cut("the server fell silent") from None
     except (http.client.HTTPException, ConnectionError) as error:
         raise _Cut(type(error).__name__) from None
     return size
-
-
-def _tell(progress: Progress | None, size: int, total: int | None) -> None:
-    if progress is not None:
-        progress(size, total)
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):

@@ -12,7 +12,7 @@ from xray_watcher.errors import WeightsError
 from xray_watcher.model.architecture import SIDE
 from xray_watcher.model.engine import EngineRequest
 from xray_watcher.model.engine_base import EngineBase
-from xray_watcher.model.onnx_store import Exported, exported
+from xray_watcher.model.onnx_store import Exported, export_weights
 
 Floats = NDArray[np.float32]
 
@@ -21,7 +21,7 @@ _AT_ONCE = 4  # images; more need more memory and are not quicker
 
 def load(request: EngineRequest) -> OnnxEngine:
     """Load a network from its ONNX file, which is made when it is missing."""
-    return OnnxEngine(exported(request.store, request.weights), threads=request.threads)
+    return OnnxEngine(export_weights(request.store, request.weights), threads=request.threads)
 
 
 class OnnxEngine(EngineBase):

@@ -52,7 +52,7 @@ def write_onnx(path: str, metadata: Mapping[str, str], state: Arrays) -> None:
         ) from error
 
 
-def source_of(path: str) -> str:
+def read_source_hash(path: str) -> str:
     """Hash of the checkpoint that a sound ONNX file was made from, in hexadecimal."""
     return str(read_facts(_note(path))["source_sha256"])
 

@@ -14,42 +14,38 @@ from safetensors.numpy import load_file
 
 from xray_watcher.core.catalogue import UNTRAINED, WEIGHT_SETS, WeightSet
 from xray_watcher.model.architecture import DENSENET121, Architecture, shapes, state_hash
-from xray_watcher.model.onnx_file import Arrays, source_of, what_is_wrong, write_onnx
-from xray_watcher.model.weights import WeightStore, hash_of, metadata_of, read_metadata
+from xray_watcher.model.onnx_file import Arrays, read_source_hash, what_is_wrong, write_onnx
+from xray_watcher.model.weights import WeightStore, hash_file, make_metadata, read_metadata
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A network in an ONNX file that is sound.
-
-    Attributes:
-        path: of the file.
-        weights: what its outputs mean.
-        sha256: hash of the checkpoint that it was made from.
-    """
+    """A sound ONNX file, what its outputs mean, and the hash of its checkpoint."""
 
     path: str
     weights: WeightSet
     sha256: str
 
 
-def exported(store: WeightStore, name: str) -> Exported:
+def export_weights(store: WeightStore, name: str) -> Exported:
     """The ONNX file of installed or built-in weights; made when it is not there or not sound.
 
     Raises:
         WeightsError: the weights are not here, or damaged, or the file cannot be written.
     """
     path = store.onnx_path(name)
-    wrong = what_is_wrong(path, _state_hash_of(store, name))
+    wrong = what_is_wrong(path, _load_state_hash(store, name))
     if wrong is not None:
-        _log.info("writing the ONNX file of the network", weights=name, because=wrong)
+        _log.info(
+            "writing the ONNX file of the network", code="onnx_written", weights=name, because=wrong
+        )
         write_onnx(path, *_metadata_and_state(store, name))
-    return Exported(path, WEIGHT_SETS[name], source_of(path))
+    return Exported(path, WEIGHT_SETS[name], read_source_hash(path))
 
 
-def _state_hash_of(store: WeightStore, name: str) -> str | None:
+def _load_state_hash(store: WeightStore, name: str) -> str | None:
     if name == UNTRAINED.name:
         return None  # torch draws them, the same every time
     store.check_installed(name)
@@ -58,20 +54,16 @@ def _state_hash_of(store: WeightStore, name: str) -> str | None:
 
 def _metadata_and_state(store: WeightStore, name: str) -> tuple[Mapping[str, str], Arrays]:
     if name == UNTRAINED.name:
-        return _untrained()
+        from xray_watcher.model.network import arrays, untrained
+
+        drawn = untrained()
+        shape = asdict(DENSENET121)
+        metadata = make_metadata(UNTRAINED, "", drawn.sha256, drawn.sha256, shape)
+        return metadata, arrays(drawn.state)
     path = store.path(name)
-    metadata, state = read_metadata(path), load_file(path)
+    noted, state = read_metadata(path), load_file(path)
     of_arrays = {tensor: array.shape for tensor, array in state.items()}
-    is_whole = of_arrays == shapes(Architecture.from_json(metadata["architecture"]))
-    if not is_whole or state_hash(state) != metadata.get("state_sha256"):
-        store.verify(name)  # raises, and says what is wrong
-    return {"source_sha256": hash_of(path), **metadata}, state
-
-
-def _untrained() -> tuple[Mapping[str, str], Arrays]:
-    from xray_watcher.model.network import arrays, untrained
-
-    network = untrained()
-    shape = asdict(DENSENET121)
-    metadata = metadata_of(UNTRAINED, "", network.sha256, network.sha256, shape)
-    return metadata, arrays(network.state)
+    is_whole = of_arrays == shapes(Architecture.from_json(noted["architecture"]))
+    if not is_whole or state_hash(state) != noted.get("state_sha256"):
+        store.load(name)  # raises, and says what is wrong
+    return {"source_sha256": hash_file(path), **noted}, state

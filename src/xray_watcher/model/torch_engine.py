@@ -102,7 +102,9 @@ class TorchEngine(EngineBase):
         if wrong is None:
             return quick
         if not is_asked_for:
-            _log.warning("float32 is used", because=f"{quick.precision} {wrong}")
+            _log.warning(
+                "float32 is used", code="float32_used", because=f"{quick.precision} {wrong}"
+            )
             return exact
         problem = (
             f"model.precision: with the weights {self._weights.name} {quick.precision} "
@@ -120,7 +122,11 @@ def _on_device(
     try:
         return Halving(Cuda(network, precision), on_processor)
     except torch.OutOfMemoryError:  # another program has the memory
-        _log.warning("the device has no memory for the network", precision=precision)
+        _log.warning(
+            "the device has no memory for the network",
+            code="device_lacks_memory",
+            precision=precision,
+        )
         return on_processor()
 
 

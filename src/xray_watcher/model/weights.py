@@ -39,7 +39,6 @@ FORMAT = "xray-watcher/1"
 
 _BUILT_IN = frozenset({PHANTOM.name, UNTRAINED.name})
 _NEEDED = frozenset({"name", "operating_points", "architecture"})
-_CHUNK_BYTES = 1 << 20
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o750
 
@@ -119,7 +118,7 @@ class WeightStore:
             url: another place that has the same file, such as a mirror.
             sha256: of the file, for sets whose hash is not known here.
             trust: take a file whose hash is not known.
-            progress: told the bytes that are there and the bytes in all, if known.
+            progress: called with the bytes that are there, and the bytes in all if known.
 
         Returns:
             The path of the stored weights.
@@ -171,7 +170,7 @@ class WeightStore:
         from xray_watcher.model.checkpoint import read_checkpoint
         from xray_watcher.model.network import arrays
 
-        found = hash_of(file)
+        found = hash_file(file)
         if expected is not None and found != expected:
             raise WeightsError(
                 f"{source} is not the file that {weights.name} names: its SHA-256 is {found}, not "
@@ -179,7 +178,7 @@ class WeightStore:
                 "it in model.weights_file instead."
             )
         state = read_checkpoint(file)
-        metadata = metadata_of(
+        metadata = make_metadata(
             weights, source, found, state_hash(arrays(state)), asdict(DENSENET121)
         )
         try:
@@ -195,7 +194,7 @@ class WeightStore:
     # -- taking out -----------------------------------------------------------------------
 
     def load(self, name: str) -> LoadedNetwork:
-        """The network with installed or built-in weights.
+        """Load installed or built-in weights, checked against the hash that was noted with them.
 
         Raises:
             WeightsError: they are not installed, or damaged; the message says what to do.
@@ -230,15 +229,7 @@ class WeightStore:
         from xray_watcher.model.checkpoint import read_checkpoint
         from xray_watcher.model.network import LoadedNetwork
 
-        return LoadedNetwork(DENSENET121, read_checkpoint(file), WEIGHT_SETS[name], hash_of(file))
-
-    def verify(self, name: str) -> None:
-        """Check installed or built-in weights against the hash that was noted with them.
-
-        Raises:
-            WeightsError: they are not installed, or damaged.
-        """
-        self.load(name)
+        return LoadedNetwork(DENSENET121, read_checkpoint(file), WEIGHT_SETS[name], hash_file(file))
 
 
 def phantom_path() -> str:
@@ -262,7 +253,7 @@ def read_metadata(path: str) -> Mapping[str, str]:
     return metadata
 
 
-def metadata_of(
+def make_metadata(
     weights: WeightSet, source: str, source_sha256: str, state_sha256: str, shape: dict[str, Any]
 ) -> dict[str, str]:
     """What a file of this store says of itself: texts, lists as JSON.
@@ -296,7 +287,7 @@ def _loaded(weights: WeightSet, path: str) -> LoadedNetwork:
     from xray_watcher.model.network import LoadedNetwork, arrays
 
     metadata = read_metadata(path)
-    file_hash = hash_of(path)
+    file_hash = hash_file(path)
     try:
         architecture = Architecture.from_json(metadata["architecture"])
         state = load_file(path)
@@ -331,20 +322,17 @@ def _expected_hash(weights: WeightSet, sha256: str | None, *, trust: bool) -> st
     return expected
 
 
-def hash_of(path: str) -> str:
+def hash_file(path: str) -> str:
     """SHA-256 of a file, in hexadecimal.
 
     Raises:
         WeightsError: it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"The file {path} cannot be read ({error.strerror}).") from error
-    return digest.hexdigest()
 
 
 def _make_folder(folder: str) -> None:

@@ -55,7 +55,7 @@ class MadeImage:
     content: bytes
 
 
-def made_images(count: int, seed: int) -> Iterator[MadeImage]:
+def draw_images(count: int, seed: int) -> Iterator[MadeImage]:
     """Draw images: the normal chest and each condition in turn, in every form in turn.
 
     Args:
@@ -69,7 +69,7 @@ def made_images(count: int, seed: int) -> Iterator[MadeImage]:
         form = FORMS[(number + number // len(kinds)) % len(FORMS)]
         drawn = condition or NORMAL
         name = f"phantom-{number:03d}-{drawn.lower().replace(' ', '-')}{form.suffix}"
-        yield MadeImage(name, drawn, encoded(rng, condition, form))
+        yield MadeImage(name, drawn, encode_image(rng, condition, form))
 
 
 def write_phantoms(folder: str, count: int, seed: int, each: Callable[[], object]) -> None:
@@ -92,14 +92,14 @@ def write_phantoms(folder: str, count: int, seed: int, each: Callable[[], object
     with table:
         rows = csv.writer(table)
         rows.writerow(("filename", "drawn"))
-        for image in made_images(count, seed):
+        for image in draw_images(count, seed):
             with open(os.path.join(folder, image.name), "wb") as file:
                 file.write(image.content)
             rows.writerow((image.name, image.drawn))
             each()
 
 
-def encoded(rng: np.random.Generator, condition: str | None, form: Form) -> bytes:
+def encode_image(rng: np.random.Generator, condition: str | None, form: Form) -> bytes:
     """Draw one chest and store it in a form.
 
     Args:

@@ -1,4 +1,4 @@
-"""The batches in hand: claimed, read and decoded in their order, until they are scored."""
+"""The open batches: claimed, read and decoded in their order, until they are scored."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.intake.work_folder import WorkFolder
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.pipeline.claiming import Claims
-from xray_watcher.pipeline.images_in_hand import Batch, Decoder, Item, examined_by
+from xray_watcher.pipeline.images_in_hand import Batch, Decoder, Item, examine_and_decode
 from xray_watcher.system.clock import Clock
 from xray_watcher.system.hands import Hands
 
 MAX_ATTEMPTS = 8
-"""An image that was in hand when the service ended this often is set aside."""
+"""An image that was open when the service ended this often is rejected."""
 
 _LATE_S = 3.0  # so long a batch waits for files while none of them gets any further
 _LATE_ALONE_S = 30.0  # the same when nobody is held up by that
@@ -133,7 +133,7 @@ class Batches:
         """Begin claimed images again whose time has come, each as a batch of its own.
 
         One that was open when the service ended, or over which the network failed, waits until no
-        other is in hand, so that a poisonous one harms no other. Its attempts count the lives of
+        other is open, so that a poisonous one harms no other. Its attempts count the lives of
         the service in which it was begun, so trying it again after an error of ours costs it none.
 
         Returns:
@@ -198,7 +198,7 @@ class Batches:
             rejection = Rejection.of("interrupted")
         decode = self._decoder.submit if rejection is None else None
         examining = self._hands.submit(
-            partial(examined_by, partial(examine, image_id), decode, self._clock)
+            partial(examine_and_decode, partial(examine, image_id), decode, self._clock)
         )
         return Item(row, examining, rejection, queue_ms, claim_ms)
 
@@ -214,7 +214,7 @@ class Batches:
         holds_up = any(item.is_ready for each in self._batches for item in each.items)
         if batch.idle_s(now_s) < (_LATE_S if holds_up else _LATE_ALONE_S):
             return False
-        for item in batch.part_from_late():
+        for item in batch.remove_late():
             self._late.append(item)
             self.put_off(item, Reason("slow", "It does not answer."))
             self._retries.begin((CLAIMED, item.row.id))
@@ -235,7 +235,7 @@ class Batches:
             elif rejection is not None:
                 self._add_batch([image_id], 0.0, {image_id: rejection})
 
-    def part_from_failed(self) -> None:
+    def remove_failed(self) -> None:
         """Take images off the oldest batch whose files could not be read or decoded.
 
         Raises:

@@ -20,13 +20,7 @@ from xray_watcher.system.clock import Clock
 
 @dataclass(slots=True)
 class Made:
-    """What became of some claims.
-
-    Attributes:
-        claimed: those that lie in the work folder, by the ids of their rows.
-        held: those that cannot be moved, and why.
-        trouble: what kept the others from being claimed.
-    """
+    """Claims that were made, by row id; files that cannot be moved; what kept off the others."""
 
     claimed: dict[int, Arrival] = field(default_factory=dict)
     held: list[tuple[Arrival, Reason]] = field(default_factory=list)
@@ -35,12 +29,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class ClearedUp:
-    """What has become of claims that failed.
-
-    Attributes:
-        taken: those that were taken after all, by id, and those that are nowhere any more.
-        back: those that lie where they were, and are to be claimed again.
-    """
+    """Failed claims: those that were taken or vanished, by id, and those to be made again."""
 
     taken: Mapping[int, Arrival]
     back: Sequence[Arrival]

@@ -15,7 +15,7 @@ from xray_watcher.ledger.effect import Effect, Filing
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.pipeline.deciding import Decider, Verdict
-from xray_watcher.pipeline.images_in_hand import Batch, Decided, decided_of
+from xray_watcher.pipeline.images_in_hand import Batch, Decided, make_decided
 from xray_watcher.records import from_jsonl
 from xray_watcher.system.clock import Clock
 
@@ -29,11 +29,11 @@ class Completion:
         ledger: the truth.
         results: the folders that images are filed in.
         logs: the JSONL and CSV logs.
-        sealer: turns verdicts into decisions.
+        decider: turns verdicts into decisions.
         retries: the images that are tried again.
         counted: open images whose attempt in this life of the service is counted.
         clock: the time.
-        beat: is told now and then that there is progress.
+        beat: is called at progress.
         effects: what follows from a filing, and is committed with it.
 
     Attributes:
@@ -93,7 +93,7 @@ class Completion:
         items = {item.row.id: item for item in batch.items}
         for decision in decided_batch.decisions:
             self._retries.begin((CLAIMED, decision.image_id))
-            self._decided.append(decided_of(decision, items[decision.image_id]))
+            self._decided.append(make_decided(decision, items[decision.image_id]))
 
     def complete(self) -> None:
         """File, log and finish every decided image, in the order of the indexes.
@@ -133,7 +133,12 @@ class Completion:
         return True
 
     def _withdraw(self, decided: Decided, reason: Exception) -> None:
-        _log.warning("an image is decided anew", index=decided.line.idx, reason=repr(reason))
+        _log.warning(
+            "an image is decided anew",
+            code="decided_anew",
+            index=decided.line.idx,
+            reason=repr(reason),
+        )
         self._ledger.withdraw(decided.image_id)
 
     def _log_and_finish(self, filed: Sequence[Decided]) -> None:
@@ -148,10 +153,20 @@ class Completion:
             self._decided.extendleft(reversed(filed))  # filing again finds them filed
             raise
         for conflict in conflicts:
-            _log.error("a log was changed by somebody; theirs is kept", kept=conflict.path)
+            _log.error(
+                "a log was changed by somebody; theirs is kept",
+                code="log_conflict",
+                kept=conflict.path,
+            )
         for decided in filed:
             self._counted.discard(decided.image_id)
             self._retries.forget((CLAIMED, decided.image_id))
         rejected = sum(d.outcome == "rejected" for d in filed)
         self.done, self.rejected = self.done + len(filed), self.rejected + rejected
-        _log.info("filed", images=len(filed), rejected=rejected, last_index=filed[-1].line.idx)
+        _log.info(
+            "filed",
+            code="filed",
+            images=len(filed),
+            rejected=rejected,
+            last_index=filed[-1].line.idx,
+        )

@@ -23,7 +23,7 @@ from xray_watcher.core.values import (
     Scores,
 )
 from xray_watcher.intake.filing import ResultFolders
-from xray_watcher.intake.handover import request_of
+from xray_watcher.intake.handover import parse_request_id
 from xray_watcher.ledger.ledger import Decision
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.rows import ImageRow
@@ -55,7 +55,7 @@ class Verdict:
         height: pixels as displayed, if it was decoded.
         has_low_contrast: the network sees next to nothing of it.
         timings: how long the steps took.
-        finding: its scores, or why it is set aside.
+        outcome: its scores, or why it is rejected.
     """
 
     row: ImageRow
@@ -173,7 +173,12 @@ class Decider:
             if not self._results.taken(folder, name):
                 self._refused.discard(verdict.row.id)
                 return index, name
-            _log.warning("name taken by a file that is not ours", index=index, folder=folder)
+            _log.warning(
+                "name taken by a file that is not ours",
+                code="name_taken",
+                index=index,
+                folder=folder,
+            )
 
     def _name(self, index: int, verdict: Verdict, folder: str) -> str:
         original = os.path.basename(verdict.row.inbox_path)
@@ -207,7 +212,7 @@ class Decider:
         """The request of an upload; another try keeps that of its rejection."""
         if retry_of is not None:
             return from_jsonl(self._ledger.record_of(retry_of).jsonl).request_id
-        return None if row.upload is None else request_of(row.upload)
+        return None if row.upload is None else parse_request_id(row.upload)
 
     def _first_with(self, sha256: bytes, run: _Run) -> int | None:
         known = self._ledger.classified_index(sha256)

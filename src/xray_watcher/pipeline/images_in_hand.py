@@ -59,7 +59,7 @@ class Item:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all is known that the file can tell."""
+        """Whether the file is read and decoded, or failed."""
         if not self.examining.done():
             return False
         examined = self.examined
@@ -158,7 +158,7 @@ class Batch:
                 known.add(sha256)
         return copies
 
-    def part_from_late(self) -> list[Item]:
+    def remove_late(self) -> list[Item]:
         """Let the images go that are not ready; the others go on without them."""
         late = [item for item in self.items if not item.is_ready]
         self.items = [item for item in self.items if item.is_ready]
@@ -184,7 +184,7 @@ class Decided:
     outcome: str
 
 
-def examined_by(
+def examine_and_decode(
     examine: Callable[[], Claimed | None],
     decode: Callable[[str], Future[DecodeOutcome]] | None,
     clock: Clock,
@@ -198,7 +198,7 @@ def examined_by(
     return Examined(claimed, seconds, decode(claimed.path))
 
 
-def verdict_of(item: Item, found: Scores | Rejection, infer_ms: float) -> Verdict:
+def make_verdict(item: Item, found: Scores | Rejection, infer_ms: float) -> Verdict:
     """What was found about one image, with how long that took."""
     claimed, outcome = item.claimed, item.outcome
     image = outcome.image if isinstance(outcome, Decoded) else None
@@ -220,7 +220,7 @@ def verdict_of(item: Item, found: Scores | Rejection, infer_ms: float) -> Verdic
     )
 
 
-def decided_of(decision: Decision, item: Item) -> Decided:
+def make_decided(decision: Decision, item: Item) -> Decided:
     """What has to be done about an image that was decided."""
     line = LogLine(decision.idx, decision.log, decision.jsonl, decision.csv)
     move = None

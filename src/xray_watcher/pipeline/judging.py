@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from xray_watcher.core.retries import Reason
 from xray_watcher.core.values import LARGEST_FILE_BYTES, Rejection, Scores
 from xray_watcher.errors import Unavailable
-from xray_watcher.imaging.decode_pool import Decoded, DecodeOutcome, Unreadable
+from xray_watcher.imaging.decode_pool import Decoded, Unreadable
 from xray_watcher.intake.work_folder import is_unchanged
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.model.engine import Engine
-from xray_watcher.pipeline.images_in_hand import Batch, Found, Item, verdict_of
+from xray_watcher.pipeline.images_in_hand import Batch, Found, Item, make_verdict
 from xray_watcher.pipeline.scoring import Scorer, Scoring
 
 
@@ -21,8 +21,8 @@ class Judge:
     Args:
         ledger: knows the bytes that were classified before.
         scorer: scores in a thread of its own.
-        beat: is told now and then that there is progress.
-        sets_duplicates_aside: put known bytes by unscored.
+        beat: is called at progress.
+        rejects_duplicates: reject known bytes unscored.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class Judge:
         scorer: Scorer,
         beat: Callable[[], None],
         *,
-        sets_duplicates_aside: bool,
+        rejects_duplicates: bool,
     ) -> None:
         self._ledger = ledger
         self._scorer = scorer
         self._beat = beat
-        self._sets_duplicates_aside = sets_duplicates_aside
+        self._rejects_duplicates = rejects_duplicates
 
     def judge(self, batch: Batch, following: Batch | None, engine: Engine) -> Found:
         """Find out about a batch, all of whose images are decoded.
@@ -75,17 +75,19 @@ class Judge:
         for item in batch.items:
             if item in copies:
                 found.put_off.append((item, None))
-            elif not _is_steady(item):
+            elif (claimed := item.claimed) and claimed.sha256 and not is_unchanged(claimed):
                 changing = Reason("changing", "It was written while it was read.")
                 found.put_off.append((item, changing))
             else:
-                found_out = self._obstacle(item) or _unreadable(item.outcome) or scores[item.row.id]
-                found.verdicts.append(verdict_of(item, found_out, infer_ms))
+                outcome = item.outcome
+                unreadable = outcome.rejection if isinstance(outcome, Unreadable) else None
+                found_out = self._obstacle(item) or unreadable or scores[item.row.id]
+                found.verdicts.append(make_verdict(item, found_out, infer_ms))
         return found
 
     def _copies(self, batch: Batch) -> list[Item]:
-        """Copies to be set aside of images of the same batch: they wait until those are decided."""
-        return batch.copies() if self._sets_duplicates_aside else []
+        """Copies within the batch that will be rejected: they wait for their originals."""
+        return batch.copies() if self._rejects_duplicates else []
 
     def _obstacle(self, item: Item) -> Rejection | None:
         """Why an image is not even looked at, if so."""
@@ -95,28 +97,13 @@ class Judge:
         if item.rejection is not None:
             return item.rejection
         if claimed.sha256 is None:
-            return _too_large(claimed.signature.size)
-        if self._sets_duplicates_aside:
+            return Rejection(
+                "too_large",
+                f"The file has {claimed.signature.size} bytes; no more than {LARGEST_FILE_BYTES} "
+                "can be taken.",
+            )
+        if self._rejects_duplicates:
             known = self._ledger.classified_index(claimed.sha256)
             if known is not None:
                 return Rejection("duplicate", f"The same bytes were filed as index {known}.")
         return None
-
-
-def _is_steady(item: Item) -> bool:
-    """Whether a file still is as it was read; of one that nobody reads that says nothing."""
-    claimed = item.claimed
-    return claimed is None or claimed.sha256 is None or is_unchanged(claimed)
-
-
-def _too_large(size: int) -> Rejection:
-    """The rejection of a file that no setting takes; nobody reads it."""
-    return Rejection(
-        "too_large",
-        f"The file has {size} bytes; no more than {LARGEST_FILE_BYTES} can be taken.",
-    )
-
-
-def _unreadable(outcome: DecodeOutcome | None) -> Rejection | None:
-    """Why a picture could not be decoded, if it was tried and could not."""
-    return outcome.rejection if isinstance(outcome, Unreadable) else None

@@ -65,12 +65,12 @@ class Pipeline:
         self._retries = retries
 
     @property
-    def batches_in_hand(self) -> int:
+    def open_batches(self) -> int:
         """Batches that are claimed and not finished."""
         return len(self.batches)
 
     @property
-    def images_in_hand(self) -> int:
+    def open_images(self) -> int:
         """Images that are claimed and not done."""
         waiting = sum(retry.due_s < math.inf for retry in self._retries.waiting(CLAIMED).values())
         return self.batches.images + len(self._completion) + waiting
@@ -97,7 +97,7 @@ class Pipeline:
             Unavailable: ledger, logs or a folder cannot be written; what is not done waits.
         """
         batch, engine = self.batches.oldest, self._engine()
-        self.batches.part_from_failed()
+        self.batches.remove_failed()
         found = self._judge.judge(batch, self.batches.second, engine)
         if found.verdicts:
             self._completion.decide(found.verdicts, batch, engine.info)
@@ -150,7 +150,7 @@ def build_pipeline(  # noqa: PLR0913 - assembly: each part by its name
 
     Args:
         engine: returns the network; called only when a batch is finished.
-        duplicates: "flag" files known bytes by their scores, "set-aside" puts them by unscored.
+        duplicates: "flag" files known bytes by their scores, "set-aside" rejects them unscored.
         give_up_after_s: after so long an image that cannot be read is rejected.
         zone: local time zone; None is the system's.
     """
@@ -177,6 +177,6 @@ def build_pipeline(  # noqa: PLR0913 - assembly: each part by its name
         beat=beat,
         effects=effects,
     )
-    judge = Judge(ledger, scorer, beat, sets_duplicates_aside=duplicates == "set-aside")
+    judge = Judge(ledger, scorer, beat, rejects_duplicates=duplicates == "set-aside")
     recovery = Recovery(ledger, spool, clock, zone)
     return Pipeline(batches, judge, completion, recovery, engine, retries)

@@ -13,7 +13,7 @@ from xray_watcher.core.times import local_day, to_us
 from xray_watcher.intake.claims import FileProblem, Move
 from xray_watcher.intake.sources import row_origin
 from xray_watcher.intake.spool import Spool
-from xray_watcher.intake.work_names import id_of
+from xray_watcher.intake.work_names import parse_work_name
 from xray_watcher.ledger.ledger import Ledger, NewClaim
 from xray_watcher.ledger.rows import ImageRow
 from xray_watcher.ledger.states import State
@@ -25,12 +25,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class LeftOpen:
-    """What there is to do.
-
-    Attributes:
-        claimed: images to be decoded; those that had the most tries come last.
-        decided: what is to be carried out.
-    """
+    """Images to be decoded, those with the most tries last, and decisions to be carried out."""
 
     claimed: tuple[ImageRow, ...]
     decided: tuple[Decided, ...]
@@ -62,14 +57,14 @@ class Recovery:
         in_work = self._spool.work.claimed_ids()
         claimed = self._claims([row for row in rows if row.state != State.FILING], in_work)
         unknown = sorted(in_work.difference(row.id for row in rows))
-        leftovers = map(id_of, self._spool.work.leftovers())
+        leftovers = map(parse_work_name, self._spool.work.leftovers())
         left = [left_id for left_id in leftovers if left_id is not None]
         if unknown or left:  # the ledger is, or may be, an older copy
             self._ledger.reserve_ids(max(*unknown, *left, 0))
-        adopted = [self._taken_in(work_id) for work_id in unknown]
-        decided = tuple(self._decided_before(row) for row in rows if row.state == State.FILING)
+        adopted = [self._take_in_file(work_id) for work_id in unknown]
+        decided = tuple(self._load_decided(row) for row in rows if row.state == State.FILING)
         if rows:
-            _log.info("recovering", images=len(rows))
+            _log.info("recovering", code="recovering", images=len(rows))
         return LeftOpen((*claimed, *(row for row in adopted if row is not None)), decided)
 
     def _claims(self, rows: Sequence[ImageRow], in_work: set[int]) -> list[ImageRow]:
@@ -88,7 +83,7 @@ class Recovery:
     def _still_waits(self, row: ImageRow) -> bool:
         return row.state == State.CLAIMING and self._spool.is_still_there(row_origin(row))
 
-    def _decided_before(self, row: ImageRow) -> Decided:
+    def _load_decided(self, row: ImageRow) -> Decided:
         assert row.idx is not None
         line = self._ledger.record_of(row.idx)
         outcome = row.outcome or "rejected"
@@ -98,7 +93,7 @@ class Recovery:
             move = Move(row.id, row.folder, row.filed_name, row.sha256, with_reason=is_rejected)
         return Decided(row.id, row.inbox_path, move, line, outcome)
 
-    def _taken_in(self, work_id: int) -> ImageRow | None:
+    def _take_in_file(self, work_id: int) -> ImageRow | None:
         """Take in a file of the work folder that no open row knows; None when it stays there."""
         filed = self._ledger.filed_row(work_id)
         if filed is not None:  # a copy across file systems was complete, and this could not go
@@ -108,7 +103,12 @@ class Recovery:
             return self._adopt(work_id)
         except FileProblem as error:
             reason = str(error)
-            _log.error("a file in the work folder cannot be taken up", id=work_id, reason=reason)
+            _log.error(
+                "a file in the work folder cannot be taken up",
+                code="work_file_not_taken",
+                id=work_id,
+                reason=reason,
+            )
             return None
 
     def _adopt(self, work_id: int) -> ImageRow | None:
@@ -129,5 +129,7 @@ class Recovery:
         except FileProblem:
             self._ledger.drop_claims([image_id])
             raise
-        _log.warning("a claimed file without a row is taken up", work_id=work_id)
+        _log.warning(
+            "a claimed file without a row is taken up", code="work_file_taken", work_id=work_id
+        )
         return self._ledger.image(image_id)

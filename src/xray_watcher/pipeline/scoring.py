@@ -49,7 +49,7 @@ class Scoring:
         """Wait for them.
 
         Args:
-            beat: is told of progress now and then.
+            beat: is called now and then.
 
         Returns:
             What the network says of each image, by its id.
@@ -63,7 +63,7 @@ class Scoring:
                 raw = part.result().raw
             except (RuntimeError, MemoryError) as error:
                 raise Unavailable("model", f"The network failed on a batch: {error}") from error
-            found += [_outcome_of(self._engine, row.tolist()) for row in raw]
+            found += [_interpret(self._engine, row.tolist()) for row in raw]
             beat()
         return dict(zip(self._image_ids, found, strict=True))
 
@@ -108,7 +108,7 @@ class Scorer:
         return _ScoredPart(raw, (self._clock.monotonic_s() - began_s) * 1000)
 
 
-def _outcome_of(engine: Engine, raw: list[float]) -> Scores | Rejection:
+def _interpret(engine: Engine, raw: list[float]) -> Scores | Rejection:
     """Scores of one image; numbers that are none are a failure, never a level."""
     try:
         return scores(engine.labels, raw, engine.operating_points)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -23,6 +22,7 @@ from xray_watcher.config.folders import Folders
 from xray_watcher.config.settings import Settings
 from xray_watcher.core import tally as t
 from xray_watcher.core.retries import REASONS
+from xray_watcher.core.status_report import RetryFigures, StatusReport
 from xray_watcher.core.times import to_us
 from xray_watcher.core.values import LEVELS, REJECTIONS
 from xray_watcher.ledger.reader import LedgerReader
@@ -50,7 +50,7 @@ class Situation:
 
     Attributes:
         now: the time, aware.
-        status: of the running daemon; None when none runs.
+        report: of the running daemon; None when none runs.
         since: when it was started, aware, if that is known.
         free: free bytes by the name of a folder.
         min_free: with less than this nothing more is taken from the inbox; bytes.
@@ -58,7 +58,7 @@ class Situation:
     """
 
     now: datetime
-    status: Mapping[str, Any] | None = None
+    report: StatusReport | None = None
     since: datetime | None = None
     free: Mapping[str, int] = field(default_factory=dict)
     min_free: int = 0
@@ -75,7 +75,7 @@ def collect_metrics(settings: Settings, now: datetime) -> bytes:
     is_alive = is_held(folders.lock)
     situation = Situation(
         now=now,
-        status=read_facts(folders.heartbeat) if is_alive else None,
+        report=StatusReport.from_json(read_facts(folders.heartbeat)) if is_alive else None,
         since=_since(folders) if is_alive else None,
         free=_free(folders),
         min_free=settings.intake.min_free_bytes,
@@ -131,11 +131,11 @@ class Families:
 
 
 def _now(situation: Situation) -> Iterator[Metric]:
-    status = situation.status
-    yield _gauge("up", "Whether the daemon runs.", status is not None)
+    report = situation.report
+    yield _gauge("up", "Whether the daemon runs.", report is not None)
     yield _info("build_info", "The program.", {"version": __version__})
-    if status is not None:
-        yield from _status(status)
+    if report is not None:
+        yield from _reported(report)
     if situation.since is not None:
         yield _gauge("start_time_seconds", "When the daemon was started; seconds since 1970.",
                      situation.since.timestamp())  # fmt: skip
@@ -144,31 +144,31 @@ def _now(situation: Situation) -> Iterator[Metric]:
                  situation.min_free)  # fmt: skip
 
 
-def _status(status: Mapping[str, Any]) -> Iterator[Metric]:
-    """The status of the daemon; it may be empty at first."""
-    if "at" in status:
+def _reported(report: StatusReport) -> Iterator[Metric]:
+    """What the daemon reports; the report is empty while it starts."""
+    if report.at is not None:
         yield _gauge("heartbeat_timestamp_seconds", "When the daemon last gave a sign of life.",
-                     datetime.fromisoformat(status["at"]).timestamp())  # fmt: skip
-    degraded = dict.fromkeys(COMPONENTS, 0) | dict.fromkeys(status.get("troubles", {}), 1)
+                     report.at.timestamp())  # fmt: skip
+    degraded = dict.fromkeys(COMPONENTS, 0) | dict.fromkeys(report.problems, 1)
     yield _gauges("degraded", "Whether a component keeps the service from working in full.",
                   "component", degraded)  # fmt: skip
-    for name, key, text in _STATUS_GAUGES:
-        if status.get(key) is not None:
-            yield _gauge(name, text, status[key])
-    waiting = status.get("waiting", {})
+    for name, attribute, text in _REPORTED_GAUGES:
+        value = getattr(report, attribute)
+        if value is not None:
+            yield _gauge(name, text, value)
+    waiting = report.retries or RetryFigures()
     yield _gauges("retry_images", "Images that are tried again later, by reason.",
-                  "reason", dict.fromkeys(REASONS, 0) | waiting.get("codes", {}))  # fmt: skip
-    if waiting.get("oldest_s") is not None:
+                  "reason", dict.fromkeys(REASONS, 0) | dict(waiting.codes))  # fmt: skip
+    if waiting.oldest_s is not None:
         yield _gauge("retry_oldest_seconds", "For how long the first of them has failed.",
-                     waiting["oldest_s"])  # fmt: skip
-    model = status.get("model")
-    if model is not None:
-        labels = {name: str(value) for name, value in model.items()}
-        labels["simulated"] = str(model["simulated"]).lower()
+                     waiting.oldest_s)  # fmt: skip
+    if report.model is not None:
+        labels = {name: str(value) for name, value in asdict(report.model).items()}
+        labels["simulated"] = str(report.model.simulated).lower()
         yield _info("model_info", "The network that is in use.", labels)
 
 
-_STATUS_GAUGES = (
+_REPORTED_GAUGES = (
     ("inbox_waiting_images", "waiting_in_inbox", "Files in the inbox that are not taken yet."),
     ("inbox_unfinished_images", "unfinished", "Those of them that are not whole yet."),
     ("inbox_ignored_files", "ignored", "Files in the inbox that are left alone."),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.errors import StorageFailure, Unavailable
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.reports.metrics import Situation, exposition
@@ -25,7 +25,7 @@ class MetricsFile:
         path: of the file; its folder must exist.
         every_s: at most this often, in seconds.
         ledger: the totals.
-        collect_status: returns the daemon's status, ready for JSON.
+        report: makes the daemon's report.
         disks: folders by the name that stands beside their free space.
         min_free: with less nothing is taken from the inbox; bytes.
         channels: the kinds of channels that are set up.
@@ -39,7 +39,7 @@ class MetricsFile:
         path: str,
         every_s: float,
         ledger: LedgerReader,
-        collect_status: Callable[[], dict[str, Any]],
+        report: Callable[[], StatusReport],
         *,
         disks: Mapping[str, str],
         min_free: int,
@@ -49,7 +49,7 @@ class MetricsFile:
         self._path = path
         self._every_s = every_s
         self._ledger = ledger
-        self._collect_status = collect_status
+        self._report = report
         self._disks = disks
         self._min_free = min_free
         self._channels = channels
@@ -68,7 +68,7 @@ class MetricsFile:
         Raises:
             Unavailable: it cannot be written.
         """
-        self._write(self._collect_status())
+        self._write(self._report())
         self._next_s = now_s + self._every_s
 
     def stop(self) -> None:
@@ -76,14 +76,14 @@ class MetricsFile:
         with suppress(Unavailable):
             self._write(None)
 
-    def _write(self, status: dict[str, Any] | None) -> None:
+    def _write(self, report: StatusReport | None) -> None:
         free: dict[str, int] = {}
         for name, folder in self._disks.items():
             with suppress(Unavailable):
                 free[name] = free_bytes(folder)
-        since = None if status is None else self._since
+        since = None if report is None else self._since
         now = self._clock.now()
-        situation = Situation(now, status, since, free, self._min_free, self._channels)
+        situation = Situation(now, report, since, free, self._min_free, self._channels)
         try:
             text = exposition(self._ledger.totals(), situation)
             write_whole(self._path, text, _MODE, whatever_umask=True)

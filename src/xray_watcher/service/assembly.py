@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict
-from typing import Any
 
 import structlog
 
@@ -18,22 +16,21 @@ from xray_watcher.core.batching import Batching
 from xray_watcher.core.health import HealthTracker
 from xray_watcher.core.retries import Retries
 from xray_watcher.core.settling import Settling
-from xray_watcher.core.times import utc_text
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.effects import build_effects
 from xray_watcher.errors import Unavailable
 from xray_watcher.intake.arrivals import Arrivals
 from xray_watcher.intake.handover_watch import HandoverWatch
 from xray_watcher.intake.inbox_watch import InboxWatch
-from xray_watcher.intake.spool import Spool
 from xray_watcher.intake.waiting import Waiting
-from xray_watcher.intake.watcher import wakeup_for
+from xray_watcher.intake.watcher import build_wakeup
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.log_files import LogFiles
 from xray_watcher.model.engine import Engine
 from xray_watcher.notify.setup import build_channels, build_subscriptions
 from xray_watcher.pipeline.deciding import Decider
 from xray_watcher.pipeline.images_in_hand import Decoder
-from xray_watcher.pipeline.pipeline import Pipeline, build_pipeline
+from xray_watcher.pipeline.pipeline import build_pipeline
 from xray_watcher.pipeline.scoring import Scorer
 from xray_watcher.records import CsvLayout
 from xray_watcher.reports.daily import DailySummaries
@@ -42,7 +39,7 @@ from xray_watcher.service.folders import make_folder, prepare_folders
 from xray_watcher.service.heartbeat import Heartbeat
 from xray_watcher.service.network import check_weights, decode_pool, load_in_background
 from xray_watcher.service.reports import Reports
-from xray_watcher.service.upkeep import make_chores, make_notifier
+from xray_watcher.service.upkeep import build_chores, build_notifier
 from xray_watcher.system.advice import refusal
 from xray_watcher.system.clock import Clock, SystemClock
 from xray_watcher.system.hands import Threads
@@ -71,7 +68,7 @@ def assemble(
     Args:
         settings: what is in force.
         once: gather no batch longer than needed; nothing more is expected.
-        reports: is told every few seconds how things are while the daemon makes progress.
+        reports: gets a report every few seconds while the daemon makes progress.
         clock: the time; the system's by default.
         decoder: decodes files; by default in child processes, as the settings have it.
         engine: the network; by default the one of the settings, loaded in another thread.
@@ -80,15 +77,17 @@ def assemble(
         WeightsError: the weights are not installed; nothing was touched.
         UsageError: an extra that a setting needs is not installed; nothing was touched.
         AlreadyRunning: another daemon holds the ledger or the inbox.
-        ConfigError: the inbox was changed while images of the old one are in hand, or a secret
-            of `[notify]` cannot be used.
+        ConfigError: the inbox was changed while images or uploads of the old one are open, or a
+            secret of `[notify]` cannot be used.
         LedgerError: the ledger cannot be used.
         Unavailable: a folder cannot be made or written.
     """
     folders, clock = settings.folders, clock or SystemClock()
     check_weights(settings)
     if missing_parts():
-        _log.warning("decoders are less confined", missing=missing_parts())
+        _log.warning(
+            "decoders are less confined", code="decoders_less_confined", missing=missing_parts()
+        )
     channels, subscriptions = build_channels(settings.notify), build_subscriptions(settings.notify)
     with ExitStack() as stack:
         loading = _engine(settings, engine)  # the slowest part: it goes on beside all others
@@ -136,7 +135,7 @@ def assemble(
         settling = _settling(settings)
         inbox_watch = InboxWatch(
             inbox=inbox,
-            wakeup=wakeup_for(folders.inbox, settings.intake.watch, waker.wake),
+            wakeup=build_wakeup(folders.inbox, settings.intake.watch, waker.wake),
             lock=lock,
             source=spool.inbox,
             settling=settling,
@@ -159,26 +158,43 @@ def assemble(
             lambda: [*settling.first_seen_s, *spool.handover.first_seen_s],
         )
         health = HealthTracker()
-        notifier = make_notifier(
+        notifier = build_notifier(
             settings.notify, ledger, channels, subscriptions, health, waker, clock
         )
 
-        def tell() -> dict[str, Any]:
-            """What `status` shows of the running daemon."""
+        def make_report() -> StatusReport:
+            oldest_s, now_s = settling.oldest_seen_s, clock.monotonic_s()
+            is_loaded = loading.done() and loading.exception() is None
             refused = reports.refusal if reports is not None else ""
-            return {
-                **_identity(loading, clock),
-                **_counts(daemon, settling, spool, pipeline, clock),
-                "waiting": waiting.figures(clock.monotonic_s()),
-                "troubles": dict(health.reasons) | notifier.problems,
-                "last_error": refused or health.last_error,
-            }
+            return StatusReport(
+                version=__version__,
+                pid=os.getpid(),
+                at=clock.now(),
+                sandbox_lacks=list(missing_parts()),
+                model=loading.result().info if is_loaded else None,
+                is_ready=daemon.is_ready,
+                waiting_in_inbox=len(settling),
+                unfinished=settling.unfinished,
+                uploads=len(spool.handover),
+                oldest_waiting_s=None if oldest_s is None else round(now_s - oldest_s, 1),
+                ignored=daemon.ignored,
+                batches_in_hand=pipeline.open_batches,
+                filed_since_start=pipeline.done,
+                retries=waiting.figures(now_s),
+                problems=dict(health.reasons) | notifier.problems,
+                last_error=refused or health.last_error,
+            )
 
-        def names() -> list[dict[str, Any]]:
-            return waiting.named(clock.monotonic_s(), clock.now().timestamp())
-
-        heartbeat = Heartbeat(folders.heartbeat, tell, reports, folders.waiting, names)
-        chores = make_chores(settings, ledger, spool, tell, clock, notifier if channels else None)
+        heartbeat = Heartbeat(
+            folders.heartbeat,
+            make_report,
+            reports,
+            folders.waiting,
+            lambda: waiting.named(clock.monotonic_s(), clock.now().timestamp()),
+        )
+        chores = build_chores(
+            settings, ledger, spool, make_report, clock, notifier if channels else None
+        )
         daemon = Daemon(
             arrivals=arrivals,
             spool=spool,
@@ -240,31 +256,3 @@ def _timetable(settings: Settings) -> Timetable:
         min_free_bytes=intake.min_free_bytes,
         disks=(folders.state, folders.inbox, folders.classified, folders.rejected, folders.logs),
     )
-
-
-def _identity(engine: Future[Engine], clock: Clock) -> dict[str, Any]:
-    is_loaded = engine.done() and engine.exception() is None
-    return {
-        "version": __version__,
-        "pid": os.getpid(),
-        "at": utc_text(clock.now()),
-        "sandbox_lacks": missing_parts(),
-        "model": asdict(engine.result().info) if is_loaded else None,
-    }
-
-
-def _counts(
-    daemon: Daemon, settling: Settling, spool: Spool, pipeline: Pipeline, clock: Clock
-) -> dict[str, Any]:
-    oldest_s = settling.oldest_seen_s
-    age_s = None if oldest_s is None else round(clock.monotonic_s() - oldest_s, 1)
-    return {
-        "ready": daemon.is_ready,
-        "waiting_in_inbox": len(settling),
-        "unfinished": settling.unfinished,
-        "uploads": len(spool.handover),
-        "oldest_waiting_s": age_s,
-        "ignored": daemon.ignored,
-        "batches_in_hand": pipeline.batches_in_hand,
-        "filed_since_start": pipeline.done,
-    }

@@ -1,4 +1,4 @@
-"""What is done beside the images fails alone: a fault of ours there ends no service."""
+"""Chores: work beside the images. A chore fails alone and does not end the service."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Chore(Protocol):
         ...
 
     def stop(self) -> None:
-        """Leave things in order: the daemon ends."""
+        """End: the daemon stops."""
         ...
 
 
 class Contained:
-    """A chore whose unexpected errors are told in status and log, and cost only itself.
+    """Runs a chore; an unexpected error is shown in status and log, and costs the chore alone.
 
     Args:
         chore: does the work.
@@ -70,12 +70,17 @@ class Contained:
             self._known = ""
 
     def stop(self) -> None:
-        """Leave things in order; a fault in that keeps no other part from it."""
+        """End the chore; an error of it does not reach the other parts."""
         try:
             with self._contained():
                 self._chore.stop()
         except Unavailable as error:
-            _log.warning("not ended in order", component=self.component, reason=error.reason)
+            _log.warning(
+                "not ended in order",
+                code="chore_not_ended",
+                component=self.component,
+                reason=error.reason,
+            )
 
     @contextmanager
     def _contained(self) -> Iterator[None]:

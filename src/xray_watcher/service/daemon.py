@@ -24,23 +24,23 @@ from xray_watcher.system.clock import Clock
 from xray_watcher.system.disks import free_bytes
 from xray_watcher.system.signals import StopRequest, Waker
 
-MAX_BATCHES_IN_HAND = 3
+MAX_OPEN_BATCHES = 3
 """One is scored and filed, one is decoded, and the decoders go on with one while disks are slow."""
 
 DRAIN_S = 8.0
-"""After a signal, work in hand is given this long; then it is left for the next start."""
+"""After a signal, open batches are given this long; then the next start takes them up."""
 
 _DECODE_WAIT_S = 0.2  # how long one turn waits for the decoders before it looks around again
 _NEEDED_TO_CLAIM = frozenset({"inbox", "disk"})
 _MOST_UNDECIDED = 16  # images that neither decoder nor network could deal with
-_TELL_S = 1.0  # how often it is reckoned what single files have in the way
+_NOTE_S = 1.0  # how often the problems of single files are collected
 _TRIES_WITH_ONCE = 3  # after these a run that ends by itself leaves an image for the next
 
 _log = structlog.get_logger()
 
 
 class Watching(Protocol):
-    """Told after each turn how far things are: a progress bar, or nothing."""
+    """Called after each turn: shows a progress bar, or nothing."""
 
     def __call__(self, done: int, left: int) -> None:
         """Show `done` images and `left` that are known to wait."""
@@ -70,13 +70,7 @@ class Timetable:
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
-    """How the daemon says how things are.
-
-    Attributes:
-        health: what is out of order.
-        heartbeat: tells `status`.
-        waiting: says what single files have in the way.
-    """
+    """What is degraded, what writes the report for `status`, and what knows why files wait."""
 
     health: HealthTracker
     heartbeat: Heartbeat
@@ -85,12 +79,7 @@ class Reporting:
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """What is done in each turn, after the images.
-
-    Attributes:
-        summaries: the daily figures.
-        chores: everything else.
-    """
+    """What is done in each turn, after the images: the daily figures, and everything else."""
 
     summaries: DailySummaries
     chores: Sequence[Chore] = ()
@@ -98,13 +87,7 @@ class Upkeep:
 
 @dataclass(frozen=True, slots=True)
 class Waking:
-    """What the loop sleeps and wakes by.
-
-    Attributes:
-        clock: the time.
-        bell: what it sleeps on.
-        stop: whether to end.
-    """
+    """The time, what the loop sleeps on, and whether to end."""
 
     clock: Clock
     waker: Waker
@@ -112,7 +95,7 @@ class Waking:
 
 
 class Daemon:
-    """Watches the inbox until it is told to stop.
+    """Watches the inbox until a signal comes.
 
     Args:
         arrivals: what has come and is not claimed.
@@ -120,7 +103,7 @@ class Daemon:
         pipeline: the way of an image.
         retries: the images that are tried again.
         engine: the network, being loaded in another thread.
-        reporting: how it says how things are.
+        reporting: reports its state.
         timetable: when to look.
         upkeep: done in each turn, after the images.
         waking: the time, and what ends a sleep.
@@ -150,7 +133,7 @@ class Daemon:
         self._clock, self._waker, self._stop = waking.clock, waking.waker, waking.stop
         self._timetable = timetable
         self._is_recovered = False
-        self._next_telling_s = float("-inf")
+        self._next_note_s = float("-inf")
         arrivals.inbox.scan_s = timetable.scan_s
         arrivals.inbox.settle_s = (timetable.settle_s, timetable.network_settle_s)
         arrivals.give_up_after(timetable.give_up_after_s)
@@ -167,7 +150,7 @@ class Daemon:
             Unavailable: with `once`, something is out of reach; otherwise that is waited for.
         """
         with self._stop.on_signals():
-            _log.info("watching")
+            _log.info("watching", code="watching")
             while not self._stop and not (once and self._is_over):
                 self.tick(self._clock.monotonic_s())
                 if watching is not None:
@@ -206,7 +189,7 @@ class Daemon:
         self._attempt("uploads", self._scan_handover, now_s)
         self._attempt("disk", self._check_disks, now_s)
         self._attempt("work", self._work, now_s)
-        self._tell_of_files(now_s)
+        self._note_file_problems(now_s)
         self._attempt("summary", self._summaries.refresh, now_s)
         for chore in self._chores:
             if chore.next_due_s <= now_s or chore.component in self._health.problems:
@@ -224,13 +207,13 @@ class Daemon:
 
     @property
     def _has_engine(self) -> bool:
-        """Without it an image would be begun in vain, and in the end be blamed for that."""
+        """Without it an image would use up its attempts, and be rejected in the end."""
         return self._engine.done() and self._engine.exception() is None
 
     @property
     def known_left(self) -> int:
         """Images that are known to be there and not filed."""
-        return len(self._arrivals) + self._pipeline.images_in_hand
+        return len(self._arrivals) + self._pipeline.open_images
 
     @property
     def left(self) -> dict[str, int]:
@@ -244,12 +227,12 @@ class Daemon:
 
     @property
     def done(self) -> int:
-        """Images that were filed since the start, those that were set aside included."""
+        """Images that were filed since the start, the rejected ones included."""
         return self._pipeline.done
 
     @property
     def rejected(self) -> int:
-        """Images that were set aside since the start."""
+        """Images that were rejected since the start."""
         return self._pipeline.rejected
 
     @property
@@ -265,15 +248,19 @@ class Daemon:
 
     @property
     def _has_to_try(self) -> bool:
-        """Whether an image in hand is tried again in a run that ends by itself."""
+        """Whether a claimed image is tried again in a run that ends by itself."""
         claimed = self._retries.waiting("claimed").values()
         return any(retry.tries < _TRIES_WITH_ONCE for retry in claimed)
 
     def _drain(self) -> None:
-        """Finish the batches in hand; what takes too long is taken up at the next start."""
+        """Finish the open batches; the next start takes up what lasts too long."""
         until_s = self._clock.monotonic_s() + DRAIN_S
-        _log.info("stopping", batches_in_hand=self._pipeline.batches_in_hand)
-        while self._engine.done() and self._pipeline.batches_in_hand:
+        batches = self._pipeline.open_batches
+        if self._heartbeat.is_reloading:
+            _log.info("reloading: another process goes on", code="draining", batches=batches)
+        else:
+            _log.info("stopping", code="stopping", batches=batches)
+        while self._engine.done() and self._pipeline.open_batches:
             now_s = self._clock.monotonic_s()
             if now_s > until_s or "work" in self._health.problems:
                 break
@@ -284,15 +271,16 @@ class Daemon:
         for chore in self._chores:
             chore.stop()
         self._heartbeat.stop()
-        _log.info("stopped", images=self._pipeline.done)
+        if not self._heartbeat.is_reloading:
+            _log.info("stopped", code="stopped", images=self._pipeline.done)
 
     def _nap(self) -> None:
-        """Sleep until the next thing is due, or the bell rings."""
+        """Sleep until the next thing is due, or something wakes it."""
         if not self._engine.done():
             self._waker.wait(_DECODE_WAIT_S)
             return
         if "work" not in self._health.problems:
-            if self._pipeline.batches_in_hand:
+            if self._pipeline.open_batches:
                 return
             if not self._pipeline.is_idle:  # files that do not answer
                 self._waker.wait(_DECODE_WAIT_S)
@@ -301,7 +289,7 @@ class Daemon:
             self._arrivals.inbox.wake()
 
     def _next_due_s(self) -> float:
-        """When there is something to do; what is in trouble is due at its next try."""
+        """When there is something to do; a degraded component is due at its next try."""
         problems = self._health.problems
         dues = [self._health.next_retry_s(), self._heartbeat.next_due_s]
         if "inbox" not in problems:
@@ -326,7 +314,7 @@ class Daemon:
 
     @property
     def _undecided(self) -> int:
-        """Images in hand that neither decoder nor network could deal with; they wait."""
+        """Claimed images that neither decoder nor network could deal with; they wait."""
         return sum(
             retry.reason is not None and retry.reason.code in COMPONENTS
             for retry in self._retries.waiting("claimed").values()
@@ -342,11 +330,13 @@ class Daemon:
             step(now_s)
         except Unavailable as error:
             if self._health.failed(task, error.reason, now_s, error.component):
-                _log.error("degraded", component=error.component, reason=error.reason)
+                _log.error(
+                    "degraded", code="degraded", component=error.component, reason=error.reason
+                )
         else:
             component = self._health.recovered(task)
             if component is not None:
-                _log.info("recovered", component=component)
+                _log.info("recovered", code="recovered", component=component)
 
     def _look(self, now_s: float) -> None:
         self._arrivals.inbox.look(now_s, is_late="inbox" in self._health.problems)
@@ -370,17 +360,17 @@ class Daemon:
                     f"{self._timetable.min_free_bytes / 1e6:.0f} MB (intake.min_free_bytes).",
                 )
 
-    def _tell_of_files(self, now_s: float) -> None:
-        """Tell what single files have in the way; all others are filed."""
-        if now_s < self._next_telling_s:
+    def _note_file_problems(self, now_s: float) -> None:
+        """Report why single files wait; all others are filed."""
+        if now_s < self._next_note_s:
             return
-        self._next_telling_s = now_s + _TELL_S
+        self._next_note_s = now_s + _NOTE_S
         self._spool.clear_left()
         for component, detail in self._waiting.problems(now_s).items():
             if detail is not None and self._health.note(component, detail, now_s):
-                _log.warning("degraded", component=component, reason=detail)
+                _log.warning("degraded", code="files_degraded", component=component, reason=detail)
             elif detail is None and self._health.recovered(component):
-                _log.info("recovered", component=component)
+                _log.info("recovered", code="files_recovered", component=component)
 
     def _work(self, now_s: float) -> None:
         self._recover()
@@ -405,14 +395,14 @@ class Daemon:
             self._pipeline.finish()
 
     def _start_batches(self, now_s: float) -> None:
-        """As many as may be in hand, so that the next is decoded while the oldest is scored."""
+        """Claim as many batches as may be open: the next is decoded while the oldest is scored."""
         if "inbox" in self._health.problems:
             return
         if self._has_engine and self._pipeline.batches.start_due(now_s):
             return
         before = -1
-        while before < self._pipeline.batches_in_hand < MAX_BATCHES_IN_HAND and self._may_claim:
-            before = self._pipeline.batches_in_hand
+        while before < self._pipeline.open_batches < MAX_OPEN_BATCHES and self._may_claim:
+            before = self._pipeline.open_batches
             self._claim(now_s)
 
     def _claim(self, now_s: float) -> None:

@@ -1,7 +1,7 @@
-"""What the running daemon tells `status`: a small file that is written every few seconds.
+"""The daemon's report for `status`: a small file that is written every few seconds.
 
-It lies beside the ledger and not in it, so that telling costs no fsync and works while the
-ledger does not. It is written in place, so that it also works on a disk that is full.
+It lies beside the ledger and not in it: writing it costs no fsync, and works while the ledger does
+not. It is written in place, so that a full disk takes it too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.service.reports import Reports
 from xray_watcher.system.files import write_all
 
@@ -24,8 +25,8 @@ class Heartbeat:
 
     Args:
         path: of the file.
-        tell: what there is to tell, ready for JSON.
-        reports: is given that at each beat, whether the file can be written or not.
+        make_report: makes the report.
+        reports: gets the report at each beat, whether the file can be written or not.
         names_path: of a second file, which is not for everybody; empty for none.
         names: what stands in it, ready for JSON; without any there is no file.
     """
@@ -33,13 +34,13 @@ class Heartbeat:
     def __init__(
         self,
         path: str,
-        tell: Callable[[], dict[str, Any]],
+        make_report: Callable[[], StatusReport],
         reports: Reports | None = None,
         names_path: str = "",
         names: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._path = path
-        self._tell = tell
+        self._make_report = make_report
         self._reports = reports
         self._names_path = names_path
         self._names = names
@@ -55,11 +56,11 @@ class Heartbeat:
         if now_s < self._next_s:
             return
         self._next_s = now_s + EVERY_S
-        facts = self._tell()
+        report = self._make_report()
         if self._reports is not None:
-            self._reports.beat(facts)
+            self._reports.beat(report)
         with contextlib.suppress(OSError):
-            _write(self._path, facts, 0o644)
+            _write(self._path, report.to_json(), 0o644)
         if self._names_path:
             self._write_names()
 
@@ -70,9 +71,14 @@ class Heartbeat:
             else:
                 os.unlink(self._names_path)
 
+    @property
+    def is_reloading(self) -> bool:
+        """Whether this process ends so that the next one begins with new settings."""
+        return self._reports is not None and self._reports.is_renewing
+
     def stop(self) -> None:
-        """Take the files away: the daemon ends in order; the next process would miss them."""
-        if self._reports is not None and self._reports.is_renewing:
+        """Remove the files; in a reload they stay for the next process."""
+        if self.is_reloading:
             return
         for path in filter(None, (self._path, self._names_path)):
             with contextlib.suppress(OSError):
@@ -80,11 +86,11 @@ class Heartbeat:
 
 
 def _write(path: str, facts: dict[str, Any], mode: int) -> None:
-    told = json.dumps(facts).encode()
-    blocks = -(-len(told) // _BLOCK_BYTES)
+    content = json.dumps(facts).encode()
+    blocks = -(-len(content) // _BLOCK_BYTES)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
-        write_all(fd, told.ljust(blocks * _BLOCK_BYTES), 0)
+        write_all(fd, content.ljust(blocks * _BLOCK_BYTES), 0)
         os.ftruncate(fd, blocks * _BLOCK_BYTES)
     finally:
         os.close(fd)

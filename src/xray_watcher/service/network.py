@@ -67,6 +67,7 @@ def load_in_background(settings: Settings) -> Future[Engine]:
         else:
             _log.info(
                 "network ready",
+                code="network_ready",
                 weights=engine.info.name,
                 sha256=engine.info.sha256,
                 precision=engine.info.precision,
@@ -80,11 +81,11 @@ def load_in_background(settings: Settings) -> Future[Engine]:
 
 def decode_pool(settings: Settings) -> DecodePool:
     """The child processes that decode, as the settings have them."""
-    decoders = settings.model.decoders or decoders_for(cores(), memory_bytes())
+    decoders = settings.model.decoders or choose_decoders(cores(), memory_bytes())
     return DecodePool(decoders, settings.decode_limits())
 
 
-def decoders_for(cores: int, memory: int) -> int:
+def choose_decoders(cores: int, memory: int) -> int:
     """One decoder per core, if memory has room for so many large pictures at once.
 
     Args:

@@ -13,7 +13,7 @@ from xray_watcher.system.deadline import answer_in_time
 _ANSWER_S = 20.0
 
 
-def load_in_time(load: Callable[[], Settings]) -> Settings:
+def load_in_child(load: Callable[[], Settings]) -> Settings:
     """Load and check settings in a child process.
 
     The files may lie on a share that hangs, and what checking imports is not kept in memory.

@@ -1,13 +1,12 @@
-"""What the inner process of `run` tells the outer one, and what it is told by it."""
+"""The link between the inner and the outer process of `run`."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.system import sd_notify
 from xray_watcher.system.activity import SharedText
 
@@ -46,7 +45,7 @@ class Reports:
     ) -> None:
         self._end = end
         self._notes = notes
-        self._is_ready_told = False
+        self._is_known_ready = False
         self._has_former = has_former
         self.lock = lock
         end.setblocking(False)
@@ -61,19 +60,14 @@ class Reports:
         """Whether this process is to end so that the next one begins."""
         return bool(self._notes.renewing.read())
 
-    def beat(self, told: Mapping[str, Any]) -> None:
-        """Tell that there is progress, and how things are; a socket that is full has told.
-
-        Args:
-            told: what the heartbeat tells: `ready` (recovered, and the network has passed its
-                test) and the counts.
-        """
-        is_news = told["ready"] and not self._is_ready_told
+    def beat(self, report: StatusReport) -> None:
+        """Say that there is progress, and how things are; a full socket holds one already."""
+        is_news = report.is_ready and not self._is_known_ready
         lines = [sd_notify.WATCHDOG, *([sd_notify.READY] if is_news else [])]
-        report = "\n".join([*lines, sd_notify.status(in_words(told))])
+        packet = "\n".join([*lines, sd_notify.status(status_line(report))])
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            self._end.send(report.encode(errors="replace")[:REPORT_BYTES])
-            self._is_ready_told = told["ready"]
+            self._end.send(packet.encode(errors="replace")[:REPORT_BYTES])
+            self._is_known_ready = report.is_ready
 
     def keep(self, lock: int) -> None:
         """Have the outer process keep a lock, so that no other program takes it in a reload."""
@@ -81,17 +75,17 @@ class Reports:
             socket.send_fds(self._end, [KEEP], [lock])
 
     def fail(self, why: str) -> bool:
-        """Say why this process ends; returns whether the outer process tells people."""
+        """Say why this process ends; returns whether the outer process reports it."""
         self._notes.failure.write(why)
-        return self._has_former and not self._is_ready_told
+        return self._has_former and not self._is_known_ready
 
 
-def in_words(told: Mapping[str, Any]) -> str:
+def status_line(report: StatusReport) -> str:
     """How things are in one line, for `systemctl status`; no name of an image is in it."""
     counts = (
-        f"{told['filed_since_start']} images filed since the start, "
-        f"{told['waiting_in_inbox']} waiting, {told['batches_in_hand']} batches in hand"
+        f"{report.filed_since_start} images filed since the start, "
+        f"{report.waiting_in_inbox} waiting, {report.batches_in_hand} batches in hand"
     )
-    problems = "; ".join(f"{component}: {detail}" for component, detail in told["troubles"].items())
-    state = "watching" if told["ready"] else "starting"
+    problems = "; ".join(f"{component}: {why}" for component, why in report.problems.items())
+    state = "watching" if report.is_ready else "starting"
     return f"degraded: {problems} ({counts})" if problems else f"{state}: {counts}"

@@ -75,7 +75,7 @@ class Renewal:
     changed: Sequence[str]
 
 
-def supervised(work: Work, renew: Callable[[Work], Renewal] | None = None) -> int:
+def run_supervised(work: Work, renew: Callable[[Work], Renewal] | None = None) -> int:
     """Do the work in a child process, and look after it in this one.
 
     Call it before any thread is started. It returns in both processes.
@@ -226,7 +226,11 @@ class _Supervisor:
                 if self._is_stopping:
                     self._code = self._code_if_ended
                     if not select.select([inner.reports], [], [], _KILL_WAIT_S)[0]:
-                        _log.error("left behind: it waits for a disk or share", process=inner.pid)
+                        _log.error(
+                            "left behind: it waits for a disk or share",
+                            code="left_behind",
+                            process=inner.pid,
+                        )
                         return
                 self._end_by_s = None  # the kernel lets it go when the disk answers
             elif self._is_reload_wanted and self._may_reload(inner):
@@ -275,7 +279,7 @@ class _Supervisor:
             inner.is_ready = True
             if self._former is not None:
                 self._former = None
-                _log.info("configuration reloaded", changed=list(self._changed))
+                _log.info("configuration reloaded", code="reloaded", changed=list(self._changed))
         return True
 
     def _look_after(self, inner: _Inner) -> None:
@@ -285,7 +289,9 @@ class _Supervisor:
             return
         inner.seen = now
         if before is None:
-            _log.warning("the daemon says nothing", state=now.state, waits_in=now.wait)
+            _log.warning(
+                "the daemon says nothing", code="daemon_silent", state=now.state, waits_in=now.wait
+            )
         elif now.is_stuck_since(before):
             self._systemd.notify(sd_notify.WATCHDOG)
 
@@ -318,7 +324,7 @@ class _Supervisor:
 
     def _refuse(self, outcome: str, error: XrayWatcherError) -> None:
         problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
-        _log.error("configuration not reloaded", problems=problems)
+        _log.error("configuration not reloaded", code="not_reloaded", problems=problems)
         self._notes.refusal.write(f"The configuration was not reloaded, {outcome}. {error}")
 
     def _goes_on(self) -> bool:

@@ -1,15 +1,15 @@
-"""What is done beside the images, put together: messages, figures, retention."""
+"""Builds the chores: notifications, metrics, retention."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from xray_watcher.config.settings import Settings
 from xray_watcher.config.upkeep import NotifySettings, RetentionSettings
 from xray_watcher.core.health import HealthTracker
 from xray_watcher.core.notices import Subscriptions
 from xray_watcher.core.retention import RetentionRules
+from xray_watcher.core.status_report import StatusReport
 from xray_watcher.core.values import DUPLICATES_FOLDER, REJECTED_FOLDER
 from xray_watcher.intake.empty_folders import EmptyFolders
 from xray_watcher.intake.spool import Spool
@@ -28,17 +28,17 @@ from xray_watcher.system.signals import Waker
 _SECONDS_AN_HOUR = 3600.0
 
 
-def make_chores(
+def build_chores(
     settings: Settings,
     ledger: Ledger,
     spool: Spool,
-    tell: Callable[[], dict[str, Any]],
+    make_report: Callable[[], StatusReport],
     clock: Clock,
     notifier: Notifier | None,
 ) -> list[Chore]:
-    """All that is done beside the images, each contained for itself; messages before files."""
+    """All chores, each contained for itself; notifications before files."""
     chores: list[Chore] = [
-        *_metrics_files(settings, ledger, tell, clock),
+        *_metrics_files(settings, ledger, make_report, clock),
         *([notifier] if notifier is not None else []),
         build_retention(settings, ledger, spool, clock),
         *_empty_folders(settings, clock),
@@ -47,7 +47,7 @@ def make_chores(
 
 
 def _metrics_files(
-    settings: Settings, ledger: Ledger, tell: Callable[[], dict[str, Any]], clock: Clock
+    settings: Settings, ledger: Ledger, make_report: Callable[[], StatusReport], clock: Clock
 ) -> list[Chore]:
     """The file for node_exporter, if one is wanted."""
     if not settings.metrics.textfile:
@@ -56,7 +56,7 @@ def _metrics_files(
         settings.metrics.textfile,
         settings.metrics.textfile_seconds,
         ledger,
-        tell,
+        make_report,
         disks=folders_by_name(settings.folders),
         min_free=settings.intake.min_free_bytes,
         channels=settings.notify.kinds,
@@ -65,7 +65,7 @@ def _metrics_files(
     return [metrics]
 
 
-def make_notifier(
+def build_notifier(
     settings: NotifySettings,
     ledger: Ledger,
     channels: Mapping[str, Channel],
@@ -74,7 +74,7 @@ def make_notifier(
     waker: Waker,
     clock: Clock,
 ) -> Notifier:
-    """Who tells people, as `[notify]` has it."""
+    """Sends notifications, as `[notify]` has it."""
     return Notifier(
         ledger=ledger,
         sender=Sender(channels, waker.wake),

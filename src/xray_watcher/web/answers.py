@@ -16,7 +16,7 @@ from xray_watcher.core.values import LEVELS
 from xray_watcher.errors import XrayWatcherError
 from xray_watcher.intake.handover import (
     is_batch,
-    position_of,
+    parse_position,
     uploads_folder,
     waiting_uploads,
 )
@@ -81,7 +81,7 @@ def _known_batch(context: WebContext, batch_id: str) -> UploadRequest | None:
         names = {*waiting, *ledger.claimed_uploads(batch_id)}
     if not names:
         return None
-    files = 1 + max(position_of(name) for name in names)
+    files = 1 + max(parse_position(name) for name in names)
     return UploadRequest(batch_id, files=files, accepted=len(names), is_over=True)
 
 
@@ -131,7 +131,7 @@ def filed_now(context: WebContext, batch_id: str) -> list[Filed]:
     """The images of a request that are filed by now; in a thread."""
     with context.ledger() as ledger:
         filed = ledger.filed_uploads(batch_id)
-    return [Filed(position_of(upload), index, level) for upload, index, level in filed]
+    return [Filed(parse_position(upload), index, level) for upload, index, level in filed]
 
 
 async def _change(context: WebContext, version: tuple[int, ...]) -> None:

@@ -10,13 +10,13 @@ from pagesite import HOSTILE, Site
 from playwright.sync_api import Browser
 
 from machine import lacking, needs
-from xray_watcher.phantom.files import made_images
+from xray_watcher.phantom.files import draw_images
 
 
 @pytest.fixture(scope="session")
 def drawings() -> Mapping[str, bytes]:
     """Drawn chests by their names: the normal one and each condition, more than once."""
-    return {image.name: image.content for image in made_images(28, seed=5)}
+    return {image.name: image.content for image in draw_images(28, seed=5)}
 
 
 @pytest.fixture(scope="module")

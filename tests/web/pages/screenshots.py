@@ -19,7 +19,7 @@ from pagesite import Site  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
-from xray_watcher.phantom.files import made_images  # noqa: E402
+from xray_watcher.phantom.files import draw_images  # noqa: E402
 
 DOCS = TESTS.parent / "docs"
 WIDTH = 1280
@@ -39,7 +39,7 @@ def main() -> None:
 
 def fill(site: Site) -> None:
     """Drop what a morning may bring."""
-    drawn = {image.name: image.content for image in made_images(40, seed=20261125)}
+    drawn = {image.name: image.content for image in draw_images(40, seed=20261125)}
     names = [*drawn]
     site.drop("emergency", {name: drawn[name] for name in names[:14]})
     site.drop("ward-3", {name: drawn[name] for name in names[14:24]})
@@ -71,7 +71,7 @@ def take_all(site: Site, browser: Browser) -> None:
 def batch(page: Page) -> None:
     """Send a batch and wait for its end."""
     files: Mapping[str, bytes] = {
-        image.name: image.content for image in made_images(22, seed=7)
+        image.name: image.content for image in draw_images(22, seed=7)
     } | {"screenshot.png": b"not an image"}
     page.goto("/")
     page.set_input_files(

@@ -13,13 +13,15 @@ import pytest
 from rig import Rig
 from xray_watcher.commands.status import DaemonState
 from xray_watcher.config.settings import Settings
+from xray_watcher.core.status_report import StatusReport
+from xray_watcher.core.values import ModelInfo
 from xray_watcher.records import SIMULATIONS
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.pages.live import LiveFeed, Moment, _Viewer
 from xray_watcher.web.pages.render import Pages
 
-RUNNING = DaemonState(alive=True, healthy=True, problems={}, told={})
-DEAD = DaemonState(alive=False, healthy=False, problems={}, told={})
+RUNNING = DaemonState(alive=True, healthy=True, problems={}, report=StatusReport())
+DEAD = DaemonState(alive=False, healthy=False, problems={}, report=StatusReport())
 
 
 @pytest.fixture
@@ -74,9 +76,8 @@ def test_a_service_that_is_started_with_a_network_that_simulates_brings_its_bann
     pages: Pages, viewer: _Viewer
 ) -> None:
     told(viewer, moment(pages, RUNNING))
-    simulating = replace(
-        RUNNING, told={"model": {"name": "phantom", "sha256": "", "precision": ""}}
-    )
+    model = ModelInfo("phantom", "", "", simulated=True)
+    simulating = replace(RUNNING, report=StatusReport(model=model))
     assert SIMULATIONS["phantom"] in told(viewer, moment(pages, simulating))["banners"]
     assert told(viewer, moment(pages, RUNNING))["banners"].strip() == ""
 

@@ -125,8 +125,8 @@ class Pages:
             state: of the daemon; its network counts, and the configured one.
             simulations: what must be said of the images that are shown; empty ones count not.
         """
-        model = state.told.get("model") or {}
-        names = {self.context.settings.model.weights, model.get("name", "")}
+        model = state.report.model
+        names = {self.context.settings.model.weights, "" if model is None else model.name}
         said = {SIMULATIONS[name] for name in names & SIMULATIONS.keys()}
         return sorted(said.union(simulations) - {""})
 
