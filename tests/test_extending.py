@@ -33,7 +33,7 @@ from xray_watcher.intake.handover import uploads_folder
 from xray_watcher.model.engine import load_engine
 from xray_watcher.notify.setup import build_channels, build_subscriptions
 from xray_watcher.service.chores import Contained
-from xray_watcher.service.upkeep import make_notifier
+from xray_watcher.service.upkeep import build_notifier
 from xray_watcher.web.context import WebContext
 from xray_watcher.web.pages.render import Pages
 
@@ -141,7 +141,7 @@ def test_a_channel_gets_the_notification_of_an_image(extend: Extend, tmp_path: P
         tmp_path / "root",
         subscriptions=subscriptions,
         chores=lambda rig: [
-            make_notifier(
+            build_notifier(
                 settings, rig.ledger, channels, subscriptions, rig.health, rig.waker, rig.clock
             )
         ],

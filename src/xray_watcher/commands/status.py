@@ -86,7 +86,7 @@ def collect_status(settings: Settings, now: datetime) -> dict[str, Any]:
     waiting = _waiting(settings, report)
     problems = _problems(alive, report, waiting.problem, now)
     free = _free(folders)
-    # A daemon whose disk was full before it could tell anything cannot say so itself.
+    # A daemon whose disk was full before its first report cannot say so itself.
     for folder, free_there in free.items():
         if free_there < settings.intake.min_free_bytes:
             detail = f"Only {free_there / 1e6:.0f} MB are free under {folder}."

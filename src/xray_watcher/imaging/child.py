@@ -86,7 +86,7 @@ class Child(ABC, Generic[Result]):
             fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def is_running(self) -> bool:
-        """Tell whether the process lives; a dead one is reaped by this."""
+        """Whether the process lives; a dead one is reaped by this."""
         return self._process.poll() is None
 
     def await_start(self) -> None:

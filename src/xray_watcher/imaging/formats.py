@@ -131,12 +131,12 @@ def recognise(head: bytes) -> Format | None:
 
 
 def may_become_picture(head: bytes) -> bool:
-    """Tell whether a head without a format may get one yet: a part of one, or all zero bytes."""
+    """Whether a head without a format may get one yet: a part of one, or all zero bytes."""
     return not head.strip(b"\x00") or any(each.may_begin(head) for each in FORMATS)
 
 
 def completeness(head: bytes, tail: bytes) -> Completeness:
-    """Tell from both ends of a file whether it may be a finished picture; cheap, before decoding.
+    """Judge by both ends of a file whether it may be a finished picture; cheap, before decoding.
 
     Args:
         head: the first `HEAD_BYTES`, or all if there are fewer.
@@ -147,7 +147,7 @@ def completeness(head: bytes, tail: bytes) -> Completeness:
         not stand at the end (only padding may follow), or when the head is still to come: too
         short, or all zero as after preallocation. "unknown" when the format has no end marker.
         Else "whole". A finished picture with foreign bytes after it is "unfinished" here, since a
-        JPEG's marker may also stand in a thumbnail; `pixels.decode` tells the two apart.
+        JPEG's marker may also stand in a thumbnail; `pixels.decode` distinguishes the two.
     """
     found = recognise(head)
     if found is not None:

@@ -1,9 +1,9 @@
 """Reads a JPEG only when all of its coded data is there.
 
-Pillow does not tell: where coded data is missing, libjpeg warns, which Pillow does not pass on, and
-the rest of the picture is grey. So it is read with the warnings as errors. libjpeg stops at the
-first, which may be a harmless one; then a copy is made that has nothing but what the pixels depend
-on, and that must be read without any.
+Pillow does not say it: where coded data is missing, libjpeg warns, which Pillow does not pass on,
+and the rest of the picture is grey. So it is read with the warnings as errors. libjpeg stops at
+the first, which may be a harmless one; then a copy is made that has nothing but what the pixels
+depend on, and that must be read without any.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _REDUCED_SIDE = 4 * SIDE  # it is decoded at 1/2, 1/4 or 1/8 as long as this muc
 
 _NO_MEMORY = "Insufficient memory"
 _UNNAMED = "Could not determine subsampling"
-# What does not tell whether data is missing: bytes before a marker may be padding, and TurboJPEG
+# What does not show whether data is missing: bytes before a marker may be padding, and TurboJPEG
 # reads no picture whose sampling it has no name for.
 _UNDECIDED = re.compile(rf"extraneous bytes before marker|{_UNNAMED}")
 _COLOURS = {"L": "GRAY", "RGB": "RGB"}  # by Pillow's mode
@@ -183,7 +183,7 @@ def _check_arithmetic(frame: Frame, segments: Sequence[Segment], complaint: str 
     if not jpeg_arithmetic.is_used_up(frame, segments):
         raise UnreadableImage(
             "corrupt",
-            "Parts of the JPEG are missing, or it cannot be told: it is coded arithmetically. "
+            "Parts of the JPEG are missing, or it cannot be known: it is coded arithmetically. "
             "Save it with Huffman coding, as is usual.",
         )
 

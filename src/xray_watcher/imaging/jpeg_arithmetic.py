@@ -1,6 +1,6 @@
 """Finds out whether the data of an arithmetic-coded JPEG reaches to the end of the picture.
 
-No decoder can tell: where such data ends early, it reads zeros, and those are codes of a picture
+No decoder can know it: where such data ends early, it reads zeros, and those are codes of a picture
 too (ITU-T T.81, D.1.8). But the last bytes of a scan that is whole matter to its last blocks alone.
 So they are changed, and where the picture changes is looked at.
 """
@@ -26,7 +26,7 @@ _SPARSE = 0.8  # of the height: the last bytes of a scan of fine detail may reac
 
 
 def is_used_up(frame: Frame, segments: Sequence[Segment]) -> bool:
-    """Tell whether the last bytes of each scan matter, and to the end of the picture alone.
+    """Whether the last bytes of each scan matter, and to the end of the picture alone.
 
     Those of the last scan must not change more than half of the last row of blocks. Those of the
     scans ahead of it, which a progressive picture has, may reach further.

@@ -31,7 +31,7 @@ _RESTART = re.compile(rb"\xff+([\xd0-\xd7])")
 _COEFFICIENTS = 64
 _LONGEST = 16  # bits of a code
 _MOST_MEAN_BITS = 11  # of a mean value's difference, with samples of 8 bits
-_END_OF_BLOCK, _NO_CODE = 1000, 500  # as steps: beyond all coefficients, and told from one another
+_END_OF_BLOCK, _NO_CODE = 1000, 500  # as steps: beyond all coefficients, and distinct
 _BEYOND = 1 << 24  # as bits to drop: further than any stretch reaches
 _SLACK = 1 << 12  # zero bytes behind a stretch: more than the codes of a block can reach over
 _NO_SYMBOL = 0x7F << 12 | 1 << 8  # a run beyond all coefficients
@@ -110,7 +110,7 @@ Walk = Callable[[_Stretch, range], None]
 
 
 def is_all_there(frame: Frame, segments: Sequence[Segment]) -> bool:
-    """Tell whether the coded data has exactly the blocks that the frame promises.
+    """Whether the coded data has exactly the blocks that the frame promises.
 
     Args:
         frame: sequential or progressive, with Huffman codes and 8 bits a sample.

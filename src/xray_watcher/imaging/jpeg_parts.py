@@ -180,7 +180,7 @@ def _begun(scan: Segment, frame: Frame) -> set[int]:
 
 
 def has_full_detail(frame: Frame, segments: Iterable[Segment]) -> bool:
-    """Tell whether the scans of a progressive picture bring every coefficient to its last bit."""
+    """Whether the scans of a progressive picture bring every coefficient to its last bit."""
     bits_left = {(c.number, place): 1 for c in frame.components for place in range(64)}
     for scan in segments:
         if scan.is_scan:

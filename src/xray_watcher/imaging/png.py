@@ -29,7 +29,7 @@ _NEEDED = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"acTL", b"fcT
 _NOTHING_ELSE = ([b"IHDR", b"IDAT", b"IEND"], [b"IHDR", b"PLTE", b"IDAT", b"IEND"])
 # Others that need not be cut out, by their right size in bytes.
 _HARMLESS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7}
-# Texts that may tell how a picture is to be turned, with what stands ahead of a packed one.
+# Texts that may say how a picture is to be turned, with what stands ahead of a packed one.
 _TURNING = {
     b"tEXt": re.compile(rb"Raw profile type exif\0()"),
     b"zTXt": re.compile(rb"Raw profile type exif\0(\0)"),
@@ -118,7 +118,7 @@ def _is_needed(kind: bytes, content: memoryview) -> bool:
 
 
 def _unpacks(packed: memoryview) -> bool:
-    """Tell whether a packed text can be read, and is not too large for Pillow."""
+    """Whether a packed text can be read, and is not too large for Pillow."""
     unpacking = zlib.decompressobj()
     try:
         unpacking.decompress(packed, _MOST_UNPACKED)
@@ -154,7 +154,7 @@ def first_channel(
 
 
 def _there_is_memory(size: int) -> bool:
-    """Tell whether so many bytes can be had: the decoder in Rust ends the process without them."""
+    """Whether so many bytes can be had: the decoder in Rust ends the process without them."""
     try:
         np.empty(size, np.uint8)  # address space only: nothing is written to it
     except MemoryError:

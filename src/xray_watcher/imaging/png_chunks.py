@@ -53,7 +53,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_interlaced(data: bytes) -> bool:
-    """Tell whether a PNG's rows come in the seven passes of Adam7."""
+    """Whether a PNG's rows come in the seven passes of Adam7."""
     return data[28] == 1
 
 
@@ -63,7 +63,7 @@ def list_chunk_kinds(data: bytes) -> list[bytes]:
 
 
 def ends_with_pixels(data: bytes) -> bool:
-    """Tell whether nothing but pixels stands between the first pixels and the end of a whole PNG.
+    """Whether nothing but pixels stands between the first pixels and the end of a whole PNG.
 
     Metadata may come after them too, such as how the picture is to be turned.
     """
@@ -82,7 +82,7 @@ def without_chunks(data: bytes, is_kept: Callable[[bytes, memoryview], bool]) ->
 
 
 def has_all_rows(data: bytes) -> bool:
-    """Tell whether a PNG with sound chunks holds as many bytes of pixels as its header promises.
+    """Whether a PNG with sound chunks holds as many bytes of pixels as its header promises.
 
     A row is one byte for its filter and then its pixels, padded to whole bytes (PNG 3rd ed., 7.2).
     """
@@ -97,7 +97,7 @@ def has_all_rows(data: bytes) -> bool:
 
 
 def _has_inflated(data: bytes, promised: int) -> bool:
-    """Tell whether the pixel chunks inflate to that many bytes, in little memory."""
+    """Whether the pixel chunks inflate to that many bytes, in little memory."""
     inflating = zlib.decompressobj()
     found = 0
     for kind, begin, end in _chunks(data):

@@ -27,7 +27,7 @@ _LOOK_S = 3600.0
 
 _log = structlog.get_logger()
 
-_State = tuple[int, int]  # inode and time of the last change: what tells that a folder stayed empty
+_State = tuple[int, int]  # inode and time of the last change: they show that a folder stayed empty
 
 
 class EmptyFolders:

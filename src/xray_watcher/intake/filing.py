@@ -195,7 +195,7 @@ class ResultFolders:
             os.lstat(target)
 
     def _raise_cause(self, error: OSError, source: str, target: str, move: Move) -> None:
-        """Tell a file that cannot be moved from folders that are out of reach.
+        """Distinguish a file that cannot be moved from folders that are out of reach.
 
         One that lies in both places is filed: only its old name could not be removed.
 

@@ -62,7 +62,7 @@ def new_batch(now: datetime) -> str:
 
 
 def is_batch(text: str) -> bool:
-    """Tell whether a text can be the id of a request, and is not just the beginning of one."""
+    """Whether a text can be the id of a request, and is not just the beginning of one."""
     return re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{12}", text, re.ASCII) is not None
 
 

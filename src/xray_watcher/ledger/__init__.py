@@ -1,1 +1,1 @@
-"""The ledger: the truth about every image, what people are to be told, and what goes again."""
+"""The ledger: the truth about every image, the notices for people, and what is deleted."""

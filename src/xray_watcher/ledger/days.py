@@ -40,7 +40,7 @@ class DayQueries(Queries):
         return [str(row[0]) for row in rows]
 
     def day_pending(self, day: str) -> Iterator[DayImage]:
-        """Images that were received on a day and are in hand, in the order of their claim."""
+        """Images that were received on a day and are open, in the order of their claim."""
         rows = self.db.rows(f"{_DAY_IMAGES} WHERE {IS_OPEN} AND +day = ? ORDER BY id", (day,))
         return (DayImage(*row) for row in rows)
 

@@ -34,7 +34,7 @@ class Commit(Protocol):
         """Add to the running totals."""
 
     def add_notices(self, notices: Sequence[Notice]) -> None:
-        """Note what has to be told."""
+        """Add notices to the outbox."""
 
 
 class Effect(Protocol):

@@ -54,7 +54,7 @@ class NewClaim:
         received_us: when it was first seen; microseconds since 1970, UTC.
         settled_us: when it was complete.
         day: local day of `received_us`, as 2026-11-23.
-        upload: its name at the second door, if it came by that.
+        upload: its name in the hand-over folder, if it came by that.
         retry_of: index of its rejection, if `retry` has put it back.
     """
 
@@ -151,7 +151,12 @@ class Ledger(LedgerReader):
             if version == 0:
                 self.set_meta("id", uuid4().hex)
         if kept is not None:
-            _log.warning("the ledger is brought up to date", version=len(MIGRATIONS), kept=kept)
+            _log.warning(
+                "the ledger is brought up to date",
+                code="ledger_migrated",
+                version=len(MIGRATIONS),
+                kept=kept,
+            )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -309,7 +314,7 @@ class Ledger(LedgerReader):
         )
 
     def add_notices(self, notices: Sequence[Notice]) -> None:
-        """Note what has to be told; inside a transaction it is committed with it."""
+        """Add notices to the outbox; inside a transaction they are committed with it."""
         self.db.execute_many(
             "INSERT INTO notice (channel, event, at_us, subject) VALUES (?, ?, ?, ?)",
             [(n.channel, n.event, n.at_us, n.subject) for n in notices],
@@ -324,7 +329,7 @@ class Ledger(LedgerReader):
         )
 
     def set_summarised(self, day: str, *, closed: bool, notices: Sequence[Notice] = ()) -> None:
-        """Note that a day's summary is written, whether it is final, and who is told so."""
+        """Note that a day's summary is written, whether it is final, and its notices."""
         with self.transaction():
             self.db.execute("INSERT OR REPLACE INTO summary_day VALUES (?, ?)", (day, closed))
             self.add_notices(notices)

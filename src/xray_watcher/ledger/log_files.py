@@ -118,7 +118,7 @@ class LogFiles:
         return conflicts
 
     def remove(self, state: LogState) -> bool:
-        """Remove both files of a log for good, if they hold what they must and nothing else.
+        """Delete both files of a log, if they hold what they must and nothing else.
 
         Files that are gone already are no hindrance: a kill may have come between the two.
 

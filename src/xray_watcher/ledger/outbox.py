@@ -1,6 +1,6 @@
-"""The outbox: what people have still to be told, and what became of it. Part of the ledger.
+"""The outbox: messages that people have still to get, and what became of them. Part of the ledger.
 
-A notice is written in the same commit as what it tells of. Making a message takes the notices of
+A notice is written in the same commit as what it is about. Making a message takes the notices of
 one channel and event out and puts the message, with its final text and id, in: one commit. The
 outcome of each attempt is one commit more. So a kill at any moment loses none, and only what was
 taken by the other side and not yet noted here is sent again, with the same id.
@@ -28,10 +28,10 @@ class Message:
     Attributes:
         id: goes with it, the same in every attempt.
         channel: whom it is for.
-        event: what it tells of.
+        event: what it is about.
         made_us: when it was made; microseconds since 1970, UTC.
         body: the JSON that is sent.
-        attempts: how often it was tried in vain.
+        attempts: how many attempts failed.
         next_us: not tried again before.
         error: what the last attempt said, or None.
     """
@@ -56,7 +56,7 @@ def new_id() -> str:
 
 
 class Outbox:
-    """What is to be told.
+    """What is to be sent.
 
     Args:
         ledger: where it is kept.

@@ -36,7 +36,7 @@ class PageLedger(LedgerReader):
         return None if jsonl is None else from_jsonl(jsonl)
 
     def was_retried(self, idx: int) -> bool:
-        """Whether the image with this index was set aside and has been tried again since."""
+        """Whether the image with this index was rejected and has been tried again since."""
         state = self.db.value("SELECT state FROM image WHERE idx = ?", idx)
         return bool(state == State.RETRIED)
 

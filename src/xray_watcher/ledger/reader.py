@@ -93,7 +93,7 @@ class LedgerReader(DayQueries):
 
     @property
     def id(self) -> str:
-        """What tells this ledger from all others; a copy of it has the same."""
+        """The identity of this ledger; a copy of it has the same."""
         return str(self.meta("id"))
 
     @property
@@ -176,7 +176,7 @@ class LedgerReader(DayQueries):
             return False
 
     def rejections(self) -> list[ImageRow]:
-        """Every image that was set aside and not tried again, oldest first."""
+        """Every image that was rejected and not tried again, oldest first."""
         return self._images(
             f"WHERE outcome = 'rejected' AND {IS_DONE} AND removal IS NULL ORDER BY idx"
         )

@@ -57,7 +57,7 @@ class Restored:
     def insert(self, line: LogLine, columns: Mapping[str, object]) -> None:
         """Insert an image that was filed after the backup, and its record.
 
-        When the backup was made it was perhaps in hand: that claim has become this image.
+        When the backup was made it was perhaps open: that claim has become this image.
         """
         claims = self._db.rows(
             f"SELECT id, idx FROM image WHERE {IS_OPEN} AND path = :path"

@@ -124,7 +124,7 @@ def _take_back(ledger: Ledger, folder: str, names: Sequence[str]) -> int:
             ledger.add_to_tally(each.tally)
         ledger.set_meta("next_index", str(max([first, *(each.beyond for each in taken)])))
     records = sum(each.records for each in taken)
-    _log.warning("records are taken back from the logs", records=records)
+    _log.warning("records are taken back from the logs", code="records_restored", records=records)
     return records
 
 
@@ -141,7 +141,11 @@ def _take_log(restored: Restored, folder: str, name: str, first: int) -> _Taken:
                     continue
                 _count(pair, taken)
     except NotOurs:
-        _log.warning("a log is not taken back: it was changed, or has other columns", name=name)
+        _log.warning(
+            "a log is not taken back: it was changed, or has other columns",
+            code="log_not_restored",
+            name=name,
+        )
         return _Taken()
     return taken
 
@@ -158,7 +162,7 @@ def _count(pair: _Pair, taken: _Taken) -> None:
 
 
 def _columns_of(pair: _Pair) -> dict[str, object]:
-    """The row of the table `image` that a record tells."""
+    """The row of the table `image` that a record stands for."""
     record = pair.record
     try:
         received_us, saved = _us(record.received_at), record.saved_path

@@ -86,12 +86,12 @@ class Totals:
 
     Attributes:
         tally: running totals of the filed images and decided batches; never fall.
-        claimed: images taken from the inbox for good and not done.
+        claimed: images taken from the inbox and not done.
         pending: those, and the ones being claimed.
         oldest_us: when the oldest pending one was first seen, or None.
         last_filed_us: when an image was last filed, or None.
         messages: how many wait to be delivered, by channel.
-        notices: how many things no message tells yet, by channel.
+        notices: how many wait for their message, by channel.
     """
 
     tally: Tally

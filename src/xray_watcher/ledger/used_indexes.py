@@ -1,4 +1,4 @@
-"""Which indexes are in use, as logs and names of results tell: the ledger may be an older one.
+"""Which indexes are in use, as logs and names of results show: the ledger may be an older one.
 
 A ledger comes back by a backup, a snapshot of the disk, or `cp`, and says nothing of it. So both
 are asked at each start: a log may be missing, and an image may have been moved or removed.
@@ -17,7 +17,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.system.files import names_in
 
 _LARGEST_OF_OURS = LARGEST_INDEX // 10
-"""A larger number in a name is a time or another stranger's; 100 images a second take 30 years."""
+"""A larger number in a name is a time, or another program's; 100 images a second take 30 years."""
 
 _LAST_BYTES = (1 << 14, 1 << 18)  # a line has some kilobytes; a torn end may have more
 
@@ -81,7 +81,12 @@ def _last_logged(path: str) -> int:
     try:
         return last_index_in(path)
     except OSError as error:
-        _log.warning("a log cannot be read", log=os.path.basename(path), error=error.strerror)
+        _log.warning(
+            "a log cannot be read",
+            code="log_unreadable",
+            log=os.path.basename(path),
+            error=error.strerror,
+        )
     return -1
 
 

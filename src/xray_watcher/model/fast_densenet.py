@@ -141,7 +141,7 @@ class FastDenseNet:
 
 
 class _Limits:
-    """What is left of a batch norm and a ReLU: a lowest or a highest value for each channel.
+    """A batch norm and a ReLU, reduced: a lowest or a highest value for each channel.
 
     bfloat16 numbers that are not negative are in the order of their bits as integers, which are
     compared several times as quickly, and all that are negative stand below them. So channels

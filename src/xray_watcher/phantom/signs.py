@@ -133,7 +133,7 @@ def _pneumothorax(rng: np.random.Generator, chest: Chest) -> None:
     line = step(0.0075 - np.abs(edge), 0.005) * np.minimum(lung * 3, 1)
     chest.density += 0.17 * line * step(u - 0.06, 0.03)
     chest.density -= 0.13 * beyond * np.minimum(lung * 2, 1)
-    # What is left of the lung holds less air.
+    # The rest of the lung holds less air.
     _fill(chest, rng.uniform(0.14, 0.24) * step(edge, 0.006) * (u > 0))
 
 
