@@ -165,8 +165,11 @@ def test_links_to_a_heading_find_it(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(HOME)))
 def test_files_of_the_project_that_are_named_exist(path: Path) -> None:
     folders = {home: {each.name for each in home.iterdir()} for home in (HOME, SOURCE)}
+    # In extending.md an example begins with the name of a module that is still to be written.
     for name in re.findall(
-        r"(?<![\w/~.<>-])[a-z_]+/[\w/.-]+\.(?:py|sh|c|conf|ya?ml|json)\b", _code(path)
+        r"(?<!^# )(?<![\w/~.<>-])[a-z_]+/[\w/.-]+\.(?:py|sh|c|conf|ya?ml|json)\b",
+        _code(path),
+        re.MULTILINE,
     ):
         homes = [home for home, names in folders.items() if name.partition("/")[0] in names]
         assert not homes or any((home / name).exists() for home in homes), name
