@@ -373,7 +373,7 @@ def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_alone(secured: Secured) -
 )
 def test_signing_in_leads_to_no_other_site(secured: Secured, elsewhere: str) -> None:
     answer = secured.sign_in(secured.tokens["view"], next=elsewhere)
-    assert answer.headers["location"] == "/"
+    assert answer.headers["location"] == "/live"  # what the role view can do
 
 
 def test_a_session_ends(secured: Secured) -> None:
@@ -408,7 +408,7 @@ def test_wrong_tokens_are_not_heard_without_end_and_a_right_one_always_gets_in(
     for _ in range(10):
         assert secured.sign_in("wrong").headers["location"] == "/login?failed=1"
     assert secured.sign_in("wrong").status == 429
-    assert secured.sign_in(secured.tokens["view"]).headers["location"] == "/"
+    assert secured.sign_in(secured.tokens["view"]).headers["location"] == "/live"
     assert secured.sign_in("wrong").status == 429, "a right one changes nothing for wrong ones"
     secured.clock.passed_s += 61
     assert secured.sign_in("wrong").headers["location"] == "/login?failed=1"

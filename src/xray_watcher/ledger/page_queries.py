@@ -50,6 +50,16 @@ class PageLedger(LedgerReader):
         )
         return [from_jsonl(jsonl) for (jsonl,) in rows]
 
+    def latest_of_level(self, day: str, level: str, limit: int) -> list[ImageRecord]:
+        """Images received on a day that have one level, newest first."""
+        # By id and not by index: then the index of the days gives them in order, and no more.
+        rows = self.db.rows(
+            "SELECT jsonl FROM image CROSS JOIN record USING (idx) WHERE day = ?"
+            f" AND outcome = 'classified' AND level = ? AND {IS_DONE} ORDER BY id DESC LIMIT ?",
+            (day, level, limit),
+        )
+        return [from_jsonl(jsonl) for (jsonl,) in rows]
+
     def set_aside(self, day: str, limit: int) -> list[ImageRecord]:
         """Images received on a day, rejected and not tried again, newest first."""
         rows = self.db.rows(

@@ -59,7 +59,8 @@ def _turned_away(request: Request, role: Role) -> Response:
     if sender(request).is_authenticated:
         raise Refused("forbidden", f"This needs a token with the role {role}.")
     if request.method == "GET" and wants_page(request.headers):
-        return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=303)
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/login?next={quote(wanted)}", status_code=303)
     raise Refused(
         "token_needed",
         "Send a token: `Authorization: Bearer TOKEN`, or sign in at /login.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import structlog
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from xray_watcher.web.authentication import COOKIE, TLS_COOKIE, sender, session_
 from xray_watcher.web.limits import SMALL_BODY_BYTES, Rate, body_chunks
 from xray_watcher.web.refusals import Refused
 from xray_watcher.web.slots import Slots
-from xray_watcher.web.tokens import SESSION_S, Tokens
+from xray_watcher.web.tokens import SESSION_S, Holder, Tokens
 
 _TRIES_PER_MINUTE = 10
 
@@ -40,11 +40,12 @@ class SignIn:
         if self._tokens is None:
             return _see_other("/")
         holder = self._tokens.holder(form.get("token", "").strip())
+        wanted = _local_path(form.get("next", ""))
         if holder is None:
-            return self._not_known(request.client.host if request.client else "")
+            return self._not_known(request.client.host if request.client else "", wanted)
         if self._logged.allows(holder.name):  # repeated sign-ins do not fill the log
             _log.info("signed in", code="signed_in", client=holder.name)
-        response = _see_other(_local_path(form.get("next", "/")))
+        response = _see_other(_first_page(holder) if wanted == "/" else wanted)
         # Behind a proxy we speak HTTP; the browser says what it speaks.
         is_tls = request.headers.get("origin", "").lower().startswith("https://")
         response.set_cookie(
@@ -57,7 +58,7 @@ class SignIn:
         )
         return response
 
-    def _not_known(self, address: str) -> Response:
+    def _not_known(self, address: str, wanted: str) -> Response:
         """Say so, to whoever tries many tokens only so often.
 
         Nobody guesses 256 bits: the limit is for the log. It must keep no right token out, for
@@ -69,7 +70,8 @@ class SignIn:
         if not self._tries.allows(address):
             raise Refused("too_many_tries", "Too many wrong tokens; wait a minute and try again.")
         _log.warning("a wrong token", code="wrong_token", client=address)
-        return _see_other("/login?failed=1")
+        aim = "" if wanted == "/" else f"&next={quote(wanted, safe='')}"
+        return _see_other(f"/login?failed=1{aim}")
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
@@ -91,6 +93,11 @@ class SignIn:
 
 def _see_other(path: str) -> Response:
     return RedirectResponse(path, status_code=303)
+
+
+def _first_page(holder: Holder) -> str:
+    """Where somebody can do something: who may not upload looks."""
+    return "/" if holder.role == "upload" else "/live"
 
 
 def _local_path(path: str) -> str:

@@ -86,11 +86,13 @@ def test_a_batch_with_bad_files_among_it(page: Page, drawings: Mapping[str, byte
     for name in LEVELS:
         expect(page.locator(f"#group-{name.lower()} .result")).to_have_count(counts[name])
 
-    card = page.locator("#group-high .result", has_text="pneumothorax").first
+    is_pneumothorax = page.locator(".top strong", has_text="Pneumothorax")
+    card = page.locator("#group-high .result").filter(has=is_pneumothorax).first
     card.scroll_into_view_if_needed()
     expect(card.locator(".top strong")).to_have_text("Pneumothorax")
     assert re.fullmatch(r"[<>]?\d+ %", card.locator(".confidence").inner_text())
     expect(card.locator(".three li")).to_have_count(3)
+    expect(card.locator(".point")).to_have_text("(point 50 %)")
     expect(card.locator(".path")).to_contain_text("classified_images/High/")
     expect(card.locator("img")).to_have_js_property("naturalWidth", 192)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,7 @@ from xray_watcher.service.upkeep import build_retention
 from xray_watcher.web.app import create_app
 from xray_watcher.web.pages.figures import count_images, sum_hours
 from xray_watcher.web.pages.render import bytes_text, percent
+from xray_watcher.web.pages.views import image_view
 
 HOSTILE = '"><img src=x onerror=alert(1)>.png'
 SPOOFED = "harmless\u202egnp.exe.png"
@@ -110,6 +112,8 @@ def test_the_downloads_are_the_very_bytes_of_the_logs(rig: Rig) -> None:
         "/logs/results-2026-11-23.csv.csv",
         "/logs/%00.csv",
         "/days/yesterday",
+        "/days/2026-W48",
+        "/days/20261123",
         "/days/2026-13-01",
         "/images/7",
         "/images/99999999999999999999999999",
@@ -136,6 +140,70 @@ def test_one_image_shows_all_scores_flags_record_and_model(rig: Rig) -> None:
     assert shown.count("operating point 50 %, not reached") == 10
     for part in ("duplicate_of", "See 0000", "classified_images/High/0001_again.png", "ab" * 32):
         assert part in shown
+
+
+def test_what_is_not_there_is_a_page_for_a_browser_and_json_for_a_program(rig: Rig) -> None:
+    for path in ("/nosuch", "/images", "/days/2026-W48", "/static/nosuch.js"):
+        page = call(app_of(rig), "GET", path, {"accept": "text/html,application/xhtml+xml"})
+        assert (page.status, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert "Live shows the latest images" in text_of(page)
+        answer = call(app_of(rig), "GET", path, {"accept": "*/*"})
+        assert answer.headers["content-type"] == "application/json"
+        assert b'"code":"not_found"' in answer.body
+
+
+def test_the_page_of_a_rejected_image_names_no_model_that_did_not_score_it(rig: Rig) -> None:
+    rig.drop("a.png", "picture:Edema")
+    rig.drop("b.png", "words")
+    rig.settle()
+    pages = [text_of(get(rig, f"/images/{index}")) for index in (0, 1)]
+    classified, rejected = sorted(pages, key=lambda page: "Rejected" in page)
+    assert "Precision" in classified
+    assert "Precision" not in rejected
+    for page in pages:
+        assert re.search(r"Received 2026-11-23 \d\d:\d\d:\d\d ", page)
+        assert "+02:00" not in page
+
+
+def test_no_page_calls_a_score_what_it_is_not(rig: Rig) -> None:
+    rig.drop("a.png", "picture:Edema")
+    rig.settle()
+    for path in ("/", "/live", f"/days/{DAY}", "/images/0"):
+        shown = text_of(get(rig, path)).lower()
+        assert "calibrated" not in shown
+        assert "probabilit" not in shown
+        assert "a score is not the chance of a disease" in shown
+
+
+def test_a_day_says_its_busiest_hour_and_names_flags_in_words(rig: Rig) -> None:
+    for _ in range(2):
+        rig.drop("a.png", "picture:Edema")
+        rig.settle()
+    shown = text_of(get(rig, f"/days/{DAY}"))
+    assert "Busiest hour 14:00, 2 images" in shown
+    assert "Same file as duplicate_of 1" in shown
+    assert "Images a minute" not in shown
+
+
+def test_a_condition_of_a_higher_level_stands_beside_the_badge(rig: Rig) -> None:
+    rig.drop("a.png", "picture:Edema")
+    rig.settle()
+    with PageLedger.open(str(rig.root / "state" / "ledger.sqlite3")) as ledger:
+        (record,) = ledger.latest(1)
+    lower = replace(record, risk_level="Medium", all_probs={"Edema": 0.63, "Effusion": 0.73})
+    view = image_view(lower, Settings().risk_rules(), None)
+    assert [(score.label, score.kind) for score in view.higher] == [("Edema", "high")]
+    assert image_view(record, Settings().risk_rules(), None).higher == ()
+
+
+def test_the_newest_high_images_of_a_day_come_first(rig: Rig) -> None:
+    for number in range(6):
+        rig.drop(f"{number}.png", f"picture:{'Edema' if number % 2 else 'Fracture'}")
+        rig.settle()
+    with PageLedger.open(str(rig.root / "state" / "ledger.sqlite3")) as ledger:
+        found = ledger.latest_of_level(DAY, "High", 2)
+        assert [record.filename for record in found] == ["5.png", "3.png"]
+        assert ledger.latest_of_level("2026-11-22", "High", 2) == []
 
 
 @pytest.mark.parametrize("name", [HOSTILE, SPOOFED, "a\nb.png", "\udcff.png"])
@@ -219,6 +287,7 @@ def test_no_question_to_the_ledger_reads_it_from_end_to_end(rig: Rig) -> None:
         ledger.record(0)
         ledger.was_retried(0)
         ledger.latest(5)
+        ledger.latest_of_level(DAY, "High", 5)
         ledger.set_aside(DAY, 5)
         ledger.kinds(DAY)
         ledger.arrivals(DAY)
@@ -230,7 +299,9 @@ def test_no_question_to_the_ledger_reads_it_from_end_to_end(rig: Rig) -> None:
         for sql in asked:
             plan = [row[3] for row in ledger.db.sqlite.execute(f"EXPLAIN QUERY PLAN {sql}")]
             assert {"SCAN image"}.isdisjoint(plan), (sql, plan)
-            if "CROSS JOIN" in sql:
+            if "image CROSS JOIN" in sql:
+                assert not [step for step in plan if "B-TREE" in step]
+            elif "CROSS JOIN" in sql:
                 assert "SCAN record" in plan[0]  # backwards from the newest, up to the limit
                 assert not [step for step in plan if "B-TREE" in step]
     assert len(asked) > 10

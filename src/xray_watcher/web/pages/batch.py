@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from xray_watcher.core.risk import DEFAULT_THRESHOLD
 from xray_watcher.core.values import LEVELS
 from xray_watcher.web.pages.render import Pages
-from xray_watcher.web.pages.views import FLAG_WORDS
 
 
 class BatchPage:
@@ -19,7 +19,7 @@ class BatchPage:
     async def show(self, request: Request) -> Response:
         """The form, and the places that its script fills."""
         settings = self._pages.context.settings
-        trained = settings.weight_set.labels
+        trained, rules = settings.weight_set.labels, settings.risk_rules()
         return await self._pages.page(
             request,
             "batch.html",
@@ -29,7 +29,10 @@ class BatchPage:
                 level: [label for label in settings.risk.levels.of(level) if label in trained]
                 for level in LEVELS
             },
-            flag_words=FLAG_WORDS,
+            points={
+                label: [level, rules.thresholds.get(label, DEFAULT_THRESHOLD)]
+                for label, level in rules.level_of.items()
+            },
         )
 
     async def sign_in(self, request: Request) -> Response:
@@ -38,5 +41,5 @@ class BatchPage:
             request,
             "login.html",
             has_failed="failed" in request.query_params,
-            next=request.query_params.get("next", "/"),
+            next=request.query_params.get("next", ""),
         )

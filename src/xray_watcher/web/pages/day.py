@@ -115,8 +115,9 @@ class DayPages:
 
 
 def _day(text: str) -> str | None:
-    """A date as it is written in addresses, or None."""
+    """A date as it is written in addresses, or None; `fromisoformat` takes weeks too."""
     try:
-        return date.fromisoformat(text).isoformat()
+        found = date.fromisoformat(text).isoformat()
     except ValueError:
         return None
+    return found if found == text else None

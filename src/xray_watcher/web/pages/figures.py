@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
+from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.times import from_us
 from xray_watcher.core.values import LEVELS, RiskRules
 from xray_watcher.ledger.page_queries import Kind, PageLedger
@@ -14,6 +15,7 @@ from xray_watcher.records import REJECTED
 from xray_watcher.web.pages.views import ImageView, image_view
 
 HOURS = 24
+HIGHS_SHOWN = 4
 REJECTED_SHOWN = 50
 
 
@@ -24,6 +26,11 @@ class Hours:
     counts: tuple[int, ...]
     titles: tuple[str, ...]
     label: str
+
+    @property
+    def busiest(self) -> str:
+        """The hour with the most arrivals, in words."""
+        return self.titles[self.counts.index(max(self.counts))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +70,23 @@ class Today:
     counts: DayCounts
     kinds: tuple[Kind, ...]
     hours: Hours
+    highs: tuple[ImageView, ...]
     rejections: tuple[ImageView, ...]
 
 
 def load_today(ledger: PageLedger, day: str, rules: RiskRules, zone: tzinfo | None) -> Today:
     """What is shown of a day, as it is now."""
-    rejected = ledger.set_aside(day, REJECTED_SHOWN)
+
+    def views(records: Iterable[ImageRecord]) -> tuple[ImageView, ...]:
+        return tuple(image_view(record, rules, zone) for record in records)
+
     return Today(
         day=day,
         counts=count_images(ledger, day, zone),
         kinds=tuple(ledger.kinds(day)),
         hours=sum_hours(ledger.arrivals(day), zone),
-        rejections=tuple(image_view(record, rules, zone) for record in rejected),
+        highs=views(ledger.latest_of_level(day, LEVELS[0], HIGHS_SHOWN)),
+        rejections=views(ledger.set_aside(day, REJECTED_SHOWN)),
     )
 
 
@@ -101,8 +113,7 @@ def sum_hours(quarters: Iterable[tuple[int, int]], zone: tzinfo | None) -> Hours
         by_hour[from_us(start_us).astimezone(zone).hour] += count
     counts = tuple(by_hour[hour] for hour in range(HOURS))
     titles = tuple(f"{hour:02d}:00, {_images(count)}" for hour, count in enumerate(counts))
-    busiest = max(range(HOURS), key=counts.__getitem__)
-    most = f"; most in the hour from {titles[busiest]}" if sum(counts) else ""
+    most = f"; most in the hour from {titles[counts.index(max(counts))]}" if sum(counts) else ""
     return Hours(counts, titles, f"Arrivals per hour: {_images(sum(counts))} in all{most}.")
 
 

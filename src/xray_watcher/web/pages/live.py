@@ -30,7 +30,7 @@ _INDEX = re.compile("[0-9]{1,18}")  # as in a path; anything else is no event of
 _DISKS_EVERY_S = 15.0  # asks every disk, each in a process of its own
 _BEAT_S = 15.0
 
-REGIONS = ("service", "banners", "state", "counts", "conditions", "hours", "rejected")
+REGIONS = ("service", "banners", "state", "counts", "highs", "conditions", "hours", "rejected")
 """Parts of the page that are replaced when they have changed; each has a template.
 
 The first two stand at the head of every page.
@@ -49,7 +49,9 @@ class Moment:
     @property
     def simulations(self) -> tuple[str, ...]:
         """What must be said of the networks that scored the newest images."""
-        return tuple(view.simulation for view in self.latest)
+        return tuple(
+            view.simulation for view in (*self.latest, *(self.today.highs if self.today else ()))
+        )
 
 
 class LiveFeed:

@@ -26,6 +26,7 @@ from xray_watcher.records import NOTICE, REJECTED, SIMULATIONS
 from xray_watcher.web import charts
 from xray_watcher.web.authentication import sender
 from xray_watcher.web.context import WebContext
+from xray_watcher.web.pages.views import FLAG_LABELS
 from xray_watcher.web.refusals import Refused
 
 ASSETS: Mapping[str, bytes] = {
@@ -56,11 +57,13 @@ class Pages:
             "assets": ASSETS_MARK,
             "version": __version__,
             "charts": charts,
+            "flag_labels": FLAG_LABELS,
         }
         self._templates.filters |= {
             "percent": percent,
             "bytes": bytes_text,
             "clock": "{:%H:%M:%S}".format,
+            "moment": "{:%Y-%m-%d %H:%M:%S}".format,
             "thousands": "{:,}".format,
         }
 

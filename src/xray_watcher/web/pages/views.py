@@ -22,6 +22,18 @@ FLAG_WORDS: Mapping[str, str] = {
 }
 """What each flag of a record means."""
 
+FLAG_LABELS: Mapping[str, str] = {
+    "no_finding": "No finding",
+    "low_margin": "Close call",
+    "higher_risk_present": "Also a higher level",
+    "low_contrast": "Low contrast",
+    "duplicate_of": "Same file as",
+    "retry_of": "Put back from",
+}
+"""Each flag in a word or two; behind the last two stands the index of the other image."""
+
+_SAID_IN_VERDICT = frozenset({"no_finding", "higher_risk_present"})
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -29,9 +41,9 @@ class Score:
 
     Attributes:
         kind: class of its level, such as "high"; empty when no level names it any more.
-        share: the calibrated score, in 0..1.
+        share: the scaled score, in 0..1.
         raw: the raw sigmoid, in 0..1; None where it was not recorded.
-        mark: its operating point on the calibrated scale, in 0..1.
+        mark: its operating point on the same scale, in 0..1.
     """
 
     label: str
@@ -51,6 +63,7 @@ class Flag:
     """One flag: its name, what it means, and the index of the other image that it is about."""
 
     name: str
+    label: str
     words: str
     other: int | None = None
 
@@ -97,10 +110,39 @@ class ImageView:
         return self.level == REJECTED
 
     @property
+    def is_no_finding(self) -> bool:
+        """Whether a rule gave the level, for no condition reached its operating point."""
+        return any(flag.name == "no_finding" for flag in self.flags)
+
+    @property
+    def top_mark(self) -> float:
+        """The operating point of the top condition, in 0..1."""
+        marks = (score.mark for score in self.scores if score.label == self.top_label)
+        return next(marks, DEFAULT_THRESHOLD)
+
+    @property
+    def higher(self) -> tuple[Score, ...]:
+        """Conditions of a higher level that reached their operating point."""
+        if self.level not in LEVELS:
+            return ()
+        kinds = [level.lower() for level in LEVELS[: LEVELS.index(self.level)]]
+        return tuple(score for score in self.scores if score.is_present and score.kind in kinds)
+
+    @property
+    def chips(self) -> tuple[Flag, ...]:
+        """The flags that the line of the verdict does not say already."""
+        return tuple(flag for flag in self.flags if flag.name not in _SAID_IN_VERDICT)
+
+    @property
     def sentence(self) -> str:
         """The result in a few words, for a screen reader."""
-        what = self.reject_words if self.is_rejected else f"{self.top_label} {self.top_share:.0%}"
-        return f"{self.level}: {self.filename}, {what}"
+        if self.is_rejected:
+            return f"{self.level}: {self.filename}, {self.reject_words}"
+        if self.is_no_finding:
+            return (
+                f"{self.level} by rule: {self.filename}, no condition reached its operating point"
+            )
+        return f"{self.level}: {self.filename}, {self.top_label} {self.top_share:.0%}"
 
 
 def image_view(record: ImageRecord, rules: RiskRules, zone: tzinfo | None) -> ImageView:
@@ -151,4 +193,5 @@ def _scores(record: ImageRecord, rules: RiskRules) -> tuple[Score, ...]:
 
 
 def _flag(name: str, record: ImageRecord) -> Flag:
-    return Flag(name, FLAG_WORDS.get(name, name), getattr(record, name, None))
+    label, words = FLAG_LABELS.get(name, name), FLAG_WORDS.get(name, name)
+    return Flag(name, label, words, getattr(record, name, None))

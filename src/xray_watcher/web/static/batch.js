@@ -1,11 +1,14 @@
 // The batch page: choose files, send them in one request, show each result as it comes.
 
-import { byId, bytes, count, duration, images, parsed } from "./common.js";
+import { byId, bytes, count, duration, element, images, parsed, sayOfService } from "./common.js";
 import { Chosen, droppedFiles } from "./files.js";
 import { Results } from "./results.js";
 import { save, toCsv, toJson } from "./saving.js";
+import { Viewer } from "./viewer.js";
 
 const SPOKEN_EVERY_MS = 6_000;
+const ASK_AGAIN_MS = 4_000;
+const ANSWER_MS = 15_000;
 
 const form = byId("upload");
 const chosen = new Chosen(form.dataset.suffixes.split(" "));
@@ -13,6 +16,8 @@ const notice = form.dataset.notice;
 const isSingle = () => form.elements.mode.value === "single";
 let run = null; // the request that is under way
 let last = null; // the last batch that is over
+let isAsking = false; // whether the service is asked if it would take images
+let refusedTimer = 0; // while it would not
 
 // -- choosing ------------------------------------------------------------------------------
 
@@ -30,6 +35,7 @@ function changeMode() {
   byId("no-limit").hidden = isSingle();
   byId("select-folder").hidden = isSingle() || !("webkitdirectory" in byId("folder"));
   byId("title").textContent = isSingle() ? "Single Image" : "Batch Risk Classification";
+  byId("select").textContent = isSingle() ? "Select Image" : "Select Images";
   byId("drop-words").textContent = isSingle()
     ? "Drag and drop one image here, or"
     : "Drag and drop images or a folder here, or";
@@ -47,6 +53,56 @@ async function drop(event) {
   }
 }
 
+// -- asking first --------------------------------------------------------------------------
+
+// Why nothing would be taken, in a person's words and with a link; null when it would be.
+async function obstacle() {
+  const stay = `Your ${images(chosen.files.length)} stay chosen.`;
+  let answer;
+  try {
+    const options = { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(ANSWER_MS) };
+    answer = await fetch("/api/v1/status", options);
+    if (answer.ok && (await answer.json()).alive) return null;
+  } catch {
+    sayOfService("Connection lost");
+    return [`The server does not answer, so nothing was sent. ${stay} This page goes on asking.`];
+  }
+  if (answer.status === 401) {
+    sayOfService("Signed out");
+    return [`Your session has ended, so nothing was sent. ${stay} `, signInLink(), ", then come back here."];
+  }
+  if (!answer.ok) return [`${await refusal(answer)} Nothing was sent. ${stay}`];
+  sayOfService("Service not running");
+  return [`The service is not running, so nothing was sent. ${stay} This page says when it runs again.`];
+}
+
+function signInLink() {
+  const link = element("a", "", "Sign in (opens beside)");
+  link.href = "/login?next=/live";
+  link.target = "_blank";
+  return link;
+}
+
+// Is asked again from time to time, and when one comes back from the sign-in beside.
+async function askAgain() {
+  clearTimeout(refusedTimer);
+  if (run || isAsking || !refusedTimer) return;
+  isAsking = true;
+  const words = await obstacle();
+  isAsking = false;
+  if (words) {
+    refusedTimer = setTimeout(askAgain, ASK_AGAIN_MS);
+    if (words.map(plain).join("") !== byId("problem-words").textContent) complain(...words);
+    return;
+  }
+  refusedTimer = 0;
+  complain();
+  sayOfService("Service running again");
+  byId("spoken-ready").textContent = `Ready again. ${images(chosen.files.length)} chosen: press Predict.`;
+}
+
+const plain = (part) => part.textContent ?? part;
+
 // -- sending -------------------------------------------------------------------------------
 
 class Run {
@@ -57,6 +113,7 @@ class Run {
     this.read = 0; // characters of the answer that are dealt with
     this.last = null; // its last line
     this.problem = ""; // why it broke off, in the service's own words
+    this.isTaken = false; // the service answers with lines when it has all of them
     this.sentAt = 0;
     this.spokenAt = 0;
   }
@@ -91,6 +148,7 @@ class Run {
 
   readLines() {
     if (!hasLines(this.request)) return;
+    this.isTaken = true;
     const text = this.request.responseText;
     const end = text.lastIndexOf("\n") + 1;
     for (const line of text.slice(this.read, end).split("\n")) {
@@ -126,7 +184,7 @@ class Run {
   }
 
   end() {
-    if (!hasLines(this.request)) return this.fail(refusal(this.request));
+    if (!hasLines(this.request)) return this.refuse();
     this.readLines();
     if (!this.last) return this.fail("The answer ended early.");
     const { summary, output_directory, batch } = this.last;
@@ -136,40 +194,73 @@ class Run {
     byId("saved").hidden = false;
     byId("spoken").textContent = `Done. ${this.results.words}.`;
     last = { results: this.results.inOrder, answer: { summary, output_directory, batch } };
-    finish();
-    this.results.show(); // before the focus moves: the next Tab is to find them
+    finish(this.files.length);
+    this.results.finish(); // before the focus moves: the next Tab is to find them
     if (this.single) showSingle(this.results.inOrder[0]);
     else if (document.activeElement === byId("progress-title")) byId("results-title").focus();
   }
 
+  // Refused as a whole, or from some file on: those before it are filed.
+  async refuse() {
+    const taken = answerOf(this.request).accepted ?? 0;
+    finish(taken);
+    if (this.request.status === 401) return blocked(...(await obstacle() ?? ["Please press Predict again."]));
+    complain(`${errorOf(this.request)} ${stays(taken)}`);
+  }
+
   fail(words) {
     const done = this.results.done;
-    const known = done ? ` ${images(done)} of ${count(this.files.length)} had a result.` : "";
-    const safe = !this.problem && this.sentAt && this.request.status in { 0: 1, 200: 1 }
-      ? " What was sent is safe and is filed; the live page shows it."
-      : "";
-    complain(`${this.problem || words}${known}${safe}`);
+    const taken = this.isTaken ? this.files.length : 0;
     if (done) last = { results: this.results.inOrder, answer: {} };
-    finish();
+    finish(taken);
+    const known = done ? ` ${images(done)} of ${count(this.files.length)} had a result.` : "";
+    const safe = this.problem ? "" : taken
+      ? " What was sent is safe and is filed; the live page shows it."
+      : ` What had arrived whole is filed, and the live page shows it. ${stays(0)}`;
+    complain(`${this.problem || words}${known}${safe}`);
   }
 }
+
+const stays = (taken) =>
+  chosen.files.length ? `${taken ? "The other" : "Your"} ${images(chosen.files.length)} stay chosen.` : "";
 
 // Whatever the status: with 413 each line says why its file was not taken.
 const hasLines = (request) =>
   (request.getResponseHeader("Content-Type") ?? "").startsWith("application/x-ndjson");
 
-function refusal(request) {
+function answerOf(request) {
   try {
-    return JSON.parse(request.responseText).error.message;
+    return JSON.parse(request.responseText);
   } catch {
-    return `The service refused the upload (${request.status}).`;
+    return {};
   }
 }
 
-function submit(event) {
+const errorOf = (request) =>
+  answerOf(request).error?.message ?? `The service refused the upload (${request.status}).`;
+
+const refusal = async (answer) =>
+  errorOf({ responseText: await answer.text(), status: answer.status });
+
+function blocked(...words) {
+  complain(...words);
+  refusedTimer = setTimeout(askAgain, ASK_AGAIN_MS);
+}
+
+async function submit(event) {
   event.preventDefault();
-  if (run || !chosen.files.length) return;
-  complain("");
+  if (run || isAsking || !chosen.files.length) return;
+  isAsking = true;
+  clearTimeout(refusedTimer);
+  refusedTimer = 0;
+  const words = await obstacle();
+  isAsking = false;
+  if (words) blocked(...words);
+  else if (chosen.files.length) send();
+}
+
+function send() {
+  complain();
   last = null;
   run = new Run(chosen.files.slice(), isSingle());
   busy(true);
@@ -185,10 +276,11 @@ function submit(event) {
   run.start();
 }
 
-function finish() {
+// Only what was taken is cleared: the rest stays chosen for another try.
+function finish(taken) {
   run = null;
+  chosen.drop(taken, isSingle());
   busy(false);
-  chosen.clear();
 }
 
 function busy(isBusy) {
@@ -198,9 +290,11 @@ function busy(isBusy) {
   byId("predict").disabled = isBusy || !chosen.files.length;
 }
 
-function complain(words) {
-  byId("problem-words").textContent = words;
-  byId("problem").hidden = !words;
+function complain(...words) {
+  byId("problem-words").replaceChildren(...words);
+  byId("problem").hidden = !words.length;
+  byId("spoken-ready").textContent = "";
+  if (words.length) byId("problem").scrollIntoView({ block: "nearest" });
 }
 
 // -- showing -------------------------------------------------------------------------------
@@ -209,12 +303,12 @@ async function showSingle(result) {
   if (result.index === null) return complain(`${result.error.code}: ${result.error.message}`);
   const answer = await fetch(`/images/${result.index}/result`);
   if (!answer.ok) return complain((await answer.json()).error.message);
-  const link = document.createElement("a");
+  const link = element("a", "", "Record and model");
   link.href = `/images/${result.index}`;
-  link.textContent = "Record and model";
   byId("single").className = "card";
   byId("single").replaceChildren(...parsed(await answer.text()), link);
   byId("single").hidden = false;
+  Viewer.start(byId("single"));
 }
 
 form.addEventListener("submit", submit);
@@ -232,15 +326,17 @@ byId("save-csv").addEventListener("click", () =>
   save("results.csv", "text/csv;charset=utf-8", toCsv(last.results, notice)));
 byId("save-json").addEventListener("click", () =>
   save("results.json", "application/json", toJson(last.results, last.answer, notice)));
-byId("drop").addEventListener("dragover", (event) => {
+byId("drop").addEventListener("focus", askAgain);
+addEventListener("dragover", (event) => {
   event.preventDefault();
   byId("drop").classList.add("over");
 });
 byId("drop").addEventListener("dragleave", () => byId("drop").classList.remove("over"));
 byId("drop").addEventListener("drop", drop);
+addEventListener("focus", askAgain);
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => event.preventDefault());
 addEventListener("beforeunload", (event) => {
-  if (run && !run.sentAt) event.preventDefault();
+  if ((run && !run.sentAt) || (refusedTimer && chosen.files.length)) event.preventDefault();
 });
 changeMode();

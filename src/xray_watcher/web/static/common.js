@@ -43,17 +43,30 @@ function svg(name, attributes, ...children) {
 const rect = (kind, width) => svg("rect", { class: kind, x: 0, y: 0, width, height: 10 });
 
 // As `web.charts.bar`.
-export function bar(share) {
+export function bar(share, kind, mark) {
   const box = { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" };
-  return svg("svg", box, rect("track", 100), rect("fill plain", 100 * share));
+  const line = { class: "mark", x1: 100 * mark, x2: 100 * mark, y1: 0, y2: 10 };
+  return svg("svg", box, rect("track", 100), rect(`fill ${kind}`, 100 * share), svg("line", line));
+}
+
+export function element(name, className, ...children) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
+
+// What the head says of the service is old: it must not go on saying that it runs.
+export function sayOfService(words) {
+  const service = document.querySelector('[data-region="service"]');
+  if (service.textContent === words) return; // a voice has said so
+  service.replaceChildren(element("p", "service off", words));
 }
 
 // What stands where there is nothing to see, as `macros.picture` has it.
 export function noPicture() {
-  const frame = document.createElement("span");
-  frame.className = "thumb none";
-  frame.append(svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: "#i-none" })));
-  return frame;
+  const icon = svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: "#i-none" }));
+  return element("span", "thumb none", icon);
 }
 
 // A file may be gone, changed, or on a share that is away: then there is no picture of it.

@@ -44,6 +44,13 @@ export class Chosen {
     this.show(false);
   }
 
+  // The first ones were taken. What was left out was named, and is over with them.
+  drop(taken, isSingle) {
+    this.files.splice(0, taken);
+    if (!this.files.length) this.others = [];
+    this.show(isSingle);
+  }
+
   get bytes() {
     return this.files.reduce((sum, file) => sum + file.size, 0);
   }

@@ -1,10 +1,9 @@
 // The live page: the server sends the parts that have changed, rendered; they are put in place.
 
-import { byId, parsed } from "./common.js";
+import { byId, parsed, sayOfService } from "./common.js";
 
 const latest = byId("latest");
 const link = byId("link");
-const service = document.querySelector('[data-region="service"]');
 
 function showImage(event) {
   const { index, level, words, html } = JSON.parse(event.data);
@@ -30,14 +29,9 @@ function showRegion(event) {
   if (focused) byId(focused)?.focus();
 }
 
-// What the head says of the service is old now: it must not go on saying that it runs.
 function showLost() {
   link.textContent = "Connection lost; trying again";
-  if (service.textContent === "Connection lost") return; // a voice has said so
-  const lost = document.createElement("p");
-  lost.className = "service off";
-  lost.textContent = "Connection lost";
-  service.replaceChildren(lost);
+  sayOfService("Connection lost");
 }
 
 function askToSignIn() {
