@@ -198,7 +198,7 @@ class Rig:
             clock=self.clock,
             zone=zone,
             beat=lambda: self.beats_s.append(self.clock.monotonic_s()),
-            effects=(*build_effects(subscriptions), *effects),
+            effects=(*build_effects(subscriptions, {}), *effects),
         )
         self.waker = Waker()
         inbox = InboxWatch(

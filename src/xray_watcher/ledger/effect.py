@@ -9,6 +9,7 @@ from typing import Protocol
 
 from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.notices import Notice
+from xray_watcher.core.result_keys import ResultKeys
 from xray_watcher.core.tally import Tally
 
 
@@ -32,6 +33,9 @@ class Commit(Protocol):
 
     def add_to_tally(self, tally: Tally) -> None:
         """Add to the running totals."""
+
+    def add_results(self, keys: Sequence[ResultKeys]) -> None:
+        """Put images that are filed into the list of results."""
 
     def add_notices(self, notices: Sequence[Notice]) -> None:
         """Add notices to the outbox."""

@@ -25,6 +25,7 @@ from uuid import uuid4
 import structlog
 
 from xray_watcher.core.notices import Notice
+from xray_watcher.core.result_keys import ResultKeys
 from xray_watcher.core.tally import Tally, tally_batch
 from xray_watcher.core.times import to_us
 from xray_watcher.errors import XrayWatcherError
@@ -311,6 +312,14 @@ class Ledger(LedgerReader):
             "INSERT INTO tally VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET value = value + excluded.value",
             [(*key, value) for key, value in tally.items()],
+        )
+
+    def add_results(self, keys: Sequence[ResultKeys]) -> None:
+        """Put filed images into the list of results; inside a transaction committed with it."""
+        self.db.execute_many(
+            "INSERT OR REPLACE INTO result"
+            " SELECT idx, day, ?, ?, ?, ?, ?, ? FROM image WHERE idx = ?",
+            keys,
         )
 
     def add_notices(self, notices: Sequence[Notice]) -> None:

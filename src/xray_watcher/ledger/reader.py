@@ -6,7 +6,7 @@ What the tables mean stands in `ledger/ledger.py`, which alone writes them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 from xray_watcher.core.tally import Tally
@@ -195,6 +195,13 @@ class LedgerReader(DayQueries):
         """The committed log bytes of one index."""
         (line,) = self._lines("WHERE idx = ?", idx)
         return line
+
+    def lines(self, indexes: Sequence[int]) -> list[bytes]:
+        """The JSONL lines of some indexes, in their order."""
+        places = ", ".join("?" * len(indexes))
+        sql = f"SELECT idx, jsonl FROM record WHERE idx IN ({places})"
+        by_index: dict[int, bytes] = dict(self.db.rows(sql, indexes))
+        return [by_index[index] for index in indexes]
 
     def log_state(self, name: str) -> LogState | None:
         """The cursor of a log, or None when it was never begun."""

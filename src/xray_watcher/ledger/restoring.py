@@ -28,6 +28,7 @@ from xray_watcher.errors import Unavailable
 from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.restored import NotOurs, Restored
+from xray_watcher.ledger.results_queries import MISSING_BELOW
 from xray_watcher.ledger.rows import LogLine
 from xray_watcher.ledger.states import State
 from xray_watcher.ledger.used_indexes import last_index_in
@@ -122,7 +123,9 @@ def _take_back(ledger: Ledger, folder: str, names: Sequence[str]) -> int:
             restored.mark_retried(each.retried)
             restored.open_days(each.days)
             ledger.add_to_tally(each.tally)
-        ledger.set_meta("next_index", str(max([first, *(each.beyond for each in taken)])))
+        beyond = str(max([first, *(each.beyond for each in taken)]))
+        ledger.set_meta("next_index", beyond)
+        ledger.set_meta(MISSING_BELOW, beyond)
     records = sum(each.records for each in taken)
     _log.warning("records are taken back from the logs", code="records_restored", records=records)
     return records

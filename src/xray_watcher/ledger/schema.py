@@ -110,7 +110,23 @@ DROP INDEX image_sha256;
 CREATE INDEX image_classified ON image (sha256, idx) WHERE outcome = 'classified';
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _RETRY_OF)
+_RESULT = """
+-- what the list of results is filtered and sorted by; core/result_keys.py says how.
+-- It has no index: a filing appends a few bytes, and a million rows are read in about 0.1 s
+CREATE TABLE result (
+  idx     INTEGER PRIMARY KEY,
+  day     TEXT NOT NULL,                   -- local day on which the image was received
+  rank    INTEGER NOT NULL,
+  top     INTEGER NOT NULL,
+  present INTEGER NOT NULL,
+  flags   INTEGER NOT NULL,
+  source  TEXT NOT NULL,
+  name    TEXT NOT NULL
+) STRICT;
+INSERT INTO meta SELECT 'results_missing_below', value FROM meta WHERE key = 'next_index';
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _RETRY_OF, _RESULT)
 """Each step's statements; a new ledger takes all of them."""
 
 _MODE = 0o600

@@ -130,7 +130,7 @@ def assemble(
             clock=clock,
             zone=zone,
             beat=beat,
-            effects=build_effects(subscriptions),
+            effects=build_effects(subscriptions, settings.risk.thresholds),
         )
         settling = _settling(settings)
         inbox_watch = InboxWatch(

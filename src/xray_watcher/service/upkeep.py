@@ -11,6 +11,7 @@ from xray_watcher.core.notices import Subscriptions
 from xray_watcher.core.retention import RetentionRules
 from xray_watcher.core.status_report import StatusReport
 from xray_watcher.core.values import DUPLICATES_FOLDER, REJECTED_FOLDER
+from xray_watcher.effects.results import FillResults
 from xray_watcher.intake.empty_folders import EmptyFolders
 from xray_watcher.intake.spool import Spool
 from xray_watcher.ledger.ledger import Ledger
@@ -42,6 +43,7 @@ def build_chores(
         *([notifier] if notifier is not None else []),
         build_retention(settings, ledger, spool, clock),
         *_empty_folders(settings, clock),
+        FillResults(ledger, settings.risk.thresholds),
     ]
     return [Contained(chore) for chore in chores]
 

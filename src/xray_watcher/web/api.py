@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
-from typing import Annotated
+from functools import partial
 
 from anyio.to_thread import run_sync
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from xray_watcher.commands.status import collect_status, collect_summary
-from xray_watcher.core.image_record import ImageRecord, RiskLevel
-from xray_watcher.ledger.api_queries import Filter
+from xray_watcher.core.image_record import ImageRecord
+from xray_watcher.ledger.api_queries import WebLedger
+from xray_watcher.ledger.results_queries import check_whole, find_indexes
 from xray_watcher.reports.metrics import CONTENT_TYPE, collect_metrics
 from xray_watcher.web.answers import UploadRequests
 from xray_watcher.web.authentication import sender
@@ -30,6 +30,7 @@ from xray_watcher.web.models import (
 from xray_watcher.web.openapi import ApiRoute, Operation, document
 from xray_watcher.web.predicting import Predicting
 from xray_watcher.web.refusals import Refused
+from xray_watcher.web.results_query import ResultsQuery, parsed
 from xray_watcher.web.security import SecuredRoute
 from xray_watcher.web.shared_limits import Figures, exposition
 from xray_watcher.web.slots import UploadSlots
@@ -38,28 +39,10 @@ _UPLOAD_ERRORS = (400, 408, 413, 429, 503, 507)
 _JSON = "application/json"
 
 
-class PageQuery(BaseModel):
-    """What records are asked for."""
+class PageQuery(ResultsQuery):
+    """One page of records."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    day: date | None = Field(None, description="Local day on which they were received.")
-    level: RiskLevel | None = Field(None, description="Risk level.")
-    label: str | None = Field(None, description="Condition with the highest score.")
-    flag: str | None = Field(None, description="A flag that they have.")
-    source: str | None = Field(
-        None, description='First folder below the inbox, "" for the inbox itself, or "web".'
-    )
-    cursor: Annotated[int, Field(ge=0, lt=1 << 62)] | None = Field(
-        None, description="`next` of the page before; without it the newest come first."
-    )
     limit: int = Field(100, ge=1, le=1000, description="Most that are returned.")
-
-    @property
-    def filter(self) -> Filter:
-        """The same for the ledger."""
-        day = None if self.day is None else self.day.isoformat()
-        return Filter(day, self.level, self.label, self.flag, self.source)
 
 
 def routes(
@@ -93,6 +76,18 @@ def routes(
     ]
 
 
+def _page(query: PageQuery, ledger: WebLedger) -> tuple[list[bytes], int | None]:
+    """The lines of a page, and the index behind which the next one begins."""
+    indexes = find_indexes(
+        ledger, query.filter, query.limit + 1, sort=query.sort, after=query.cursor
+    )
+    has_more = len(indexes) > query.limit
+    if query.sort == "score" or not has_more:
+        check_whole(ledger)
+    shown = indexes[: query.limit]
+    return ledger.lines(shown), shown[-1] if has_more else None
+
+
 class Reading:
     """The endpoints that only look."""
 
@@ -102,18 +97,13 @@ class Reading:
 
     async def page(self, request: Request) -> Response:
         """Records, newest first."""
-        try:
-            query = PageQuery.model_validate(dict(request.query_params))
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            raise Refused("wrong_query", f"{name!a}: {first['msg']}.") from error
-        page = await self._context.read(
-            lambda ledger: ledger.page(query.filter, query.cursor, query.limit)
-        )
-        following = b"null" if page.next_cursor is None else str(page.next_cursor).encode()
-        lines = b",".join(line.rstrip() for line in page.lines)
-        return Response(b'{"results":[' + lines + b'],"next":' + following + b"}", media_type=_JSON)
+        query = parsed(PageQuery, request.query_params)
+        lines, following = await self._context.read(partial(_page, query))
+        return Response(
+            b'{"results":[' + b",".join(line.rstrip() for line in lines) + b'],"next":'
+            + (b"null" if following is None else str(following).encode()) + b"}",
+            media_type=_JSON,
+        )  # fmt: skip
 
     async def one(self, request: Request) -> Response:
         """One record."""

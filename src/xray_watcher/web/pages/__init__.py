@@ -12,6 +12,7 @@ from xray_watcher.web.pages.day import DayPages
 from xray_watcher.web.pages.image import ImagePages
 from xray_watcher.web.pages.live import LivePage
 from xray_watcher.web.pages.render import Pages
+from xray_watcher.web.pages.results import ResultsPages
 from xray_watcher.web.security import SecuredRoute
 from xray_watcher.web.slots import Slots
 from xray_watcher.web.thumbnails import SIDES, Thumbnails
@@ -21,6 +22,7 @@ def routes(pages: Pages, streams: Slots) -> list[BaseRoute]:
     """Every page."""
     context = pages.context
     batch, live, day = BatchPage(pages), LivePage(pages, streams), DayPages(pages)
+    results = ResultsPages(pages)
     image = ImagePages(pages, Thumbnails(context))
     part = partial(image.show, template="image_result.html")
     thumbnail, picture = (partial(image.picture, size=size) for size in SIDES)
@@ -33,6 +35,9 @@ def routes(pages: Pages, streams: Slots) -> list[BaseRoute]:
         SecuredRoute("/days/{day}", day.show, role="view"),
         SecuredRoute("/logs/{log}.csv", partial(day.download, form="csv"), role="view"),
         SecuredRoute("/logs/{log}.jsonl", partial(day.download, form="jsonl"), role="view"),
+        SecuredRoute("/results", results.show, role="view"),
+        SecuredRoute("/results.csv", results.download_csv, role="view"),
+        SecuredRoute("/results.json", results.download_json, role="view"),
         SecuredRoute("/images/{index:index}", image.show, role="view"),
         SecuredRoute("/images/{index:index}/result", part, role="view"),
         SecuredRoute("/images/{index:index}/thumbnail.png", thumbnail, role="view"),

@@ -12,9 +12,11 @@ from xray_watcher.commands.retry import put_back
 from xray_watcher.core.image_record import ImageRecord
 from xray_watcher.core.times import from_us, local_day
 from xray_watcher.errors import XrayWatcherError
+from xray_watcher.ledger.results_queries import find_neighbours
 from xray_watcher.web.pages.render import Pages
 from xray_watcher.web.pages.views import image_view
 from xray_watcher.web.refusals import Refused
+from xray_watcher.web.results_query import ListQuery, list_query
 from xray_watcher.web.thumbnails import NoPicture, Size, Thumbnails
 
 _UNKNOWN = "No image has the index {index}, or it is still pending. The live page shows the latest."
@@ -25,8 +27,8 @@ class _Found:
     """The record of an index, and what lies around it."""
 
     record: ImageRecord
-    below: int | None
-    above: int | None
+    before: int | None
+    after: int | None
     was_retried: bool
     removed_us: int | None
 
@@ -67,7 +69,8 @@ class ImagePages:
     async def show(self, request: Request, template: str = "image.html") -> Response:
         """One result in full; another template shows a part of it."""
         index = request.path_params["index"]
-        found = await run_sync(self._find, index)
+        in_list = _list_of(request)
+        found = await run_sync(self._find, index, in_list)
         if found is None:
             raise Refused("not_found", _UNKNOWN.format(index=index))
         settings = self._pages.context.settings
@@ -78,14 +81,15 @@ class ImagePages:
             image=view,
             record=found.record,
             timings=vars(found.record.timings_ms),
-            below=found.below,
-            above=found.above,
+            before=found.before,
+            after=found.after,
+            address=in_list and in_list.address,
             was_retried=found.was_retried,
             removed_on=found.removed_us and local_day(from_us(found.removed_us), settings.zone),
             simulations=[view.simulation],
         )
 
-    def _find(self, index: int) -> _Found | None:
+    def _find(self, index: int, in_list: ListQuery | None) -> _Found | None:
         ledger = self._pages.ledger()
         if ledger is None:
             return None
@@ -94,12 +98,22 @@ class ImagePages:
             if record is None:
                 return None
             row = ledger.image_with_index(index)
+            around = (
+                ledger.indexes_around(index)
+                if in_list is None
+                else find_neighbours(ledger, in_list.filter, in_list.sort, index)
+            )
             return _Found(
                 record,
-                *ledger.indexes_around(index),
+                *around,
                 was_retried=ledger.was_retried(index),
                 removed_us=None if row is None else row.removed_us,
             )
+
+
+def _list_of(request: Request) -> ListQuery | None:
+    """The list that somebody came from, or None."""
+    return list_query(request.query_params) if "sort" in request.query_params else None
 
 
 def _not_put_back(why: str) -> Refused:
