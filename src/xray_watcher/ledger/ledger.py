@@ -321,6 +321,12 @@ class Ledger(LedgerReader):
             " SELECT idx, day, ?, ?, ?, ?, ?, ? FROM image WHERE idx = ?",
             keys,
         )
+        self.db.execute_many(
+            "INSERT INTO result_day SELECT day, idx, idx FROM image WHERE idx = ?"
+            " ON CONFLICT DO UPDATE SET first_idx = min(first_idx, excluded.first_idx),"
+            " last_idx = max(last_idx, excluded.last_idx)",
+            [(each.idx,) for each in keys],
+        )
 
     def add_notices(self, notices: Sequence[Notice]) -> None:
         """Add notices to the outbox; inside a transaction they are committed with it."""

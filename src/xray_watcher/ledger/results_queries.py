@@ -17,6 +17,10 @@ Sort = Literal["newest", "score"]
 
 _KEY: dict[Sort, str] = {"newest": "idx", "score": "rank, idx"}
 _RECENT = 10_000
+_DAYS = (
+    "idx BETWEEN (SELECT min(first_idx) FROM result_day WHERE day BETWEEN ? AND ?)"
+    " AND (SELECT max(last_idx) FROM result_day WHERE day BETWEEN ? AND ?) AND day BETWEEN ? AND ?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,17 @@ class Filter:
     text: str | None = None
 
     @property
+    def days(self) -> tuple[str, str] | None:
+        """The first and the last day, or None when neither is asked for."""
+        if self.first_day is None and self.last_day is None:
+            return None
+        return self.first_day or "", self.last_day or "9999"
+
+    @property
     def conditions(self) -> list[tuple[str, tuple[object, ...]]]:
         """SQL with places for values, and those values."""
         known = (
-            (self.first_day, "day >= ?", lambda day: (day,)),
-            (self.last_day, "day <= ?", lambda day: (day,)),
+            (self.days, _DAYS, lambda days: 3 * days),
             (self.level, "rank BETWEEN ? AND ?", ranks_of),
             (self.condition, "present & ?", lambda label: (condition_bit(label),)),
             (self.label, "top = ? AND top >= 0", lambda label: (condition_place(label),)),

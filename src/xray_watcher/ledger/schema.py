@@ -123,6 +123,11 @@ CREATE TABLE result (
   source  TEXT NOT NULL,
   name    TEXT NOT NULL
 ) STRICT;
+CREATE TABLE result_day (                  -- between which indexes the images of a day are
+  day       TEXT PRIMARY KEY,
+  first_idx INTEGER NOT NULL,
+  last_idx  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 INSERT INTO meta SELECT 'results_missing_below', value FROM meta WHERE key = 'next_index';
 """
 

@@ -25,7 +25,7 @@ from xray_watcher.web.pages.views import FLAG_WORDS, ImageView, image_view
 from xray_watcher.web.results_query import INBOX_ITSELF, ListQuery, list_query
 
 A_PAGE = 50
-COUNTED = 10_000
+COUNTED = 2_000
 """So many are counted at most: the count costs no second pass over the ledger."""
 
 _LINES_AT_ONCE = 500
