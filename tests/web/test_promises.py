@@ -32,8 +32,10 @@ HELD = {
         "test_predicting.py::test_a_batch_is_taken_at_once_and_asked_for_later",
     "`next` of a page of records is the `cursor` of the page after it":
         "test_reading.py::test_pages_join_without_a_gap_and_without_a_repeat",
-    "a rare flag is looked for piece by piece":
-        "test_reading.py::test_a_rare_flag_is_looked_for_piece_by_piece",
+    "with a text in the file's own name, in any case":
+        "test_reading.py::test_records_are_found_by_what_they_hold",
+    "refused with 503 `unavailable`":
+        "pages/test_results_page.py::test_a_list_that_is_being_filled_says_so_and_refuses_the_files",
     "`/openapi.json` describes every call":
         "test_reading.py::test_the_documentation_has_every_route_of_the_api",
     "one record, as the JSONL log has it":

@@ -52,10 +52,11 @@ def addresses(site: Site) -> Mapping[str, str]:
         "rejected image": f"/images/{site.parse_index('broken ' + HOSTILE)}",
         "sign in": "/login",
         "nothing": "/images/999999",
+        "results": "/results?sort=score",
     }
 
 
-PAGES = ("batch", "live", "day", "image", "rejected image", "sign in", "nothing")
+PAGES = ("batch", "live", "day", "image", "rejected image", "sign in", "nothing", "results")
 
 
 def predict(page: Page, files: list[dict[str, object]]) -> None:

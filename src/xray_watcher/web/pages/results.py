@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ class ResultsPages:
             with ledger:
                 check_whole(ledger)
                 headers = csv_headers(ledger)
-        named = {label for header in headers for label in header.decode().rstrip().split(",")}
+        lines = [header.decode() for header in headers]
+        named = {label for columns in csv.reader(lines) for label in columns}
         labels = [label for label in OUTPUTS if label in named]
         return CsvLayout(labels, self._pages.context.settings.zone)
 
