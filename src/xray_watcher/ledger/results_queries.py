@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,7 +49,7 @@ class Filter:
     text: str | None = None
 
     @property
-    def days(self) -> tuple[str, str] | None:
+    def days(self) -> tuple[str, ...] | None:
         """The first and the last day, or None when neither is asked for."""
         if self.first_day is None and self.last_day is None:
             return None
@@ -57,8 +58,7 @@ class Filter:
     @property
     def conditions(self) -> list[tuple[str, tuple[object, ...]]]:
         """SQL with places for values, and those values."""
-        known = (
-            (self.days, _DAYS, lambda days: 3 * days),
+        known: tuple[tuple[str | None, str, Callable[[str], tuple[object, ...]]], ...] = (
             (self.level, "rank BETWEEN ? AND ?", ranks_of),
             (self.condition, "present & ?", lambda label: (condition_bit(label),)),
             (self.label, "top = ? AND top >= 0", lambda label: (condition_place(label),)),
@@ -66,7 +66,10 @@ class Filter:
             (self.source, "source = ?", lambda source: (source,)),
             (self.text, "instr(name, ?)", lambda text: (folded(text),)),
         )
-        return [(sql, values(given)) for given, sql, values in known if given is not None]
+        days: list[tuple[str, tuple[object, ...]]] = (
+            [] if self.days is None else [(_DAYS, 3 * self.days)]
+        )
+        return days + [(sql, values(given)) for given, sql, values in known if given is not None]
 
 
 def find_indexes(
