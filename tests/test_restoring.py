@@ -21,6 +21,7 @@ from xray_watcher.core.tally import CLASSIFIED, REJECTED
 from xray_watcher.errors import Unavailable
 from xray_watcher.ledger import restoring
 from xray_watcher.ledger.restoring import logs_ahead, take_back
+from xray_watcher.ledger.results_queries import missing_below
 from xray_watcher.records import CSV_COLUMNS, FIRST_CSV_COLUMNS
 from xray_watcher.service.folders import continue_behind_outputs
 
@@ -86,6 +87,7 @@ def test_the_logs_of_the_day_lose_no_row_of_what_was_filed_since_the_backup(rig:
     before, days = counted(rig), rig.ledger.day_counts("2026-11-23")
     rig = start(put_back(rig, copy))
     assert counted(rig) == before
+    assert missing_below(rig.ledger) == rig.ledger.next_index  # the list of results takes them in
     assert rig.ledger.day_counts("2026-11-23") == days
     assert fsck.check(rig.settings, deep=True) == []
     arrived += file(rig, "picture:Edema#3")

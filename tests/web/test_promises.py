@@ -127,7 +127,7 @@ HELD = {
         "test_predicting.py::test_asked_for_lines_it_sends_each_result_as_soon_as_it_is_known",
     "`state` (receiving, working, done), `done` of `files`, and the results so far":
         "test_predicting.py::test_a_batch_is_taken_at_once_and_asked_for_later",
-    "`day`, `level`, `label`, `flag`, `source`, `limit`, `cursor`":
+    "records, newest first, by the filters below; `sort`, `limit`, `cursor`":
         "test_reading.py::test_records_are_found_by_what_they_hold",
     "the figures of a local day":
         "test_reading.py::test_the_figures_of_a_day_are_those_of_the_summary",
