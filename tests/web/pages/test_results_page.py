@@ -50,7 +50,7 @@ def shown(answer: Answer) -> list[int]:
 
 
 def link(answer: Answer, rel: str) -> str | None:
-    found = re.search(rf'rel="{rel}" href="([^"]+)"', answer.body.decode())
+    found = re.search(rf'rel="{rel}"[^>]*? href="([^"]+)"', answer.body.decode())
     return None if found is None else html.unescape(found[1])
 
 
