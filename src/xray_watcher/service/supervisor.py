@@ -108,13 +108,32 @@ def end_with(parent: int) -> None:
         os._exit(1)  # it ended a moment ago
 
 
+def _send_stat(end: socket.socket) -> None:
+    """In a new child: give the parent its own line of /proc.
+
+    The child is opaque from its first moment where its parent is, and the unit's
+    ProtectProc=invisible then hides it from that parent.
+    """
+    pid = os.getpid()
+    stat = os.open(f"/proc/{pid}/task/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    socket.send_fds(end, [b"STAT"], [stat])
+    os.close(stat)
+
+
+def _receive_stat(end: socket.socket) -> int:
+    """The descriptor that a new child sends first; of an empty file if it has ended already."""
+    _, received, _, _ = socket.recv_fds(end, 16, 1)
+    stat = received[0] if received else os.open(os.devnull, os.O_RDONLY)
+    os.set_inheritable(stat, False)
+    return stat
+
+
 class _Inner:
     """The child, as its parent sees it."""
 
     def __init__(self, pid: int, reports: socket.socket, witness: Witness) -> None:
         self.pid, self.reports, self._witness = pid, reports, witness
-        # Once the child is opaque, the unit's ProtectProc=invisible hides it from its own parent.
-        self._stat = os.open(f"/proc/{pid}/task/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        self._stat = _receive_stat(reports)
         self.is_ready = False
         self.began_s = self.last_report_s = time.monotonic()
         self.seen: Activity | None = None
@@ -123,7 +142,7 @@ class _Inner:
         """What it does; None if it is gone, or sleeps and nobody says what for."""
         try:
             found = parse_stat(os.pread(self._stat, 4096, 0))
-        except OSError:
+        except (OSError, IndexError):  # or ended before it said anything
             return None
         if found.state != "S":
             return found
@@ -193,26 +212,21 @@ class _Supervisor:
     def _start(self) -> Reports | None:
         """Make a child; returns in both, with its end in the child."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        is_known, say_known = os.pipe2(os.O_CLOEXEC)
         witness = Witness()
         parent = os.getpid()
         child = os.fork()
         if child == 0:
             ours.close()
-            os.close(say_known)
             self._waker.close()
             end_with(parent)
             os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on
-            os.read(is_known, 1)
-            os.close(is_known)
+            _send_stat(theirs)
             be_opaque()
             witness.start()
             has_former = self._former is not None
             return Reports(theirs, self._notes, self._lock, has_former=has_former)
         theirs.close()
-        os.close(is_known)
         self._inner = _Inner(child, ours, witness)
-        os.close(say_known)
         be_opaque()
         return None
 
