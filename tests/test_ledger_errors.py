@@ -22,13 +22,14 @@ from xray_watcher.errors import (
     XrayWatcherError,
 )
 from xray_watcher.ledger import connection
-from xray_watcher.ledger.api_queries import Filter, WebLedger
+from xray_watcher.ledger.api_queries import WebLedger
 from xray_watcher.ledger.ledger import NewClaim
 from xray_watcher.ledger.outbox import Outbox
 from xray_watcher.ledger.page_queries import PageLedger
 from xray_watcher.ledger.reader import LedgerReader
 from xray_watcher.ledger.refusals import unreadable
 from xray_watcher.ledger.removals import Removals, share_of
+from xray_watcher.ledger.results_queries import Filter, find_indexes
 
 DAY = "2026-11-23"
 CLAIM = NewClaim(b"b.jpg", 1, 1, 1, DAY)
@@ -42,7 +43,8 @@ READINGS: dict[str, Callable[[LedgerReader], object]] = {
     "log lines": lambda ledger: list(ledger.log_lines(f"results-{DAY}")),
     "day": lambda ledger: list(ledger.day_finished(DAY)),
     "retention": lambda ledger: share_of(ledger, RULES, "High", 0),
-    "page of the API": lambda ledger: WebLedger(ledger.db).page(Filter(), None, 9),
+    "list of results": lambda ledger: find_indexes(ledger, Filter(), 9),
+    "line of the API": lambda ledger: WebLedger(ledger.db).line(0),
     "latest": lambda ledger: PageLedger(ledger.db).latest(9),
 }
 

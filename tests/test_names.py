@@ -39,6 +39,8 @@ WORDS = {
 EXCEPTIONS = {
     "no_finding": "a flag in records, and part of a configuration key",
     "no finding": "the same, in words",
+    "has_finding": "a condition at its operating point: what radiologists call so",
+    "a finding": "the same, in words",
 }
 """Texts in which a word may stand, each with its reason."""
 

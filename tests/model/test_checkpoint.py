@@ -260,7 +260,7 @@ def test_a_file_that_sets_attributes_of_what_is_allowed_leaves_no_trace_here(
     with pytest.raises(WeightsError):
         read_checkpoint(legacy(SETS_ATTRIBUTES, tmp_path / "x.pt"))
     assert torch._utils._rebuild_tensor_v2.__defaults__ == before  # type: ignore[attr-defined]
-    assert "__call__" not in vars(checkpoint_worker._Part)
+    assert "__call__" not in vars(checkpoint_worker._ModuleStub)
 
 
 # Stand-ins for the child's program.

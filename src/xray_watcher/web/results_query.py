@@ -14,7 +14,7 @@ from xray_watcher.ledger.results_queries import Filter, Sort
 from xray_watcher.web.refusals import Refused
 
 INBOX_ITSELF = "."
-"""The source of files that lay in the inbox itself; a form cannot tell an empty one from any."""
+"""The source of files that lay in the inbox itself; a form has no empty one beside "any"."""
 
 Index = Annotated[int, Field(ge=0, lt=1 << 62)]
 

@@ -33,7 +33,7 @@ _LINES_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _FoundPage:
     """What a page of the list shows.
 
     Attributes:
@@ -105,10 +105,10 @@ class ResultsPages:
 
         return _attachment(content(), "application/json", "results.json")
 
-    def _find(self, query: ListQuery) -> _Found:
+    def _find(self, query: ListQuery) -> _FoundPage:
         ledger = self._pages.ledger()
         if ledger is None:
-            return _Found()
+            return _FoundPage()
         with ledger:
             is_back = query.before is not None
             limit = A_PAGE + 1 if is_back else A_PAGE + COUNTED
@@ -121,7 +121,7 @@ class ResultsPages:
                 shown.reverse()
             is_first = not left if is_back else query.cursor is None
             is_last = not is_back and not left
-            return _Found(
+            return _FoundPage(
                 images=self._views(ledger.lines(shown)),
                 left=None if is_back else left,
                 before=None if is_first or not shown else shown[0],
