@@ -608,7 +608,7 @@ def test_the_command_says_what_would_go_then_does_it(old: Old) -> None:
     said = list(plan(old.settings, now))
     assert said[0].startswith("High: delete 1 (0.0 MB, filed before 2026-11-24T")
     assert said[0].endswith("keep 1")
-    assert said[3].startswith("rejected: 1 go")
+    assert said[3].startswith("rejected: delete 1 ")
     assert said[4] == "logs: delete 1, results-2026-11-23 to results-2026-11-23"
     assert len(old.names()) == 5, "a dry run changes nothing"
     clock = old.rig.clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import os
 import re
@@ -82,8 +83,8 @@ HELD = {
         "web/test_security.py::test_a_viewer_who_signed_in_may_not_upload",
     "bounded in size, number, pace and rate":
         "web/test_limits.py::test_more_than_is_taken_ends_the_reading",
-    "each token and address has a share, counted when it is taken": "web/test_places.py::"
-        "test_places_are_bounded_in_all_and_for_each_and_counted_when_they_are_taken",
+    "each token and address has a share, counted when it is taken": "web/test_slots.py::"
+        "test_slots_are_bounded_in_all_and_for_each_and_counted_when_they_are_taken",
     "others are served (docs/api.md, Limits)":
         "web/test_shares.py::test_others_are_served_within_a_second",
     "to change anything, or to frame a page":
@@ -177,6 +178,8 @@ def test_an_opaque_process_leaves_no_core_dump(tmp_path: Path, is_opaque: bool) 
             os.chdir(tmp_path)
             hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
             resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+            # A change of user, as other tests make it in this process, takes this away for ever.
+            ctypes.CDLL(None).prctl(sandbox._PR_SET_DUMPABLE, 1, 0, 0, 0)
             if is_opaque:
                 sandbox.be_opaque()
             os.abort()

@@ -147,7 +147,7 @@ HELD = {
     "nothing was taken, or the message says what was":
         "test_predicting.py::test_without_the_daemon_uploads_are_refused_and_the_rest_is_answered",
     "counts only where there is no token":
-        "test_places.py::test_an_address_is_counted_as_one_machine_has_it",
+        "test_slots.py::test_an_address_is_counted_as_one_machine_has_it",
     "Connections and requests are fewer where the process may open fewer than 1,024 files":
         "test_promises.py::test_the_limits_that_are_promised_are_those_of_the_code",
     "`xray_watcher_web_taken` and `xray_watcher_web_limit`":
