@@ -33,6 +33,14 @@ keep_mounts_private()
 
 LONGEST = (
     "test_kill_storm.py",
+    "test_shares.py",
+    "test_reload_storm.py",
+    "test_wheel.py",
+    "test_crashers.py",
+    "test_acting.py",
+    "test_printing.py",
+    "test_at_a_glance.py",
+    "test_web_reloading.py",
     "test_faults.py",
     "test_in_browser.py",
     "test_end_to_end.py",
