@@ -17,4 +17,4 @@ def test_no_damaged_jpeg_is_accepted_of_which_libjpeg_complains_and_no_whole_one
     assert [name for name in found.refused if not (is_known and "arithmetic" in name)] == []
     assert not found.told
     assert found.wholes >= len(damaged_pictures.KINDS)
-    assert sum(found.tried.values()) >= 300
+    assert sum(found.tried.values()) >= (250 if is_known else 300)
