@@ -12,7 +12,7 @@ from xray_watcher.ledger.ledger import Ledger
 from xray_watcher.ledger.results_queries import MISSING_BELOW, filed_below, missing_below
 from xray_watcher.records import from_jsonl
 
-_A_SLICE = 500  # records; it keeps an image from its way for about 20 ms
+_A_SLICE = 500  # records; images wait for one slice at the most
 
 
 class AddToResults:
